@@ -1,0 +1,5 @@
+"""`python -m cellweave`."""
+
+from cellweave.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,47 @@
+"""Checks of users' input, made once at the public edge."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from cellweave._errors import ArgumentError, ArgumentTypeError, DTypeError, ShapeError
+from cellweave._types import dtype_name
+
+
+def check_weight_dtype(where: str, dtype: torch.dtype | None) -> None:
+    """Raise unless weights may have this dtype: floating or complex."""
+    if dtype is not None and not (dtype.is_floating_point or dtype.is_complex):
+        raise ArgumentError(f"{where}: expected a floating or complex dtype, got {dtype_name(dtype)}. Cast the inputs first.")
+
+
+def check_positive_int(where: str, value: Any) -> int:
+    """Return `value` as an int; raise unless it is a whole number above zero."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise ArgumentTypeError(f"{where}: expected a positive int, got {value!r}.")
+    number = int(value.__index__())
+    if number <= 0:
+        raise ArgumentError(f"{where}: expected a positive int, got {number}.")
+    return number
+
+
+def check_matrix(where: str, what: str, value: Any, depth: int | None, batch: int | None = None) -> None:
+    """Raise unless `value` is a tensor `[batch, depth]`; None leaves a size open."""
+    if not isinstance(value, torch.Tensor):
+        raise ArgumentTypeError(f"{where}: expected {what} as a tensor, got {type(value).__name__}.")
+    shape = list(value.shape)
+    wanted = f"[{'B' if batch is None else batch}, {'D' if depth is None else depth}]"
+    fits = len(shape) == 2 and depth in (None, shape[1]) and batch in (None, shape[0])
+    if not fits:
+        raise ShapeError(f"{where}: expected {what} {wanted}, got {shape}.")
+
+
+def check_same_dtype(where: str, expected: torch.dtype, **tensors: torch.Tensor) -> None:
+    """Raise unless every tensor has the expected dtype."""
+    for name, tensor in tensors.items():
+        if tensor.dtype != expected and not torch.is_autocast_enabled(tensor.device.type):
+            raise DTypeError(
+                f"{where}: expected {name} of dtype {dtype_name(expected)}, got {dtype_name(tensor.dtype)}. "
+                "Nothing is cast: convert it with .to(dtype)."
+            )

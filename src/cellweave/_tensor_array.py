@@ -1,0 +1,69 @@
+"""TensorArray: the list of tensors that `raw_rnn` emits into."""
+
+from __future__ import annotations
+
+import torch
+
+from cellweave._errors import ArgumentError, ShapeError
+
+
+class TensorArray:
+    """A growing list of equally shaped tensors, one per time step.
+
+    Writing returns a new array and leaves the old one as it was; gradients flow through every entry.
+
+    Args:
+        dtype: Kept for TF1 callers; entries keep their own dtype.
+        size: Number of entries, unset until written.
+    Source: TF1 `tf.TensorArray`.
+    """
+
+    def __init__(self, dtype: object = None, size: int = 0, dynamic_size: bool = True) -> None:
+        if size < 0:
+            raise ArgumentError(f"TensorArray: expected size >= 0, got {size}.")
+        self._items: list[torch.Tensor | None] = [None] * size
+        self._dynamic = dynamic_size or size == 0
+        self.dtype = dtype
+
+    def _copy(self, items: list[torch.Tensor | None]) -> TensorArray:
+        other = TensorArray(self.dtype)
+        other._items, other._dynamic = items, self._dynamic
+        return other
+
+    def size(self) -> int:
+        """Number of entries."""
+        return len(self._items)
+
+    def write(self, index: int, value: torch.Tensor) -> TensorArray:
+        """A copy of this array with `value` at `index`; it grows when `index` is past its end."""
+        if index < 0 or (index >= len(self._items) and not self._dynamic):
+            raise ArgumentError(f"TensorArray.write: expected an index in 0..{len(self._items) - 1}, got {index}.")
+        items = self._items + [None] * max(0, index + 1 - len(self._items))
+        items[index] = value
+        return self._copy(items)
+
+    def read(self, index: int) -> torch.Tensor:
+        """The tensor at `index`."""
+        if not 0 <= index < len(self._items) or self._items[index] is None:
+            raise ArgumentError(f"TensorArray.read: expected a written index below {len(self._items)}, got {index}.")
+        item = self._items[index]
+        return item  # type: ignore[return-value]
+
+    def unstack(self, value: torch.Tensor) -> TensorArray:
+        """An array holding the slices of `value` along its first axis."""
+        if value.dim() == 0:
+            raise ShapeError("TensorArray.unstack: expected a tensor with a first axis, got a scalar.")
+        return self._copy(list(value.unbind(0)))
+
+    def stack(self) -> torch.Tensor:
+        """All entries in one tensor, `[size, ...]`.
+
+        Raises:
+            ArgumentError: the array is empty, or an entry was never written.
+        """
+        written = [item for item in self._items if item is not None]
+        if not written or len(written) != len(self._items):
+            raise ArgumentError(
+                f"TensorArray.stack: expected {max(1, len(self._items))} written entries, got {len(written)}."
+            )
+        return torch.stack(written)

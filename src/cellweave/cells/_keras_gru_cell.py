@@ -1,0 +1,98 @@
+"""Keras-style GRUCell."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from cellweave._types import DTypeLike, Nest
+from cellweave.cells._keras_cell import KerasCell, positive_units
+from cellweave.cells._registry import register
+from cellweave.ops.common import as_activation
+from cellweave.ops.gru import gru_split_step
+from cellweave.specs import GRUSpec
+
+
+@register
+class GRUCell(KerasCell):
+    """The gated recurrent unit with separate kernels; gates in order update, reset, candidate.
+
+        z, r = sigmoid(x W + h R + b);  z keeps the old state:  h' = z*h + (1 - z)*c
+        reset_after=True:  c = act(x W_c + b_c + r*(h R_c + b'_c))        (cuDNN's form)
+        reset_after=False: c = act(x W_c + b_c + (r*h) R_c)
+
+    Args:
+        units: Units H.
+        activation, recurrent_activation: Functions or names; None: none.
+        use_bias: Whether there is a bias.
+        kernel_initializer, recurrent_initializer, bias_initializer: Default Glorot uniform, orthogonal, zeros.
+        kernel_regularizer, ..., bias_constraint: Functions of the weight.
+        dropout, recurrent_dropout: Only 0; use `RNNCellDropoutWrapper`.
+        implementation: Accepted for Keras callers, without effect.
+        reset_after: Where the reset gate acts; default True.
+        name, dtype, trainable: As `Layer`; dtype defaults to float32.
+    Shapes: inputs `[B, I]`, state and output `[B, H]`, `kernel` `[I, 3H]`, `recurrent_kernel` `[H, 3H]`, `bias`
+        `[2, 3H]` (inputs' row, then the state's), or `[3H]` with `reset_after=False`.
+    Source: Cho et al. 2014; Keras `GRUCell`.
+    """
+
+    spec: GRUSpec
+
+    def __init__(
+        self,
+        units: int,
+        activation: Any = "tanh",
+        recurrent_activation: Any = "sigmoid",
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        recurrent_initializer: Any = "orthogonal",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        recurrent_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        recurrent_constraint: Any = None,
+        bias_constraint: Any = None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        reset_after: bool = True,
+        implementation: int = 2,
+        name: str | None = None,
+        dtype: DTypeLike = None,
+        trainable: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        spec = GRUSpec(
+            positive_units("GRUCell", units),
+            as_activation("linear" if activation is None else activation, "GRUCell"),
+            as_activation("linear" if recurrent_activation is None else recurrent_activation, "GRUCell"),
+            reset_after=bool(reset_after),
+            gate_order="urc",
+            joined_kernel=False,
+            use_bias=bool(use_bias),
+        )
+        super().__init__(
+            spec, kernel_initializer, recurrent_initializer, bias_initializer, dropout, recurrent_dropout,
+            {"kernel": kernel_regularizer, "recurrent_kernel": recurrent_regularizer, "bias": bias_regularizer},
+            {"kernel": kernel_constraint, "recurrent_kernel": recurrent_constraint, "bias": bias_constraint},
+            name, dtype, trainable, **kwargs,
+        )  # fmt: skip
+        self._implementation = implementation
+
+    def call(self, inputs: torch.Tensor, states: Nest) -> tuple[torch.Tensor, Any]:
+        """One step: h', and the new state as a list if it came as one."""
+        h = self._only_state(states)
+        self._checked(inputs, state=(h, self.spec.units))
+        new_h = gru_split_step(inputs, h, self.kernel, self.recurrent_kernel, self._optional_bias(), spec=self.spec)
+        return new_h, [new_h] if isinstance(states, list | tuple) else new_h
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments as plain data."""
+        activations = {"activation": self.spec.activation, "recurrent_activation": self.spec.recurrent_activation}
+        return {
+            **self._common_config(activations),
+            **self._tail_config(),
+            "implementation": self._implementation,
+            "reset_after": self.spec.reset_after,
+        }

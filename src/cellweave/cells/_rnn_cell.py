@@ -1,0 +1,183 @@
+"""RNNCell: the contract of every recurrent cell."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from cellweave import _nest
+from cellweave._errors import ArgumentError, ArgumentTypeError
+from cellweave._shape import TensorShape
+from cellweave._types import DTypeLike, Nest, Size, as_dtype, dtype_name
+from cellweave.scopes import Layer, is_probing, recordable
+
+
+class StepLayer(Layer):
+    """A layer that runs one time step: `layer(inputs, state) -> (output, new_state)`."""
+
+    def __call__(self, inputs: Nest, state: Nest, scope: Any = None, **kwargs: Any) -> Any:
+        """Run one step.
+
+        Args:
+            inputs: `[B, I]`, or what the cell takes.
+            state: State in the structure of `state_size`, each leaf `[B, size]`. Not modified.
+            scope: Scope for the variables in place of the cell's own name, at the first call only.
+        Returns:
+            output `[B, output_size]` and the new state.
+        """
+        return super().__call__(inputs, state, scope=scope, **kwargs)
+
+    @property
+    def state_size(self) -> Size:
+        """Sizes of the state: an int, a TensorShape, or a structure of them."""
+        raise NotImplementedError(f"{self.name}.state_size: a cell must say its state's sizes.")
+
+    @property
+    def output_size(self) -> Size:
+        """Size of the output."""
+        raise NotImplementedError(f"{self.name}.output_size: a cell must say its output's size.")
+
+
+class RNNCell(StepLayer):
+    """One time step of a recurrent network: `cell(inputs, state) -> (output, new_state)`.
+
+    A subclass gives `state_size`, `output_size` and `call(inputs, state)`, and makes its weights in `build` or, by
+    `get_variable`, in `call`.
+
+    Args:
+        trainable: Whether its weights take gradients.
+        name: Name of the cell and of its variable scope; default: from the class name.
+        dtype: Dtype of its weights; default: that of the first input.
+    Source: TF1 `tf.nn.rnn_cell.RNNCell`.
+    """
+
+    def __init__(self, trainable: bool = True, name: str | None = None, dtype: DTypeLike = None, **kwargs: Any) -> None:
+        super().__init__(trainable=trainable, name=name, dtype=dtype, **kwargs)
+        self._restore_not_copied()
+
+    def zero_state(self, batch_size: Any, dtype: DTypeLike) -> Any:
+        """A state of zeros, each leaf `[batch_size, size]`.
+
+        Args:
+            batch_size: Rows: an int, a float that is a whole number, a scalar tensor, or a 1-D tensor used as a shape.
+            dtype: Any dtype.
+        Returns:
+            Tensors in the structure of `state_size`. The last result is kept and returned again while nobody writes
+            into it.
+        Raises:
+            ArgumentError: the batch size is None, negative, not whole, or has two axes or more.
+        """
+        rows = batch_shape(batch_size, f"{self.name}.zero_state")
+        resolved = as_dtype(dtype, f"{self.name}.zero_state")
+        device = next((p.device for p in self.parameters()), torch.get_default_device())
+        if is_probing():
+            return zeros_of(self.state_size, rows, resolved, torch.get_default_device())
+        key = (repr(self.state_size), rows, resolved, device)
+        if self._zero_state is not None and self._zero_state[0] == key and _untouched(self._zero_state[1]):
+            return self._zero_state[1]
+        state = zeros_of(self.state_size, rows, resolved, device)
+        self._zero_state = (key, state)
+        return state
+
+    @recordable
+    def get_initial_state(self, inputs: Nest = None, batch_size: Any = None, dtype: DTypeLike = None) -> Any:
+        """The zero state for some inputs, or for a batch size and dtype.
+
+        Args:
+            inputs: `[B, ...]`; gives batch size, dtype and device.
+            batch_size, dtype: Required without inputs; must agree with them otherwise.
+        Raises:
+            ArgumentError: something is missing or disagrees.
+        """
+        return initial_state(self, inputs, batch_size, dtype)
+
+    def _not_copied(self) -> tuple[str, ...]:
+        return ("_zero_state",)
+
+    def _restore_not_copied(self) -> None:
+        self._zero_state: tuple[Any, Any] | None = None
+
+
+def initial_state(cell: Any, inputs: Nest, batch_size: Any, dtype: DTypeLike) -> Any:
+    """What `get_initial_state` gives for any cell with a `zero_state`."""
+    where = f"{getattr(cell, 'name', type(cell).__name__)}.get_initial_state"
+    if inputs is None:
+        if batch_size is None or dtype is None:
+            raise ArgumentError(f"{where}: expected inputs, or both batch_size and dtype, got neither.")
+        return cell.zero_state(batch_size, dtype)
+    first = _nest.flatten(inputs)[0]
+    if batch_size is not None and batch_shape(batch_size, where) != (first.shape[0],):
+        raise ArgumentError(f"{where}: expected batch_size {first.shape[0]} as in inputs, got {batch_size}.")
+    if dtype is not None and as_dtype(dtype, where) != first.dtype:
+        raise ArgumentError(
+            f"{where}: expected dtype {dtype_name(first.dtype)} as in inputs, got {dtype_name(as_dtype(dtype, where))}."
+        )
+    with torch.device(first.device):
+        return cell.zero_state(first.shape[0], first.dtype)
+
+
+def batch_shape(batch_size: Any, where: str) -> tuple[int, ...]:
+    """The leading axes that a batch size stands for."""
+    if isinstance(batch_size, torch.Tensor) and batch_size.dim() > 0:
+        if batch_size.dim() > 1:
+            raise ArgumentError(f"{where}: expected batch_size as a number or a vector, got shape {list(batch_size.shape)}.")
+        return tuple(_whole(value, where) for value in batch_size.tolist())
+    if isinstance(batch_size, torch.Tensor):
+        batch_size = batch_size.item()
+    return (_whole(batch_size, where),)
+
+
+def _whole(value: Any, where: str) -> int:
+    number = isinstance(value, float) or (hasattr(value, "__index__") and not isinstance(value, bool))
+    if not number or (isinstance(value, float) and not (math.isfinite(value) and value.is_integer())) or value < 0:
+        raise ArgumentError(f"{where}: expected batch_size as a whole number >= 0, got {value!r}.")
+    return int(value)
+
+
+def zeros_of(size: Size, rows: tuple[int, ...], dtype: torch.dtype, device: torch.device | None = None) -> Any:
+    """Zeros `[*rows, size]` for each leaf of a size."""
+
+    def zeros(leaf: Any) -> torch.Tensor:
+        dims = TensorShape(leaf).dims
+        if any(dim is None for dim in dims):
+            raise ArgumentError(f"zero_state: expected known sizes, got {list(dims)}.")
+        return torch.zeros((*rows, *[int(dim or 0) for dim in dims]), dtype=dtype, device=device)
+
+    return _nest.map_structure(zeros, size)
+
+
+def _untouched(state: Nest) -> bool:
+    leaves = _nest.flatten(state)
+    return not any(leaf.is_inference() or leaf.requires_grad or leaf._version for leaf in leaves)
+
+
+def require_rnn_cell(where: str, cell: Any) -> None:
+    """Raise ArgumentTypeError unless `cell` acts as a recurrent cell."""
+    members = set(dir(cell))
+    missing = [name for name in ("output_size", "state_size") if name not in members]
+    if not members & {"zero_state", "get_initial_state"}:
+        missing.append("zero_state or get_initial_state")
+    if missing or not callable(cell) or isinstance(cell, type):
+        lacking = f" (it has no {', no '.join(missing)})" if missing else ""
+        raise ArgumentTypeError(f"{where}: expected a recurrent cell, got {cell!r}{lacking}.")
+
+
+def cell_zero_state(cell: Any, batch_size: Any, dtype: DTypeLike) -> Any:
+    """The zero state of any cell-like object, by whichever method it has."""
+    if hasattr(cell, "zero_state"):
+        return cell.zero_state(batch_size, dtype)
+    return cell.get_initial_state(inputs=None, batch_size=batch_size, dtype=dtype)
+
+
+def keras_zero_state(cell: Any, inputs: Nest, batch_size: Any, dtype: DTypeLike) -> Any:
+    """Zeros per `state_size`, as Keras's cells make them: batch size and dtype from `inputs`, else both are required."""
+    where = f"{cell.name}.get_initial_state"
+    device = None
+    if inputs is not None:
+        first = _nest.flatten(inputs)[0]
+        batch_size, dtype, device = first.shape[0], first.dtype, first.device
+    if batch_size is None or dtype is None:
+        raise ArgumentError(f"{where}: expected inputs, or both batch_size and dtype, got neither.")
+    return zeros_of(cell.state_size, batch_shape(batch_size, where), as_dtype(dtype, where), device)

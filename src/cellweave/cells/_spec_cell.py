@@ -1,0 +1,114 @@
+"""Cells whose weights follow from a spec."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from cellweave import _nest
+from cellweave._checks import check_matrix, check_same_dtype, check_weight_dtype
+from cellweave._errors import ArgumentTypeError, ShapeError
+from cellweave._types import Nest, ShapeLike, Size, shape_dims
+from cellweave.cells._rnn_cell import RNNCell, StepLayer
+from cellweave.initializers import Constant
+from cellweave.specs import CellSpec, WeightSpec
+
+
+class SpecWeights(StepLayer):
+    """What a spec gives a cell: sizes, weights and checks of its inputs."""
+
+    _call_makes_variables = False
+    spec: CellSpec
+
+    def __init__(self, spec: CellSpec, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.spec = spec
+        check_weight_dtype(type(self).__name__, self._dtype)
+
+    @property
+    def state_size(self) -> Size:
+        """Sizes of the state."""
+        return self.spec.state_size
+
+    @property
+    def output_size(self) -> Size:
+        """Size of the output."""
+        return self.spec.output_size
+
+    def _initializer_of(self, weight: WeightSpec) -> Any:
+        """The caller's initializer for a weight, None for the default."""
+        return None
+
+    def build(self, input_shape: ShapeLike) -> None:
+        """Make the weights.
+
+        Args:
+            input_shape: `[B, I]`; B may be None.
+        Raises:
+            ShapeError: not two axes, or I unknown. ArgumentError: the dtype is not floating or complex.
+        """
+        if self._built:
+            return
+        if _nest.is_nested(input_shape) and any(_nest.is_nested(part) for part in input_shape):
+            raise ArgumentTypeError(f"{self.name}: expected one input [B, D], got {_nest.describe(input_shape)}.")
+        dims = shape_dims(input_shape)
+        if len(dims) != 2 or dims[1] is None:
+            raise ShapeError(f"{self.name}: expected inputs [B, D] with a known depth D, got {list(dims)}.")
+        check_weight_dtype(self.name, self._dtype)
+        with self._undone_on_error():
+            for weight in self.spec.weights(dims[1]):
+                self._add(weight)
+        self._built = True
+
+    def _add(self, weight: WeightSpec) -> None:
+        initializer = self._initializer_of(weight)
+        if initializer is None and weight.fill is not None:
+            initializer = _filled(weight)
+        self.add_weight(
+            weight.name,
+            weight.shape,
+            initializer=initializer,
+            partitioner=weight.pieces,
+            ignore_scope_initializer=weight.kind == "bias",
+        )
+
+    def _weight_attributes(self) -> tuple[str, ...]:
+        return tuple(weight.name.replace("/", "_") for weight in self.spec.weights(1))
+
+    def _checked(self, inputs: Any, **states: tuple[Any, int]) -> None:
+        """Check inputs `[B, D]` and named states `[B, size]`, and their dtypes."""
+        check_matrix(self.name, "inputs", inputs, None)
+        check_weight_dtype(self.name, inputs.dtype)
+        first = next(iter(self._parameters.values()))
+        if first is not None:
+            check_same_dtype(self.name, first.dtype, inputs=inputs)
+            depth = first.shape[0] - (self.spec.output_size if self.spec.joined_kernel else 0)
+            if inputs.shape[1] != depth:
+                raise ShapeError(
+                    f"{self.name}: expected inputs [B, {depth}] because the cell was built with input size {depth}, "
+                    f"got {list(inputs.shape)}. Build a new cell for {inputs.shape[1]} inputs."
+                )
+        for what, (state, size) in states.items():
+            check_matrix(self.name, what, state, size, inputs.shape[0])
+            check_same_dtype(self.name, inputs.dtype, **{what: state})
+
+
+class SpecCell(SpecWeights, RNNCell):
+    """Base of TF1's cells that are known by a spec."""
+
+
+def _filled(weight: WeightSpec) -> Constant:
+    if not isinstance(weight.fill, tuple):
+        return Constant(weight.fill)
+    part = weight.shape[0] // len(weight.fill)
+    return Constant(torch.tensor(weight.fill, device="cpu").repeat_interleave(part))
+
+
+def pair_of(state: Nest, where: str) -> tuple[Any, Any]:
+    """The two elements of an LSTM's state. Raises when it is not a sequence of two."""
+    if not _nest.is_sequence(state):
+        raise ArgumentTypeError(f"{where}: expected state as a pair of tensors, got {type(state).__name__}.")
+    if len(state) != 2:
+        raise ShapeError(f"{where}: expected state as a pair of tensors, got {len(state)} elements.")
+    return state[0], state[1]

@@ -1,0 +1,3 @@
+"""The command line: `cellweave train`, `cellweave generate`, `cellweave doctor`."""
+
+from cellweave.cli._main import main as main

@@ -1,0 +1,54 @@
+"""Entry of the command line: errors become one line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from cellweave._errors import CellweaveError
+
+#: Exit codes: a wrong input, and Ctrl-C as shells report it (128 + SIGINT).
+EXIT_WRONG_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+
+def _complain(line: str) -> None:
+    print(f"cellweave: {' '.join(line.split())}", file=sys.stderr)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: Arguments without the program's name. Default: the process's own.
+    Returns:
+        Exit code: 0, 2 after a wrong input (one line on stderr says what was expected, what was got, what to do), 130
+        after Ctrl-C.
+    """
+    try:
+        from cellweave.cli._app import USAGE_ERRORS, app
+    except ModuleNotFoundError as error:
+        if error.name not in ("typer", "rich", "safetensors"):
+            raise
+        _complain(
+            f"command line: expected the package {error.name}, got none. Install it: pip install 'cellweave[train]'"
+        )
+        return EXIT_WRONG_INPUT
+    try:
+        code = app(args=None if argv is None else list(argv), prog_name="cellweave", standalone_mode=False)
+    except USAGE_ERRORS as error:
+        message = getattr(error, "format_message", error.__str__)().rstrip(".")
+        _complain(f"command line: expected a command and options that it has, got: {message}. See cellweave --help.")
+        return EXIT_WRONG_INPUT
+    except CellweaveError as error:
+        _complain(str(error))
+        return EXIT_WRONG_INPUT
+    except OSError as error:
+        _complain(
+            f"{error.filename}: expected to read or write it, got: {error.strerror}. Check the path and its rights."
+        )
+        return EXIT_WRONG_INPUT
+    except KeyboardInterrupt as error:
+        _complain(str(error) or "Interrupted.")
+        return EXIT_INTERRUPTED
+    return code if isinstance(code, int) else 0

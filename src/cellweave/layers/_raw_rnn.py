@@ -1,0 +1,118 @@
+"""raw_rnn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from cellweave import _nest
+from cellweave._errors import ArgumentError, ArgumentTypeError
+from cellweave._shape import TensorShape
+from cellweave._tensor_array import TensorArray
+from cellweave._types import Nest
+from cellweave.cells import require_rnn_cell
+from cellweave.layers._sequence import open_scope, rows_mask
+from cellweave.scopes import VariableScope, running_loop
+
+LoopFunction = Callable[[int, Any, Any, Any], tuple[torch.Tensor, Any, Any, Any, Any]]
+
+
+def raw_rnn(
+    cell: Any,
+    loop_fn: LoopFunction,
+    parallel_iterations: int | None = None,
+    swap_memory: bool = False,
+    scope: str | VariableScope | None = None,
+) -> tuple[Any, Any, Any]:
+    """Run a cell in a loop that the caller steers.
+
+    `loop_fn(time, cell_output, cell_state, loop_state)` returns `(finished, next_input, next_state, emit,
+    next_loop_state)`. It is called first with time 0 and None for the rest: its state is the initial state, its emit
+    (the cell's output size when None) fixes the emitted structure. Rows that were finished before a step emit zeros and
+    keep their state.
+
+    Args:
+        cell: Any recurrent cell.
+        loop_fn: The function above; `finished` is bool `[B]` (or a scalar for all rows); time is an int.
+        parallel_iterations, swap_memory: Accepted for TF1 callers, without effect.
+        scope: Variable scope; default "rnn".
+    Returns:
+        A TensorArray (or a structure of them) with one entry per step run, the final state, the final loop state.
+    Raises:
+        ArgumentTypeError: no cell; `loop_fn` cannot be called; states or emits that change structure.
+    Source: TF1 `tf.nn.raw_rnn`.
+    """
+    require_rnn_cell("raw_rnn", cell)
+    if not callable(loop_fn):
+        raise ArgumentTypeError(f"raw_rnn: expected loop_fn as a function, got {loop_fn!r}.")
+    with open_scope(scope, "rnn"), running_loop(None) as loop:
+        finished, inputs, state, emit_like, loop_state = _unpacked(loop_fn(0, None, None, None))
+        _nest.same_structure(cell.state_size, state, "raw_rnn: the initial state")
+        if inputs is None:
+            raise ArgumentError("raw_rnn: expected loop_fn to give the first input, got None.")
+        rows = _nest.flatten(inputs)[0].shape[0]
+        finished = _as_rows(finished, rows, _nest.flatten(inputs)[0].device)
+        like = cell.output_size if emit_like is None else emit_like
+        emitted: list[list[torch.Tensor]] = []
+        time = 0
+        while not bool(finished.all()):
+            loop.next_step()
+            output, cell_state = cell(inputs, state)
+            next_finished, inputs, next_state, emit, next_loop_state = _unpacked(
+                loop_fn(time + 1, output, cell_state, loop_state)
+            )
+            _nest.same_structure(state, next_state, "raw_rnn: the next state")
+            emit = _zero_emit(like, rows, output) if emit is None else emit
+            _nest.same_structure(like, emit, "raw_rnn: the emitted value")
+            emitted.append([_selected(finished, torch.zeros_like(leaf), leaf) for leaf in _nest.flatten(emit)])
+            pairs = zip(_nest.flatten(state), _nest.flatten(next_state), strict=True)
+            state = _nest.pack(next_state, [_selected(finished, old, new) for old, new in pairs])
+            loop_state = loop_state if next_loop_state is None else next_loop_state
+            finished = finished | _as_rows(next_finished, rows, finished.device)
+            time += 1
+    return _as_arrays(like, emitted), state, loop_state
+
+
+def _unpacked(result: Any) -> tuple[Any, Any, Any, Any, Any]:
+    if not _nest.is_sequence(result) or len(result) != 5:
+        raise ArgumentTypeError(
+            "raw_rnn: expected loop_fn to return (finished, next_input, next_state, emit, next_loop_state), "
+            f"got {type(result).__name__}."
+        )
+    return tuple(result)  # type: ignore[return-value]
+
+
+def _as_rows(finished: Any, rows: int, device: torch.device) -> torch.Tensor:
+    flags = torch.as_tensor(finished, device=device)
+    if flags.dtype != torch.bool:
+        raise ArgumentTypeError(f"raw_rnn: expected finished as bool, got {flags.dtype}.")
+    return flags.expand(rows) if flags.dim() == 0 else flags
+
+
+def _selected(finished: torch.Tensor, if_finished: Any, otherwise: Any) -> Any:
+    if isinstance(otherwise, TensorArray):
+        return otherwise
+    return torch.where(rows_mask(finished, otherwise), if_finished, otherwise)
+
+
+def _zero_emit(like: Nest, rows: int, output: Nest) -> Any:
+    first = _nest.flatten(output)[0]
+
+    def zeros(leaf: Any) -> torch.Tensor:
+        if isinstance(leaf, torch.Tensor):
+            return leaf.new_zeros(rows, *leaf.shape)
+        return first.new_zeros(rows, *[int(dim or 0) for dim in TensorShape(leaf).dims])
+
+    return _nest.map_structure(zeros, like)
+
+
+def _as_arrays(like: Nest, emitted: list[list[torch.Tensor]]) -> Any:
+    arrays = []
+    for position in range(len(_nest.flatten(like))):
+        array = TensorArray(size=0)
+        for step, leaves in enumerate(emitted):
+            array = array.write(step, leaves[position])
+        arrays.append(array)
+    return _nest.pack(like, arrays)

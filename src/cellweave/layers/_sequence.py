@@ -1,0 +1,138 @@
+"""What the unrolls share: checks of inputs, lengths and states; copying states through past a row's end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from cellweave import _nest
+from cellweave._errors import ArgumentError, ArgumentTypeError, ShapeError
+from cellweave._shape import TensorShape
+from cellweave._types import DTypeLike, Nest, as_dtype, dtype_name
+from cellweave.cells import cell_zero_state
+from cellweave.scopes import Loop, VariableScope, is_probing, variable_scope
+
+
+def check_inputs(inputs: Nest, where: str, *, time_major: bool) -> tuple[int, int]:
+    """Steps T and rows B of sequence inputs, which may be a structure.
+
+    Raises:
+        ArgumentError: inputs are None or empty. ArgumentTypeError: a leaf is no tensor. ShapeError: fewer than three
+            axes, or leaves that disagree on B or T.
+    """
+    leaves = _nest.flatten(inputs)
+    if not leaves or any(leaf is None for leaf in leaves):
+        raise ArgumentError(f"{where}: expected inputs {_layout(time_major)}, got {inputs!r}.")
+    sizes = []
+    for leaf in leaves:
+        if not isinstance(leaf, torch.Tensor):
+            raise ArgumentTypeError(f"{where}: expected inputs {_layout(time_major)} as tensors, got {type(leaf).__name__}.")
+        if leaf.dim() < 3:
+            raise ShapeError(f"{where}: expected inputs {_layout(time_major)}, got {list(leaf.shape)}.")
+        sizes.append((leaf.shape[0], leaf.shape[1]) if time_major else (leaf.shape[1], leaf.shape[0]))
+    if any(size != sizes[0] for size in sizes):
+        raise ShapeError(f"{where}: expected inputs with equal B and T, got (T, B) of {sizes}.")
+    return sizes[0]
+
+
+def _layout(time_major: bool) -> str:
+    return "[T, B, D]" if time_major else "[B, T, D]"
+
+
+def as_lengths(sequence_length: Any, rows: int, device: torch.device, where: str) -> torch.Tensor | None:
+    """Lengths `[B]` int32; floats are truncated. None stays None.
+
+    Raises:
+        ShapeError: not one axis of B elements.
+    """
+    if sequence_length is None:
+        return None
+    lengths = torch.as_tensor(sequence_length)
+    if not isinstance(sequence_length, torch.Tensor):
+        lengths = lengths.to("cpu")
+    if lengths.dim() != 1 or lengths.shape[0] != rows:
+        raise ShapeError(f"{where}: expected sequence_length [{rows}], one per row, got {list(lengths.shape)}.")
+    if lengths.dtype.is_complex or lengths.dtype == torch.bool:
+        raise ArgumentError(f"{where}: expected sequence_length as numbers, got {dtype_name(lengths.dtype)}.")
+    return lengths.to(torch.int32)
+
+
+def steps_to_run(steps: int, lengths: torch.Tensor | None) -> int:
+    """`min(T, max(1, longest row))` where that is known without waiting for a device; else T."""
+    if lengths is None or lengths.device.type != "cpu" or lengths.numel() == 0 or is_probing():
+        return steps
+    return min(steps, max(1, int(lengths.max())))
+
+
+def take_back_late_steps(loop: Loop, steps: int, ran: int, lengths: torch.Tensor | None) -> None:
+    """Undo the draws of steps that TF1 would not have run, where running them all avoided waiting for a device."""
+    if lengths is not None and lengths.device.type != "cpu" and lengths.numel() and loop.drawn and not is_probing():
+        loop.take_back(ran - min(steps, max(1, int(lengths.max()))))
+
+
+def first_state(cell: Any, initial_state: Nest, dtype: DTypeLike, inputs: Nest, rows: int, where: str) -> Any:
+    """The state to start from, checked against the cell's structure and the batch.
+
+    Raises:
+        ArgumentError: neither a state nor a dtype; leaves of several dtypes; another number of elements.
+        ArgumentTypeError: another structure type. ShapeError: leaves that are not `[B, size]`.
+    """
+    first = _nest.flatten(inputs)[0]
+    if initial_state is None:
+        if dtype is None:
+            raise ArgumentError(f"{where}: expected dtype or initial_state, got neither.")
+        resolved = as_dtype(dtype, where)
+        with torch.device(first.device):
+            return _zero_state(cell, rows, resolved)
+    state_size = cell.state_size
+    _nest.same_structure(state_size, initial_state, f"{where}: initial_state")
+    leaves = _nest.flatten(initial_state)
+    for leaf, size in zip(leaves, _nest.flatten(state_size), strict=True):
+        if not isinstance(leaf, torch.Tensor):
+            raise ArgumentTypeError(f"{where}: expected initial_state leaves as tensors, got {type(leaf).__name__}.")
+        dims = TensorShape(size).dims
+        fits = leaf.dim() == 1 + len(dims) and leaf.shape[0] == rows
+        fits = fits and all(dim in (None, n) for dim, n in zip(dims, leaf.shape[1:], strict=True))
+        if not fits:
+            raise ShapeError(f"{where}: expected initial_state leaf {[rows, *dims]}, got {list(leaf.shape)}.")
+    kinds = {leaf.dtype for leaf in leaves}
+    if dtype is None and len(kinds) > 1:
+        names = sorted(dtype_name(kind) for kind in kinds)
+        raise ArgumentError(f"{where}: expected initial_state of one dtype, got {names}. Give dtype= as well.")
+    return initial_state
+
+
+def _zero_state(cell: Any, rows: int, dtype: torch.dtype) -> Any:
+    if hasattr(cell, "get_initial_state"):
+        return cell.get_initial_state(inputs=None, batch_size=rows, dtype=dtype)
+    return cell_zero_state(cell, rows, dtype)
+
+
+def rows_mask(active: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """`active` `[B]` shaped to select rows of `like`."""
+    return active.to(like.device).reshape(-1, *[1] * (like.dim() - 1))
+
+
+def step_with_lengths(
+    cell: Any, inputs: Nest, state: Nest, active: torch.Tensor | None, where: str
+) -> tuple[Any, Any]:
+    """One step of the cell; rows that are past their end give zeros and keep their state."""
+    output, new_state = cell(inputs, state)
+    _nest.same_structure(state, new_state, f"{where}: the cell's new state")
+    if active is None:
+        return output, new_state
+
+    def zeroed(leaf: torch.Tensor) -> torch.Tensor:
+        return torch.where(rows_mask(active, leaf), leaf, torch.zeros((), dtype=leaf.dtype, device=leaf.device))
+
+    def kept(new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
+        return torch.where(rows_mask(active, new), new, old)
+
+    output = _nest.map_structure(zeroed, output)
+    return output, _nest.pack(new_state, [kept(n, o) for n, o in zip(_nest.flatten(new_state), _nest.flatten(state), strict=True)])
+
+
+def open_scope(scope: str | VariableScope | None, default: str) -> Any:
+    """The scope that an unroll opens: the caller's, or TF1's default name."""
+    return variable_scope(default if scope is None else scope)

@@ -1,0 +1,83 @@
+"""static_rnn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from cellweave import _nest
+from cellweave._errors import ArgumentError, ArgumentTypeError, ShapeError
+from cellweave._types import DTypeLike, Nest
+from cellweave.cells import require_rnn_cell
+from cellweave.layers._sequence import as_lengths, first_state, open_scope, step_with_lengths, steps_to_run
+from cellweave.scopes import VariableScope, recordable, session_run
+
+
+def check_steps(inputs: Any, where: str) -> int:
+    """Rows B of a list of steps.
+
+    Raises:
+        ArgumentTypeError: not a list or tuple. ArgumentError: empty. ShapeError: steps that disagree on B.
+    """
+    if not _nest.is_sequence(inputs):
+        raise ArgumentTypeError(f"{where}: expected inputs as a list of T tensors [B, D], got {type(inputs).__name__}.")
+    if not inputs:
+        raise ArgumentError(f"{where}: expected at least one step, got an empty list.")
+    rows = set()
+    for leaf in _nest.flatten(inputs):
+        if not isinstance(leaf, torch.Tensor):
+            raise ArgumentTypeError(f"{where}: expected steps as tensors [B, D], got {type(leaf).__name__}.")
+        if leaf.dim() < 2:
+            raise ShapeError(f"{where}: expected steps [B, D], got {list(leaf.shape)}.")
+        rows.add(leaf.shape[0])
+    if len(rows) > 1:
+        raise ShapeError(f"{where}: expected steps with one batch size, got {sorted(rows)}.")
+    return int(rows.pop())
+
+
+@recordable
+def static_rnn(
+    cell: Any,
+    inputs: Any,
+    initial_state: Nest = None,
+    dtype: DTypeLike = None,
+    sequence_length: Any = None,
+    scope: str | VariableScope | None = None,
+) -> tuple[list[Any], Any]:
+    """Run a cell over a list of steps, each step an op of its own.
+
+    As in a TF1 graph, every step's random masks start at one place of their streams: with a seed, all steps of a run
+    get the same masks.
+
+    Args:
+        cell: Any recurrent cell.
+        inputs: A list of T tensors `[B, D]`, or of structures of them.
+        initial_state: State in the cell's structure; default: zeros of `dtype`.
+        dtype: Dtype of the zero state; required without `initial_state`.
+        sequence_length: Steps per row, `[B]`. Steps past the longest row are not run and give zeros.
+        scope: Variable scope; default "rnn".
+    Returns:
+        A list of T outputs `[B, output_size]`, and the final state.
+    Raises:
+        ArgumentTypeError: no cell, `inputs` no list. ArgumentError: no steps; neither `initial_state` nor `dtype`.
+        ShapeError: sizes disagree.
+    Source: TF1 `tf.nn.static_rnn`.
+    """
+    require_rnn_cell("static_rnn", cell)
+    rows = check_steps(inputs, "static_rnn")
+    device = _nest.flatten(inputs)[0].device
+    lengths = as_lengths(sequence_length, rows, device, "static_rnn")
+    state = first_state(cell, initial_state, dtype, inputs[0], rows, "static_rnn")
+    ran = steps_to_run(len(inputs), lengths)
+    on_device = None if lengths is None else lengths.to(device, non_blocking=True)
+    outputs: list[Any] = []
+    with session_run(), open_scope(scope, "rnn"):
+        for step in range(ran):
+            active = None if on_device is None else step < on_device
+            output, state = step_with_lengths(cell, inputs[step], state, active, "static_rnn")
+            outputs.append(output)
+    while len(outputs) < len(inputs):
+        outputs.append(_nest.map_structure(torch.zeros_like, outputs[0]))
+    return outputs, state
+

@@ -1,0 +1,1 @@
+"""Functions on plain tensors, one folder per recurrence."""

@@ -1,0 +1,99 @@
+"""Activation functions by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from cellweave._errors import ArgumentError, ArgumentTypeError
+from cellweave._types import Activation
+
+Function = Callable[[torch.Tensor], torch.Tensor]
+
+
+def _linear(x: torch.Tensor) -> torch.Tensor:
+    return x
+
+
+def _hard_sigmoid(x: torch.Tensor) -> torch.Tensor:
+    return torch.clamp(0.2 * x + 0.5, 0.0, 1.0)  # TF1 Keras's slope; torch's own hardsigmoid has 1/6
+
+
+def _leaky_relu(x: torch.Tensor) -> torch.Tensor:
+    return F.leaky_relu(x, 0.2)  # tf.nn.leaky_relu's default slope
+
+
+def _softmax(x: torch.Tensor) -> torch.Tensor:
+    return torch.softmax(x, dim=-1)
+
+
+_FUNCTIONS: dict[str, Function] = {
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "relu": torch.relu,
+    "relu6": F.relu6,
+    "linear": _linear,
+    "identity": _linear,
+    "softsign": F.softsign,
+    "softplus": F.softplus,
+    "elu": F.elu,
+    "selu": torch.selu,
+    "gelu": F.gelu,
+    "swish": F.silu,
+    "silu": F.silu,
+    "mish": F.mish,
+    "exponential": torch.exp,
+    "hard_sigmoid": _hard_sigmoid,
+    "leaky_relu": _leaky_relu,
+    "softmax": _softmax,
+}
+
+#: The same functions under torch's other names for them.
+_ALIASES: dict[Any, str] = {
+    F.tanh: "tanh", F.sigmoid: "sigmoid", F.relu: "relu", F.selu: "selu",
+    torch.Tensor.tanh: "tanh", torch.Tensor.sigmoid: "sigmoid", torch.Tensor.relu: "relu", torch.Tensor.exp: "exponential",
+    torch.nn.Tanh: "tanh", torch.nn.Sigmoid: "sigmoid", torch.nn.ReLU: "relu", torch.nn.ReLU6: "relu6",
+    torch.nn.Softsign: "softsign", torch.nn.Identity: "linear", torch.nn.SiLU: "swish", torch.nn.SELU: "selu",
+    torch.nn.Mish: "mish",
+}  # fmt: skip
+
+
+def as_activation(value: Any, where: str) -> Activation:
+    """Return the name of a known activation, or the caller's own function as it is.
+
+    Args:
+        value: A name, a function of one tensor, or None (also any falsy value: tanh).
+    Raises:
+        ArgumentError: unknown name. ArgumentTypeError: neither a name nor callable.
+    """
+    if value is None or (not callable(value) and not value):
+        return "tanh"
+    if isinstance(value, str):
+        if value not in _FUNCTIONS:
+            raise ArgumentError(f"{where}: expected an activation out of {', '.join(sorted(_FUNCTIONS))}, got {value!r}.")
+        return value
+    if not callable(value):
+        raise ArgumentTypeError(f"{where}: expected an activation's name or a function, got {value!r}.")
+    for name, function in _FUNCTIONS.items():
+        if function is value:
+            return name
+    key = type(value) if isinstance(value, torch.nn.Module) else value
+    try:
+        return _ALIASES.get(key, value)
+    except TypeError:  # an unhashable callable is nobody's alias
+        return value  # type: ignore[no-any-return]
+
+
+def activation_function(activation: Activation) -> Function:
+    """The function behind an activation."""
+    return _FUNCTIONS[activation] if isinstance(activation, str) else activation
+
+
+def activation_name(activation: Activation) -> str:
+    """The name that a cell's config holds; a caller's own function gives its `__name__`."""
+    if isinstance(activation, str):
+        return activation
+    return str(getattr(activation, "__name__", type(activation).__name__))

@@ -1,0 +1,4 @@
+"""The gated recurrent unit."""
+
+from cellweave.ops.gru._reference import gru_split_step as gru_split_step
+from cellweave.ops.gru._reference import gru_step as gru_step

@@ -1,0 +1,75 @@
+"""One step of the gated recurrent unit, in torch operations."""
+
+from __future__ import annotations
+
+import torch
+
+from cellweave.ops.common import activation_function
+from cellweave.specs import GRUSpec
+
+
+def gru_step(
+    inputs: torch.Tensor,
+    h: torch.Tensor,
+    gates_kernel: torch.Tensor,
+    gates_bias: torch.Tensor,
+    candidate_kernel: torch.Tensor,
+    candidate_bias: torch.Tensor,
+    *,
+    spec: GRUSpec,
+) -> torch.Tensor:
+    """One step with the reset gate before the candidate's product.
+
+        r, u = sigmoid([x, h] W_gates + b_gates);  c = act([x, r*h] W_candidate + b_candidate)
+        h' = u*h + (1 - u)*c
+
+    Args:
+        inputs: `[B, I]`. h: `[B, H]`. gates_kernel: `[I + H, 2H]`, reset columns first. gates_bias: `[2H]`.
+        candidate_kernel: `[I + H, H]`. candidate_bias: `[H]`. spec: Variant.
+    Returns:
+        h' `[B, H]`.
+    Source: Cho et al. 2014; TF1 GRUCell.
+    """
+    squash = activation_function(spec.recurrent_activation)
+    gates = squash(torch.cat([inputs, h], dim=1) @ gates_kernel + gates_bias)
+    r, u = gates.chunk(2, dim=1)
+    total = torch.cat([inputs, r * h], dim=1) @ candidate_kernel + candidate_bias
+    c = activation_function(spec.activation)(total)
+    return u * h + (1 - u) * c
+
+
+def gru_split_step(
+    inputs: torch.Tensor,
+    h: torch.Tensor,
+    kernel: torch.Tensor,
+    recurrent_kernel: torch.Tensor,
+    bias: torch.Tensor | None,
+    *,
+    spec: GRUSpec,
+) -> torch.Tensor:
+    """One step with separate kernels for inputs and state, reset before or after the product.
+
+    Args:
+        inputs: `[B, I]`. h: `[B, H]`. kernel: `[I, 3H]` in `spec.gate_order`. recurrent_kernel: `[H, 3H]` likewise.
+        bias: `[3H]`; `[2, 3H]` (inputs' row, state's row) when the reset comes after; or None.
+        spec: Variant.
+    Returns:
+        h' `[B, H]`.
+    Source: Keras GRUCell; `reset_after` is cuDNN's form.
+    """
+    squash, act = activation_function(spec.recurrent_activation), activation_function(spec.activation)
+    input_bias = bias[0] if bias is not None and spec.reset_after else bias
+    from_x = inputs @ kernel
+    from_x = from_x if input_bias is None else from_x + input_bias
+    x = dict(zip(spec.gate_order, from_x.chunk(3, dim=1), strict=True))
+    if spec.reset_after:
+        from_h = h @ recurrent_kernel
+        from_h = from_h if bias is None else from_h + bias[1]
+        s = dict(zip(spec.gate_order, from_h.chunk(3, dim=1), strict=True))
+        r, u = squash(x["r"] + s["r"]), squash(x["u"] + s["u"])
+        c = act(x["c"] + r * s["c"])
+    else:
+        columns = dict(zip(spec.gate_order, recurrent_kernel.chunk(3, dim=1), strict=True))
+        r, u = squash(x["r"] + h @ columns["r"]), squash(x["u"] + h @ columns["u"])
+        c = act(x["c"] + (r * h) @ columns["c"])
+    return u * h + (1 - u) * c

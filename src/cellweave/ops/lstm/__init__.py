@@ -1,0 +1,3 @@
+"""The long short-term memory."""
+
+from cellweave.ops.lstm._reference import lstm_step as lstm_step

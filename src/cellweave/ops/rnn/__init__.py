@@ -1,0 +1,3 @@
+"""The plain recurrent network."""
+
+from cellweave.ops.rnn._reference import rnn_step as rnn_step

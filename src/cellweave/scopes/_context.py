@@ -1,0 +1,129 @@
+"""What is open right now in this thread: a store or graph, a variable scope, the layer that owns new variables."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cellweave.scopes._graph import Graph
+    from cellweave.scopes._layer import Layer
+    from cellweave.scopes._store import VariableStore
+
+
+class _AutoReuse:
+    def __repr__(self) -> str:
+        return "AUTO_REUSE"
+
+    def __reduce__(self) -> str:
+        return "AUTO_REUSE"
+
+
+#: For `reuse=`: create a variable, or share it when it exists.
+AUTO_REUSE = _AutoReuse()
+
+
+class Branch:
+    """Identity of a scope that was named automatically outside every store and scope."""
+
+
+@dataclass
+class VariableScope:
+    """A place for variables: a path and the defaults that hold in it.
+
+    Attributes:
+        name: Full path, "" for the root.
+        reuse: False: new names only; True: existing names only; AUTO_REUSE: either.
+        initializer, regularizer, constraint, dtype, partitioner, custom_getter: Defaults for `get_variable`.
+    Source: TF1 `tf.VariableScope`.
+    """
+
+    name: str = ""
+    reuse: Any = False
+    initializer: Any = None
+    regularizer: Any = None
+    constraint: Any = None
+    dtype: Any = None
+    partitioner: Any = None
+    custom_getter: Any = None
+    branch: Branch | None = field(default=None, repr=False)
+
+    def reuse_variables(self) -> None:
+        """From here on only existing variables are returned."""
+        self.reuse = True
+
+    def set_initializer(self, initializer: Any) -> None:
+        """Set the default initializer of kernels in this scope."""
+        self.initializer = initializer
+
+    def child(self, name: str, **changes: Any) -> VariableScope:
+        """A scope of this name below this one."""
+        return replace(self, name=f"{self.name}/{name}" if self.name else name, **changes)
+
+
+class _Frame(threading.local):
+    """The open scope of one thread."""
+
+    def __init__(self) -> None:
+        self.store: VariableStore | None = None
+        self.graph: Graph | None = None
+        self.scope = VariableScope()
+        self.counts: dict[str, int] = {}
+        self.owner: Layer | None = None
+
+
+frame = _Frame()
+
+
+@contextmanager
+def opened(scope: VariableScope, owner: Layer | None = None, *, reopened: bool = False) -> Iterator[VariableScope]:
+    """Make `scope` the current one.
+
+    Opening counts the name as taken; leaving forgets what was counted below it. A scope that is reopened by its object
+    leaves all counts as they were.
+    """
+    outer, outer_owner = frame.scope, frame.owner
+    before = dict(frame.counts) if reopened else None
+    transient = frame.store is None and not outer.name
+    frame.counts[scope.name] = frame.counts.get(scope.name, 0) + 1
+    frame.scope = scope
+    if owner is not None:
+        frame.owner = owner
+    try:
+        yield scope
+    finally:
+        frame.scope, frame.owner = outer, outer_owner
+        if before is not None:
+            frame.counts.clear()
+            frame.counts.update(before)
+        below = scope.name + "/"
+        for name in [name for name in frame.counts if name.startswith(below)]:
+            del frame.counts[name]
+        if transient:  # nothing outlives the outermost scope where no store keeps it
+            frame.counts.clear()
+
+
+def unique_name(prefix: str) -> str:
+    """`prefix`, or `prefix_1`, `prefix_2`, ... when the open scope has used it already."""
+    path = f"{frame.scope.name}/{prefix}" if frame.scope.name else prefix
+    if not frame.counts.get(path):
+        return prefix
+    index = 1
+    while frame.counts.get(f"{path}_{index}"):
+        index += 1
+    return f"{prefix}_{index}"
+
+
+@contextmanager
+def installed(store: VariableStore | None, graph: Graph | None) -> Iterator[None]:
+    """Make a store (and graph) current, starting at its root scope."""
+    saved = (frame.store, frame.graph, frame.scope, frame.counts, frame.owner)
+    frame.store, frame.graph, frame.scope, frame.owner = store, graph, VariableScope(), None
+    frame.counts = store.scope_counts if store is not None else {}
+    try:
+        yield
+    finally:
+        frame.store, frame.graph, frame.scope, frame.counts, frame.owner = saved

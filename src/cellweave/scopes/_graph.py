@@ -1,0 +1,371 @@
+"""Recorded graphs: symbolic inputs, and the calls made on them, on torch.fx nodes."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from types import TracebackType
+from typing import Any, TypeVar
+
+import torch
+from torch import fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from cellweave import _nest
+from cellweave._errors import ArgumentError, ModeError
+from cellweave._shape import TensorShape
+from cellweave._types import DTypeLike, Nest, ShapeLike, as_dtype, shape_dims
+from cellweave.scopes._context import frame, installed
+from cellweave.scopes._run import session_run
+from cellweave.scopes._seeds import SeedState
+from cellweave.scopes._store import VariableStore
+
+#: An unknown dimension is tried at both sizes: what differs in a result is unknown there too.
+_PROBE_SIZES = (3, 5)
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+class SymbolicTensor(fx.Proxy):
+    """A tensor of a recorded graph: shape and dtype are known as far as the inputs' are, values are not.
+
+    Torch functions, methods and operators on it record nodes. `cellweave.Input` makes the first ones.
+
+    Attributes:
+        graph: The graph it belongs to.
+        mask: Its mask, a SymbolicTensor or None.
+        history: (layer, node index, tensor index) of the layer call that made it, or None.
+    """
+
+    def __init__(self, node: fx.Node, graph: Graph, probes: tuple[Any, Any]) -> None:
+        super().__init__(node, graph.tracer)
+        self.graph = graph
+        self.probes = probes
+        self.mask: SymbolicTensor | None = None
+        self.history: tuple[Any, int, int] | None = None
+
+    @property
+    def shape(self) -> TensorShape:
+        """Dimensions, None where unknown."""
+        a, b = self.probes
+        return TensorShape([x if x == y else None for x, y in zip(a.shape, b.shape, strict=True)])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype."""
+        return self.probes[0].dtype  # type: ignore[no-any-return]
+
+    @property
+    def device(self) -> torch.device:
+        """The device."""
+        return self.probes[0].device  # type: ignore[no-any-return]
+
+    @property
+    def name(self) -> str:
+        """Name of the node."""
+        return self.node.name
+
+    def dim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    def __bool__(self) -> bool:
+        raise ModeError(f"{self.node.name}: expected a value to branch on, got a symbolic tensor. It has none until a Model runs.")
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SymbolicTensor:
+        return self
+
+    def __repr__(self) -> str:
+        if not isinstance(self.probes[0], torch.Tensor):
+            return f"SymbolicValue({self.node.name})"
+        return f"SymbolicTensor({self.node.name}, shape={list(self.shape)}, dtype={self.dtype})"
+
+
+class ModuleRef:
+    """A module inside a node's arguments, by its key in the graph."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+
+    def __repr__(self) -> str:
+        return self.key
+
+
+class _Tracer(fx.Tracer):
+    """Records nodes and learns each result's shape by running the call on stand-ins without values."""
+
+    def __init__(self, owner: Graph) -> None:
+        super().__init__()
+        self.owner = owner
+        self.graph = owner.fx_graph
+        self.root = nn.Module()
+
+    def create_arg(self, a: Any) -> Any:
+        return fx.node.map_aggregate(a, lambda x: x.node if isinstance(x, fx.Proxy) else x)
+
+    def create_proxy(
+        self,
+        kind: str,
+        target: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        name: str | None = None,
+        type_expr: Any = None,
+        proxy_factory_fn: Any = None,
+    ) -> Any:
+        results = tuple(self.owner.probe(kind, target, args, kwargs, which) for which in (0, 1))
+        node = self.create_node(kind, target, self.create_arg(args), self.create_arg(kwargs), name)
+        node.meta["id"] = self.owner.next_id()
+        return self._wrap(node, results)
+
+    def _wrap(self, node: fx.Node, results: tuple[Any, Any]) -> Any:
+        first, second = results
+        if _nest.is_nested(first):
+            keys = sorted(first) if isinstance(first, dict) else range(len(first))
+            pairs = zip(keys, _nest.children(first), _nest.children(second), strict=True)
+            items = []
+            for key, a, b in pairs:
+                item = self.create_node("call_function", _take, (node, key), {})
+                item.meta["id"] = self.owner.next_id()
+                items.append(self._wrap(item, (a, b)))
+            return _nest.rebuild(first, items)
+        if isinstance(first, torch.Tensor) or first != second:
+            return SymbolicTensor(node, self.owner, (first, second))
+        return first  # the same for every size: a plain value
+
+
+def _take(structure: Any, key: Any) -> Any:
+    return structure[key]
+
+
+class _Probing(threading.local):
+    active = False
+
+
+_probing = _Probing()
+
+
+def is_probing() -> bool:
+    """Whether shapes are being learnt: tensors have no values and no stream may move."""
+    return _probing.active
+
+
+@contextmanager
+def _probe_mode() -> Iterator[None]:
+    outer, _probing.active = _probing.active, True
+    try:
+        yield
+    finally:
+        _probing.active = outer
+
+
+class Graph:
+    """A recorded graph with a variable store, seeds and layer names of its own.
+
+    Inside `with Graph():` TF1's graph rules hold for variables (see `VariableStore`), `cellweave.Input` makes symbolic
+    tensors, and layers called on them are recorded. `cellweave.Model` runs what was recorded.
+
+    Attributes:
+        store: Its variables.
+        seeds: Its graph seed.
+    Source: TF1 `tf.Graph`, as far as layers need it.
+    """
+
+    def __init__(self) -> None:
+        self.store = VariableStore()
+        self.seeds = SeedState()
+        self.fx_graph = fx.Graph()
+        self.tracer = _Tracer(self)
+        self.modules: dict[str, nn.Module] = {}
+        self._collections: dict[str, list[Any]] = {}
+        self._fake = FakeTensorMode(allow_non_fake_inputs=True)
+        self._ids = 0
+        self._open: list[AbstractContextManager[None]] = []
+
+    def __enter__(self) -> Graph:
+        context = installed(self.store, self)
+        context.__enter__()
+        self._open.append(context)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.pop().__exit__(kind, error, trace)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Graph:
+        return self
+
+    def add_to_collection(self, name: str, value: Any) -> None:
+        """Append to a named list, such as "regularization_losses"."""
+        self._collections.setdefault(name, []).append(value)
+
+    def get_collection(self, name: str) -> list[Any]:
+        """A copy of a named list; empty when nothing was added."""
+        return list(self._collections.get(name, []))
+
+    def next_id(self) -> int:
+        """Number of the next node, from 1."""
+        self._ids += 1
+        return self._ids
+
+    def key_of(self, module: nn.Module) -> str:
+        """The name that a module has in this graph's models."""
+        for key, known in self.modules.items():
+            if known is module:
+                return key
+        stem = str(getattr(module, "name", type(module).__name__)).replace(".", "_")
+        key, index = stem, 1
+        while key in self.modules:
+            key, index = f"{stem}_{index}", index + 1
+        self.modules[key] = module
+        return key
+
+    def placeholder(self, shape: tuple[int | None, ...], dtype: torch.dtype, name: str | None) -> SymbolicTensor:
+        """A new input node."""
+        probes = tuple(self._stand_in(shape, dtype, size) for size in _PROBE_SIZES)
+        node = self.fx_graph.placeholder(name or f"input_{self._ids + 1}")
+        node.meta["id"] = self.next_id()
+        return SymbolicTensor(node, self, (probes[0], probes[1]))
+
+    def _stand_in(self, shape: tuple[int | None, ...], dtype: torch.dtype, unknown: int) -> torch.Tensor:
+        with self._fake:
+            return torch.empty([unknown if dim is None else dim for dim in shape], dtype=dtype)
+
+    def record(self, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Record a function's call; modules among its arguments are kept by name."""
+        captured: dict[str, SymbolicTensor] = {}
+
+        def reference(value: Any) -> Any:
+            if isinstance(value, nn.Module):
+                captured.update(symbols_held_by(value))
+                return ModuleRef(self.key_of(value))
+            return value
+
+        args, kwargs = fx.node.map_aggregate((args, kwargs), reference)  # type: ignore[assignment,misc]
+        with self:
+            return self.tracer.create_proxy("call_function", _WithCaptured(target), (captured, *args), dict(kwargs))
+
+    def record_module(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Record a module's call."""
+        return self.tracer.create_proxy(
+            "call_module", self.key_of(module), args, {**kwargs, CAPTURED: symbols_held_by(module)}
+        )
+
+    def parameter(self, module: nn.Module, attribute: str) -> SymbolicTensor:
+        """The symbol of a module's parameter."""
+        target = f"{self.key_of(module)}.{attribute}"
+        return self.tracer.create_proxy("get_attr", target, (), {})  # type: ignore[no-any-return]
+
+    def probe(self, kind: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], which: int) -> Any:
+        """Run one call on stand-ins of the inputs."""
+
+        def stand_in(value: Any) -> Any:
+            if isinstance(value, SymbolicTensor):
+                return value.probes[which]
+            return self.modules[value.key] if isinstance(value, ModuleRef) else value
+
+        if kind == "get_attr":
+            key, attribute = target.split(".", 1)
+            return self._fake.from_tensor(getattr(self.modules[key], attribute))
+        real_args, real_kwargs = fx.node.map_aggregate((args, kwargs), stand_in)  # type: ignore[misc]
+        with _probe_mode(), session_run(), self._fake:
+            return execute(kind, target, tuple(real_args), dict(real_kwargs), self.modules.__getitem__)
+
+
+#: Keyword under which a node carries the symbolic tensors that its module holds inside.
+CAPTURED = "captured_symbols"
+
+
+def symbols_held_by(module: nn.Module) -> dict[str, SymbolicTensor]:
+    """Symbolic tensors that a module and its children were built with, such as fed keep probabilities."""
+    found: dict[str, SymbolicTensor] = {}
+    for part in module.modules():
+        for symbol in getattr(part, "symbolic_inputs", tuple)():
+            found[symbol.node.name] = symbol
+    return found
+
+
+class _WithCaptured:
+    """A recorded function whose first argument holds what its modules captured."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.__name__ = getattr(function, "__name__", "function")
+        self.__qualname__ = self.__name__
+        self.__module__ = getattr(function, "__module__", __name__)
+
+    def __call__(self, captured: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        with session_run() as run:
+            run.fed.update(captured)
+            return self.function(*args, **kwargs)
+
+
+def execute(
+    kind: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], module_of: Callable[[str], nn.Module]
+) -> Any:
+    """Run one node's call on real arguments (or stand-ins)."""
+    if kind == "call_module":
+        with session_run() as run:
+            run.fed.update(kwargs.pop(CAPTURED, {}))
+            return module_of(target)(*args, **kwargs)
+    if kind == "call_method":
+        return getattr(args[0], target)(*args[1:], **kwargs)
+    return target(*args, **kwargs)
+
+
+def fed_value(symbol: SymbolicTensor, value_in_run: dict[str, Any]) -> Any:
+    """The value of a captured symbol in the run that is open."""
+    if symbol.node.name not in value_in_run:
+        raise ModeError(
+            f"{symbol.node.name}: expected a value fed by a Model, got a call outside one. "
+            "Record the call inside the graph, or give the layer a torch tensor."
+        )
+    return value_in_run[symbol.node.name]
+
+
+def symbols_in(*values: Nest) -> list[SymbolicTensor]:
+    """The symbolic tensors among the leaves."""
+    return [leaf for value in values for leaf in _nest.flatten(value) if isinstance(leaf, SymbolicTensor)]
+
+
+def graph_of(symbols: list[SymbolicTensor], where: str) -> Graph:
+    """The one graph that all symbols belong to."""
+    graph = symbols[0].graph
+    if any(symbol.graph is not graph for symbol in symbols):
+        raise ArgumentError(f"{where}: expected symbolic tensors of one graph, got tensors of several.")
+    return graph
+
+
+def recordable(function: _Function) -> _Function:
+    """Make a function record one node when any argument is symbolic."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        symbols = symbols_in(args, kwargs)
+        if not symbols:
+            return function(*args, **kwargs)
+        return graph_of(symbols, function.__name__).record(function, args, kwargs)
+
+    return wrapper  # type: ignore[return-value]
+
+
+def Input(shape: ShapeLike, dtype: DTypeLike = "float32", name: str | None = None) -> SymbolicTensor:  # noqa: N802 (TF's name)
+    """A symbolic tensor that a `Model` is fed with.
+
+    Args:
+        shape: All axes, the batch included; None where a size is open, such as `(None, None, 64)`.
+        dtype: Its dtype.
+        name: Its name; default `input_<k>`.
+    Raises:
+        ModeError: no `Graph` is open.
+    Source: TF1 `tf.placeholder`, `tf.keras.Input`.
+    """
+    if frame.graph is None:
+        raise ModeError("Input: expected an open graph, got none. Call it inside `with cellweave.Graph():`.")
+    return frame.graph.placeholder(shape_dims(shape), as_dtype(dtype, "Input"), name)

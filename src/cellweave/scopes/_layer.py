@@ -1,0 +1,537 @@
+"""Layer: TF1's base of cells and wrappers, as an ordinary `nn.Module`."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from cellweave import _nest
+from cellweave._errors import ArgumentTypeError, DTypeError, ScopeError, ShapeError
+from cellweave._shape import TensorShape
+from cellweave._types import DTypeLike, ShapeLike, as_dtype, dtype_name
+from cellweave.scopes._context import AUTO_REUSE, Branch, VariableScope, frame, opened
+from cellweave.scopes._graph import graph_of, symbols_in
+from cellweave.scopes._layer_nodes import LayerNodes
+from cellweave.scopes._variable_scope import check_reuse, default_scope, named_scope
+from cellweave.scopes._variables import VariableRecord, VariableRequest, create_or_get
+
+
+def snake_case(name: str) -> str:
+    """A class name in snake case, as TF1 writes it: `BasicLSTMCell` gives `basic_lstm_cell`."""
+    name = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", name)
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
+
+
+class Layer(LayerNodes, nn.Module):
+    """Base of everything that owns TF1 variables.
+
+    A subclass implements `call(inputs, ...)`, and either `build(input_shape)`, which makes its weights by `add_weight`,
+    or makes them by `get_variable` inside `call`. Weights are ordinary parameters; they exist after the first call or
+    after `build`, and a `state_dict` may be loaded before either.
+
+    Args:
+        trainable: Whether its weights take gradients.
+        name: Name of the layer and of its variable scope; default: from the class name.
+        dtype: Dtype of its weights; default: that of the first input.
+        activity_regularizer: Function from the output to a loss; graph mode only.
+    Raises:
+        ArgumentError: an activity regularizer in eager mode. ArgumentTypeError: an unknown keyword.
+    Source: TF1 `tf.layers.Layer`.
+    """
+
+    #: Whether `call` itself may create variables, so that its scope has to be open at every call.
+    _call_makes_variables = True
+    #: Whether the first default name is `<class>_1` (TF1) or `<class>` (Keras).
+    _first_name_has_number = True
+    #: Base of default names where it is not the class's own name in snake case.
+    _class_base_name: str | None = None
+
+    def __init__(
+        self,
+        trainable: bool = True,
+        name: str | None = None,
+        dtype: DTypeLike = None,
+        activity_regularizer: Any = None,
+        _reuse: Any = None,
+        **unknown: Any,
+    ) -> None:
+        super().__init__()
+        if unknown:
+            raise ArgumentTypeError(f"{type(self).__name__}: expected no keyword {sorted(unknown)[0]!r}.")
+        if name is not None and not isinstance(name, str):
+            raise ArgumentTypeError(f"{type(self).__name__}: expected a name as a string, got {name!r}.")
+        if _reuse not in (None, False, True) and _reuse is not AUTO_REUSE:
+            raise ArgumentTypeError(f"{type(self).__name__}: expected reuse None, False, True or AUTO_REUSE, got {_reuse!r}.")
+        self._trainable = bool(trainable)
+        self._base_name = (self._class_base_name or snake_case(type(self).__name__)) if name is None else name
+        self._layer_name = self._default_name() if name is None else name
+        self._dtype = None if dtype is None else as_dtype(dtype, type(self).__name__)
+        self._reuse = _reuse
+        self._scope: VariableScope | None = None
+        self._records: dict[str, VariableRecord] = {}
+        self._adopted: set[str] = set()
+        self._built = False
+        self._first_call_done = False
+        self._init_nodes(activity_regularizer)
+
+    def _default_name(self) -> str:
+        store = frame.store
+        count = 0 if store is None else store.layer_counts.get(self._base_name, 0)
+        if store is not None:
+            store.layer_counts[self._base_name] = count + 1
+        number = count + int(self._first_name_has_number)
+        return f"{self._base_name}_{number}" if number else self._base_name
+
+    # Identity
+
+    @property
+    def name(self) -> str:
+        """Name given, or the class's with a number counted per graph or store."""
+        return self._layer_name
+
+    @property
+    def scope_name(self) -> str:
+        """Path of its variables. Raises ScopeError before the first call or build."""
+        if self._scope is None:
+            raise ScopeError(f"{self.name}.scope_name: expected a layer that was called or built, got a new one.")
+        return self._scope.name
+
+    @property
+    def dtype(self) -> str | None:
+        """Name of the weights' dtype, None until known."""
+        return None if self._dtype is None else dtype_name(self._dtype)
+
+    #: Whether the layer has variables of its own once it is built; a TF1 wrapper has none.
+    makes_variables = True
+
+    def variable_records(self) -> list[VariableRecord]:
+        """What is known of each of its variables, in creation order."""
+        return list(self._records.values())
+
+    def scope_branch(self) -> Branch | None:
+        """Identity of the automatically named first part of its scope's path, None when it was named."""
+        return None if self._scope is None else self._scope.branch
+
+    def default_dtype(self, dtype: torch.dtype) -> None:
+        """Set the weights' dtype where it is not known yet."""
+        if self._dtype is None:
+            self._dtype = dtype
+
+    @property
+    def built(self) -> bool:
+        """Whether the weights exist."""
+        return self._built
+
+    @built.setter
+    def built(self, value: bool) -> None:
+        self._built = bool(value)
+
+    @property
+    def first_call_done(self) -> bool:
+        """Whether a call has succeeded; no variable is made after that."""
+        return self._first_call_done
+
+    # Calling and building
+
+    def __call__(self, inputs: Any, *args: Any, scope: Any = None, **kwargs: Any) -> Any:
+        """Call the layer: build it if needed, then run `call(inputs, ...)`.
+
+        Args:
+            inputs: A tensor or a structure of tensors; symbolic ones record a node.
+            scope: A scope or scope name for its variables, at the first call only.
+        """
+        symbols = symbols_in(inputs, args, kwargs)
+        if symbols:
+            graph = graph_of(symbols, self.name)
+            with graph:
+                self._build_symbolically(inputs, scope)
+                return self._record_call(graph, inputs, args, kwargs)
+        if self._first_call_done and not self._call_makes_variables:
+            return super().__call__(inputs, *args, **kwargs)
+        with self._undone_on_error(), self._entered(scope):
+            if not self._built:
+                self._build_from(inputs)
+            result = super().__call__(inputs, *args, **kwargs)
+            self._check_adopted()
+            self._first_call_done = True
+            return result
+
+    def forward(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Run `call`; `nn.Module` hooks act around it."""
+        return self.call(inputs, *args, **kwargs)
+
+    def call(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """The layer's own computation. The base returns its inputs."""
+        return inputs
+
+    def apply(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Call the layer; given a function alone, `nn.Module.apply`: run it on every submodule."""
+        if callable(inputs) and not isinstance(inputs, torch.Tensor) and not args and not kwargs and not symbols_in(inputs):
+            return super().apply(inputs)
+        return self(inputs, *args, **kwargs)
+
+    def build(self, input_shape: ShapeLike) -> None:
+        """Make the weights for inputs of this shape (batch first). The base makes none."""
+        self._built = True
+
+    def _build_symbolically(self, inputs: Any, scope: Any) -> None:
+        with self._undone_on_error(), self._entered(scope):
+            if not self._built:
+                self._build_from(inputs)
+
+    def _build_from(self, inputs: Any) -> None:
+        leaves = [leaf for leaf in _nest.flatten(inputs) if hasattr(leaf, "shape") and hasattr(leaf, "dtype")]
+        if self._dtype is None and leaves:
+            self._dtype = leaves[0].dtype
+        device = leaves[0].device if leaves else torch.get_default_device()
+        with torch.device(device):
+            self.build(_nest.map_structure(lambda leaf: TensorShape(tuple(leaf.shape)), inputs) if leaves else None)
+        self._built = True
+
+    def capture_scope(self, scope: Any = None) -> VariableScope:
+        """Fix where the layer's variables go, if that is still open: the given scope, or one of its own name."""
+        if self._scope is not None:
+            return self._scope
+        if self._reuse:
+            check_reuse(self._reuse, self.name)
+        if isinstance(scope, VariableScope):
+            self._scope = replace(scope)
+        elif isinstance(scope, str):
+            self._scope = named_scope(scope)
+        elif scope is not None:
+            raise ArgumentTypeError(f"{self.name}: expected scope as a name or a VariableScope, got {scope!r}.")
+        else:
+            self._scope = default_scope(self._base_name, unique=not self._reuse)
+        return self._scope
+
+    @contextmanager
+    def _entered(self, scope: Any = None) -> Iterator[VariableScope]:
+        known = self._scope is not None
+        captured = self.capture_scope(scope)
+        if frame.store is None:
+            reuse: Any = False
+        elif self._first_call_done:
+            reuse = True
+        else:
+            reuse = self._reuse or captured.reuse
+        with opened(replace(captured, reuse=reuse), self, reopened=known) as open_scope:
+            yield open_scope
+
+    @contextmanager
+    def _undone_on_error(self) -> Iterator[None]:
+        """Leave no half-made layer behind: forget what a failing first call or build made."""
+        if self._first_call_done:
+            yield
+            return
+        records, scope, built, dtype = dict(self._records), self._scope, self._built, self._dtype
+        counts = dict(frame.counts)
+        parameters = dict(self._parameters)
+        stored = set() if frame.store is None else set(frame.store.variables)
+        try:
+            yield
+        except BaseException:
+            for record in self._records.values():
+                if frame.store is not None and record.full_name not in stored:
+                    frame.store.variables.pop(record.full_name, None)
+            self._records, self._scope, self._built, self._dtype = records, scope, built, dtype
+            self._parameters.clear()
+            self._parameters.update(parameters)
+            frame.counts.clear()
+            frame.counts.update(counts)
+            raise
+
+    # Variables
+
+    def add_weight(
+        self,
+        name: str,
+        shape: ShapeLike,
+        dtype: DTypeLike = None,
+        initializer: Any = None,
+        regularizer: Any = None,
+        trainable: bool = True,
+        constraint: Any = None,
+        use_resource: Any = None,
+        partitioner: Any = None,
+        *,
+        ignore_scope_initializer: bool = False,
+    ) -> nn.Parameter:
+        """Create the layer's variable `name`, or get it when it exists.
+
+        Args:
+            name: Suffix below the layer's scope; slashes make levels.
+            shape: Sizes in elements.
+            dtype: Default: the layer's, else float32.
+            initializer: See `cellweave.initializers`; default: the scope's, else Glorot uniform.
+            regularizer: Function from the variable to a scalar loss.
+            trainable: Whether it takes gradients.
+            constraint: Function from the variable to its constrained value; see `apply_constraints`.
+            use_resource: Accepted for TF1 callers, without effect.
+            partitioner: Number of slices along axis 0 in a TF1 checkpoint.
+            ignore_scope_initializer: Do not fall back to the scope's initializer (TF1's biases).
+        Raises:
+            ScopeError, ShapeError, DTypeError: as `get_variable`.
+        """
+        if self._dtype is None and dtype is None:
+            self._dtype = torch.float32
+        with self._entered() as scope:
+            full_name = f"{scope.name}/{name}" if scope.name else name
+            existing = self.find_variable(full_name)
+            if existing is not None and self._built:
+                return existing
+            return create_or_get(
+                VariableRequest(
+                    full_name=full_name,
+                    shape=shape,
+                    dtype=self._dtype if dtype is None else dtype,
+                    initializer=initializer,
+                    regularizer=regularizer,
+                    trainable=trainable,
+                    partitioner=partitioner,
+                    constraint=constraint,
+                    ignore_scope_initializer=ignore_scope_initializer,
+                )
+            )
+
+    add_variable = add_weight
+
+    def find_variable(self, full_name: str) -> nn.Parameter | None:
+        """The layer's own variable of this full name, or None."""
+        record = self._records.get(full_name)
+        return None if record is None else getattr(self, record.attribute)
+
+    def own_variable(self, request: VariableRequest, variable: nn.Parameter, *, shared: bool) -> nn.Parameter:
+        """Register a variable, new or shared from the store, as a parameter of this layer."""
+        record = self._records.get(request.full_name)
+        if record is not None:
+            return variable
+        prefix = "" if self._scope is None or not self._scope.name else self._scope.name + "/"
+        suffix = request.full_name.removeprefix(prefix)
+        attribute = self._free_attribute(suffix.replace("/", "_").replace(".", "_"))
+        if attribute in self._adopted:
+            variable = self._take_adopted(attribute, request, variable, shared)
+        if not self._trainable:
+            variable.requires_grad_(False)
+        pieces = request.partitioner if isinstance(request.partitioner, int) else 1
+        trainable = request.trainable is not False
+        self._records[request.full_name] = VariableRecord(
+            request.full_name, attribute, trainable, request.regularizer, request.constraint, pieces
+        )
+        self.register_parameter(attribute, variable)
+        return variable
+
+    def _free_attribute(self, stem: str) -> str:
+        mine = {record.attribute for record in self._records.values()}
+        members = {*self.__dict__, *self._parameters, *self._buffers, *self._modules}
+        taken = mine | (members - self._adopted)
+        name, index = stem, 1
+        while name in taken or hasattr(type(self), name):
+            name, index = f"{stem}_{index}", index + 1
+        return name
+
+    def _take_adopted(
+        self, attribute: str, request: VariableRequest, made: nn.Parameter, shared: bool
+    ) -> nn.Parameter:
+        loaded = self._parameters[attribute]
+        if loaded is None or loaded.shape != made.shape:
+            got = None if loaded is None else list(loaded.shape)
+            raise ShapeError(f"{self.name}: expected {attribute} of shape {list(made.shape)}, got {got} from the loaded state_dict.")
+        if loaded.dtype != made.dtype:
+            raise DTypeError(
+                f"{self.name}: expected {attribute} of dtype {dtype_name(made.dtype)}, "
+                f"got {dtype_name(loaded.dtype)} from the loaded state_dict."
+            )
+        if shared:
+            with torch.no_grad():
+                made.copy_(loaded)
+            return made
+        loaded.requires_grad_(made.requires_grad)
+        if frame.store is not None:
+            frame.store.variables[request.full_name] = loaded
+        return loaded
+
+    def _check_adopted(self) -> None:
+        used = {record.attribute for record in self._records.values()}
+        unused = sorted(self._adopted - used)
+        if unused:
+            raise ScopeError(f"{self.name}: expected the loaded state_dict to hold this layer's weights, got {unused} besides.")
+        self._adopted.clear()
+
+    @property
+    def trainable(self) -> bool:
+        """Whether the weights take gradients; setting it changes `requires_grad` of the trainable ones."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        self._trainable = bool(value)
+        for record in self._records.values():
+            variable = getattr(self, record.attribute)
+            if record.trainable and (variable.is_floating_point() or variable.is_complex()):
+                variable.requires_grad_(self._trainable)
+
+    def _own(self, trainable: bool) -> list[Any]:
+        return [getattr(self, record.attribute) for record in self._records.values() if record.trainable is trainable]
+
+    @property
+    def trainable_weights(self) -> list[Any]:
+        """Trainable variables in creation order; empty when the layer is not trainable."""
+        return self._own(True) if self._trainable else []
+
+    @property
+    def non_trainable_weights(self) -> list[Any]:
+        """The other variables; all of them when the layer is not trainable."""
+        return self._own(False) if self._trainable else [*self._own(True), *self._own(False)]
+
+    @property
+    def weights(self) -> list[Any]:
+        """Trainable variables, then the others."""
+        return [*self.trainable_weights, *self.non_trainable_weights]
+
+    @property
+    def trainable_variables(self) -> list[Any]:
+        """Same as `trainable_weights`."""
+        return self.trainable_weights
+
+    @property
+    def non_trainable_variables(self) -> list[Any]:
+        """Same as `non_trainable_weights`."""
+        return self.non_trainable_weights
+
+    @property
+    def variables(self) -> list[Any]:
+        """Same as `weights`."""
+        return self.weights
+
+    def get_weights(self) -> list[np.ndarray[Any, Any]]:
+        """Copies of the weights as NumPy arrays, in the order of `weights`; bfloat16 comes as float32."""
+        found = []
+        for weight in self.weights:
+            value = weight.detach().cpu()
+            found.append((value.float() if value.dtype == torch.bfloat16 else value).numpy().copy())
+        return found
+
+    def set_weights(self, weights: list[Any]) -> None:
+        """Set all weights from arrays in the order of `weights`; nothing is changed when one does not fit.
+
+        Raises:
+            ShapeError: wrong number of arrays, or a wrong shape.
+        """
+        mine = self.weights
+        if len(weights) != len(mine):
+            raise ShapeError(f"{self.name}.set_weights: expected {len(mine)} arrays, got {len(weights)}.")
+        values = [torch.as_tensor(value) for value in weights]
+        for index, (value, variable) in enumerate(zip(values, mine, strict=True)):
+            if value.shape != variable.shape:
+                raise ShapeError(
+                    f"{self.name}.set_weights: expected shape {list(variable.shape)} for array {index}, got {list(value.shape)}."
+                )
+        with torch.no_grad():
+            for value, variable in zip(values, mine, strict=True):
+                variable.copy_(value)
+
+    def count_params(self) -> int:
+        """Number of scalars in the weights. Raises ScopeError before they exist."""
+        if not self._built:
+            raise ScopeError(f"{self.name}.count_params: expected a built layer, got one without weights. Call it or build it first.")
+        return sum(int(weight.numel()) for weight in self.weights)
+
+    # Configuration, copies, state
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments as plain data."""
+        return {"name": self.name, "trainable": self.trainable, "dtype": self.dtype}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """A new layer from what `get_config` returned."""
+        return cls(**dict(config))
+
+    def compute_output_shape(self, input_shape: ShapeLike) -> Any:
+        """Shape of the output for inputs of this shape; a layer that knows it overrides this."""
+        raise NotImplementedError(f"{self.name}.compute_output_shape: this layer does not say its output shape.")
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__)
+        for name in self._not_copied():
+            state.pop(name, None)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._restore_not_copied()
+
+    def _not_copied(self) -> tuple[str, ...]:
+        """Names of attributes that are caches: neither copied nor pickled."""
+        return ()
+
+    def _restore_not_copied(self) -> None:
+        """Set the caches anew after a copy."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """A copy that shares nothing; a layer of a recorded graph shares its graph and variables, as TF1's did."""
+        other = type(self).__new__(type(self))
+        memo[id(self)] = other
+        if self._graph is not None:
+            for variable in self._parameters.values():
+                memo[id(variable)] = variable
+        state = {key: copy.copy(value) if key == "_scope" else value for key, value in self.__getstate__().items()}
+        kept = self._scope
+        other.__dict__.update({key: value if key == "_scope" else copy.deepcopy(value, memo) for key, value in state.items()})
+        if kept is not None and kept.branch is not None:
+            other._scope = replace(kept, branch=copy.deepcopy(kept.branch, memo))
+        other._restore_not_copied()
+        return other
+
+    def _weight_attributes(self) -> tuple[str, ...]:
+        """Attributes that the weights will have, where that is known before they exist."""
+        return ()
+
+    def _accepts_weight(self, attribute: str) -> bool:
+        """Whether an unbuilt layer may take this entry of a state_dict as a weight to be."""
+        return self.makes_variables and attribute in (self._weight_attributes() or (attribute,))
+
+    def _load_from_state_dict(
+        self,
+        state_dict: Mapping[str, Any],
+        prefix: str,
+        local_metadata: Mapping[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        if not self._built:
+            self._adopt(state_dict, prefix)
+            if self._adopted:
+                expected = [name for name in self._weight_attributes() if name not in self._adopted]
+                missing_keys.extend(prefix + name for name in expected)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+
+    def _adopt(self, state_dict: Mapping[str, Any], prefix: str) -> None:
+        """Make room for the weights of a state_dict that comes before the first call."""
+        for key, value in state_dict.items():
+            attribute = key.removeprefix(prefix)
+            if not key.startswith(prefix) or "." in attribute or not isinstance(value, torch.Tensor):
+                continue
+            if attribute == "_extra_state" or attribute in self._buffers or not self._accepts_weight(attribute):
+                continue
+            known = self._parameters.get(attribute)
+            if known is not None and known.shape == value.shape:
+                continue
+            if self._dtype is None and value.is_floating_point():
+                self._dtype = value.dtype
+            dtype = self._dtype if value.is_floating_point() and self._dtype is not None else value.dtype
+            takes_gradient = self._trainable and (dtype.is_floating_point or dtype.is_complex)
+            self.register_parameter(attribute, nn.Parameter(torch.empty_like(value, dtype=dtype), takes_gradient))
+            self._adopted.add(attribute)

@@ -1,0 +1,139 @@
+"""Creating one variable, or finding it again: in its layer, or in the open store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import unset_fake_temporarily
+
+from cellweave._errors import ArgumentError, DTypeError, ScopeError, ShapeError
+from cellweave._types import as_dtype, dtype_name, shape_dims
+from cellweave.scopes._context import AUTO_REUSE, frame
+from cellweave.scopes._initializers import GlorotUniform, Zeros, as_tensor_of
+
+if TYPE_CHECKING:
+    from cellweave.scopes._store import VariableStore
+
+
+@dataclass
+class VariableRequest:
+    """What was asked for; `get_variable` and `Layer.add_weight` both make one."""
+
+    full_name: str
+    shape: Any = None
+    dtype: Any = None
+    initializer: Any = None
+    regularizer: Any = None
+    trainable: bool | None = None
+    partitioner: Any = None
+    constraint: Any = None
+    ignore_scope_initializer: bool = False
+
+
+@dataclass
+class VariableRecord:
+    """What a layer knows of one of its variables.
+
+    Attributes:
+        full_name: TF1 name without `:0`.
+        attribute: Name of the parameter in the layer.
+        trainable: As it was created; the layer's own `trainable` comes on top.
+        regularizer, constraint: Functions of the variable, or None.
+        pieces: Slices along axis 0 in a TF1 checkpoint.
+    """
+
+    full_name: str
+    attribute: str
+    trainable: bool = True
+    regularizer: Any = None
+    constraint: Any = None
+    pieces: int = 1
+
+
+def create_or_get(request: VariableRequest) -> nn.Parameter:
+    """The variable that the request names, by the rules of the open store or of the layer that owns it."""
+    owner, store = frame.owner, frame.store
+    own = owner.find_variable(request.full_name) if owner is not None else None
+    if own is not None:
+        if owner is not None and owner.first_call_done:
+            _check_same(request, own)
+            return own
+        if store is None:
+            raise ScopeError(_exists(request.full_name))
+    elif owner is not None and owner.first_call_done:
+        raise ScopeError(
+            f"get_variable: expected {request.full_name!r} to exist because its layer is built, got no such variable. "
+            "Create all variables in the first call."
+        )
+    variable, shared = (_new(request), False) if store is None else _from_store(request, store)
+    if owner is not None:
+        return owner.own_variable(request, variable, shared=shared)
+    return variable
+
+
+def _from_store(request: VariableRequest, store: VariableStore) -> tuple[nn.Parameter, bool]:
+    reuse = frame.scope.reuse
+    existing = store.variables.get(request.full_name)
+    if existing is None:
+        if reuse is True:
+            raise ScopeError(
+                f"get_variable: expected variable {request.full_name!r} to exist because reuse=True, got no such variable "
+                "in the store. Create it first, or use reuse=AUTO_REUSE."
+            )
+        created = store.variables[request.full_name] = _new(request)
+        return created, False
+    if reuse is not True and reuse is not AUTO_REUSE:
+        raise ScopeError(_exists(request.full_name))
+    _check_same(request, existing)
+    return existing, True
+
+
+def _exists(name: str) -> str:
+    return (
+        f"get_variable: expected a new variable {name!r}, got one that exists already. "
+        "Use another scope or name, call the same cell object again, or share it with reuse=True."
+    )
+
+
+def _check_same(request: VariableRequest, existing: nn.Parameter) -> None:
+    if request.shape is not None and _full_shape(request) != tuple(existing.shape):
+        raise ShapeError(
+            f"get_variable: expected {request.full_name!r} of shape {list(existing.shape)} because it exists, "
+            f"got {list(_full_shape(request))}."
+        )
+    dtype = request.dtype if request.dtype is not None else frame.scope.dtype
+    if dtype is not None and as_dtype(dtype) != existing.dtype:
+        raise DTypeError(
+            f"get_variable: expected {request.full_name!r} of dtype {dtype_name(existing.dtype)} because it exists, "
+            f"got {dtype_name(as_dtype(dtype))}."
+        )
+
+
+def _full_shape(request: VariableRequest) -> tuple[int, ...]:
+    dims = shape_dims(request.shape)
+    if any(dim is None for dim in dims):
+        raise ShapeError(f"get_variable: expected a known shape for {request.full_name!r}, got {list(dims)}.")
+    return tuple(dim for dim in dims if dim is not None)
+
+
+def _new(request: VariableRequest) -> nn.Parameter:
+    scope = frame.scope
+    initializer = request.initializer
+    if initializer is None and not request.ignore_scope_initializer:
+        initializer = scope.initializer
+    dtype = request.dtype if request.dtype is not None else scope.dtype
+    fixed = initializer if isinstance(initializer, torch.Tensor) else None
+    resolved = as_dtype(dtype) if dtype is not None else (torch.float32 if fixed is None else fixed.dtype)
+    if request.shape is None and fixed is None:
+        raise ArgumentError(f"get_variable: expected a shape for the new variable {request.full_name!r}, got None.")
+    shape = tuple(fixed.shape) if request.shape is None and fixed is not None else _full_shape(request)
+    takes_gradient = resolved.is_floating_point or resolved.is_complex
+    if initializer is None:
+        initializer = GlorotUniform() if takes_gradient else Zeros()
+    with unset_fake_temporarily(), torch.no_grad():
+        value = as_tensor_of(initializer, shape, resolved, request.full_name)
+    trainable = request.trainable is not False and takes_gradient
+    return nn.Parameter(value, requires_grad=trainable)

@@ -1,0 +1,170 @@
+"""What each cell is, as frozen data: variants, gate orders, weight shapes and starting values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from cellweave._types import Activation, Size
+from cellweave.specs._states import LSTMStateTuple
+
+WeightKind = Literal["kernel", "recurrent_kernel", "bias", "peephole", "projection"]
+
+
+@dataclass(frozen=True)
+class WeightSpec:
+    """One weight of a cell.
+
+    Attributes:
+        name: TF1's suffix, such as `gates/kernel`.
+        shape: Sizes in elements.
+        kind: What the weight does; biases ignore a scope's initializer.
+        fill: Starting value of a bias, or of each of its equal parts (a tuple); None: the initializer decides.
+        pieces: Slices along axis 0 in a TF1 checkpoint.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    kind: WeightKind
+    fill: float | tuple[float, ...] | None = None
+    pieces: int = 1
+
+
+@dataclass(frozen=True)
+class RNNSpec:
+    """`h' = act(x W + h R + b)`: TF1 BasicRNNCell, Keras SimpleRNNCell."""
+
+    units: int
+    activation: Activation = "tanh"
+    joined_kernel: bool = True
+    use_bias: bool = True
+
+    @property
+    def state_size(self) -> Size:
+        """Units."""
+        return self.units
+
+    @property
+    def output_size(self) -> int:
+        """Units."""
+        return self.units
+
+    def weights(self, depth: int) -> tuple[WeightSpec, ...]:
+        """The weights for inputs `[B, depth]`, in creation order."""
+        return _kernels(self.joined_kernel, depth, self.units, self.units) + _bias(self.use_bias, (self.units,), 0.0)
+
+
+@dataclass(frozen=True)
+class GRUSpec:
+    """The gated recurrent unit; `update` keeps the old state in both forms.
+
+    Attributes:
+        reset_after: False: the reset gate meets h before the candidate's product (TF1, Cho et al. 2014);
+            True: after it, with a recurrent bias of its own (Keras, cuDNN).
+        gate_order: Columns of the kernels: `r` reset, `u` update, `c` candidate.
+        joined_kernel: TF1's layout: `gates/*` and `candidate/*`, inputs above state rows; else Keras's
+            `kernel`, `recurrent_kernel`, `bias`.
+    """
+
+    units: int
+    activation: Activation = "tanh"
+    recurrent_activation: Activation = "sigmoid"
+    reset_after: bool = False
+    gate_order: str = "ruc"
+    joined_kernel: bool = True
+    use_bias: bool = True
+
+    @property
+    def state_size(self) -> Size:
+        """Units."""
+        return self.units
+
+    @property
+    def output_size(self) -> int:
+        """Units."""
+        return self.units
+
+    def weights(self, depth: int) -> tuple[WeightSpec, ...]:
+        """The weights for inputs `[B, depth]`, in creation order."""
+        n = self.units
+        if self.joined_kernel:
+            return (
+                WeightSpec("gates/kernel", (depth + n, 2 * n), "kernel"),
+                WeightSpec("gates/bias", (2 * n,), "bias", 1.0),
+                WeightSpec("candidate/kernel", (depth + n, n), "kernel"),
+                WeightSpec("candidate/bias", (n,), "bias", 0.0),
+            )
+        bias_shape = (2, 3 * n) if self.reset_after else (3 * n,)
+        return _kernels(False, depth, n, 3 * n) + _bias(self.use_bias, bias_shape, 0.0)
+
+
+@dataclass(frozen=True)
+class LSTMSpec:
+    """The long short-term memory with TF1's options.
+
+    Attributes:
+        gate_order: Columns of the kernel: `i` input, `j` candidate, `f` forget, `o` output.
+        forget_bias: Added to the forget gate when run, never stored.
+        peepholes: Diagonal weights from c to the gates (Gers et al. 2002); the output gate sees the new c.
+        cell_clip, proj_clip: Bounds on c and on the projected h; None: no bound.
+        projection: Width of the projected h (Sak et al. 2014); None: no projection.
+        unit_forget_bias: Keras: the stored bias starts at one for the forget gate.
+    """
+
+    units: int
+    activation: Activation = "tanh"
+    recurrent_activation: Activation = "sigmoid"
+    gate_order: str = "ijfo"
+    forget_bias: float = 0.0
+    peepholes: bool = False
+    cell_clip: float | None = None
+    projection: int | None = None
+    proj_clip: float | None = None
+    joined_kernel: bool = True
+    use_bias: bool = True
+    unit_forget_bias: bool = False
+    unit_pieces: int = 1
+    proj_pieces: int = 1
+
+    @property
+    def output_size(self) -> int:
+        """Width of h: the projection's, else units."""
+        return self.units if self.projection is None else self.projection
+
+    @property
+    def state_size(self) -> Size:
+        """Widths of c and h."""
+        return LSTMStateTuple(self.units, self.output_size)
+
+    def weights(self, depth: int) -> tuple[WeightSpec, ...]:
+        """The weights for inputs `[B, depth]`, in creation order."""
+        n, m = self.units, self.output_size
+        if self.joined_kernel:
+            kernels: tuple[WeightSpec, ...] = (
+                WeightSpec("kernel", (depth + m, 4 * n), "kernel", pieces=self.unit_pieces),
+            )
+        else:
+            kernels = _kernels(False, depth, m, 4 * n)
+        fill = tuple(float(self.unit_forget_bias and gate == "f") for gate in self.gate_order)
+        found = kernels + _bias(self.use_bias, (4 * n,), fill)
+        if self.peepholes:
+            found += tuple(WeightSpec(f"w_{gate}_diag", (n,), "peephole") for gate in "fio")
+        if self.projection is not None:
+            found += (WeightSpec("projection/kernel", (n, m), "projection", pieces=self.proj_pieces),)
+        return found
+
+
+CellSpec = RNNSpec | GRUSpec | LSTMSpec
+
+
+def _kernels(joined: bool, depth: int, hidden: int, columns: int) -> tuple[WeightSpec, ...]:
+    if joined:
+        return (WeightSpec("kernel", (depth + hidden, columns), "kernel"),)
+    return (
+        WeightSpec("kernel", (depth, columns), "kernel"),
+        WeightSpec("recurrent_kernel", (hidden, columns), "recurrent_kernel"),
+    )
+
+
+def _bias(present: bool, shape: tuple[int, ...], fill: float | tuple[float, ...]) -> tuple[WeightSpec, ...]:
+    return (WeightSpec("bias", shape, "bias", fill),) if present else ()

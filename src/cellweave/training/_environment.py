@@ -1,0 +1,50 @@
+"""What a run depends on outside of its settings: versions, devices, backends."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from importlib import metadata
+
+import torch
+
+#: Packages whose versions a run writes down, besides Python itself.
+_PACKAGES = ("cellweave", "torch", "numpy", "safetensors", "matplotlib", "typer", "rich")
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of every package involved; "not installed" where one is missing."""
+    versions = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
+
+
+def _devices() -> dict[str, str]:
+    devices = {
+        "cpu": f"{platform.machine()}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
+    }
+    if not torch.cuda.is_available():
+        return devices | {
+            "cuda": "none: torch built without it" if torch.version.cuda is None else "none: no device found"
+        }
+    names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    return devices | {f"cuda:{number}": name for number, name in enumerate(names)}
+
+
+def _backends() -> dict[str, str]:
+    absent = "off: not part of this version"
+    return {"reference": "on: stepwise PyTorch, any device", "native": absent, "triton": absent, "cudnn": absent}
+
+
+def describe_environment() -> dict[str, dict[str, str]]:
+    """What a bug report needs: `versions`, `platform`, `devices` and `backends`, each a dict of text by name."""
+    return {
+        "versions": package_versions(),
+        "platform": {"system": platform.platform(), "executable": sys.executable},
+        "devices": _devices(),
+        "backends": _backends(),
+    }

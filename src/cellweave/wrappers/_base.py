@@ -1,0 +1,198 @@
+"""What wrappers of cells share, in TF1's form and in TF2's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from cellweave._errors import ArgumentError, MemberError
+from cellweave._types import DTypeLike, Nest, ShapeLike, Size
+from cellweave.cells import (
+    RNNCell,
+    cell_config,
+    cell_from_config,
+    cell_zero_state,
+    keras_zero_state,
+    require_rnn_cell,
+)
+from cellweave.scopes import Layer, recordable, symbols_in
+
+
+class CellWrapper(RNNCell):
+    """Base of TF1's wrappers: no scope, no weights and no `built` of its own; all of that is the cell's.
+
+    Args:
+        cell: Any recurrent cell.
+    Raises:
+        ArgumentTypeError: `cell` is no recurrent cell.
+    """
+
+    makes_variables = False
+
+    def __init__(self, cell: Any, dtype: DTypeLike = None, **kwargs: Any) -> None:
+        require_rnn_cell(type(self).__name__, cell)
+        super().__init__(dtype=dtype, **kwargs)
+        self.cell = cell
+
+    @property
+    def wrapped_cell(self) -> Any:
+        """The cell inside."""
+        return self.cell
+
+    @property
+    def state_size(self) -> Size:
+        """The cell's."""
+        return self.cell.state_size
+
+    @property
+    def output_size(self) -> Size:
+        """The cell's."""
+        return self.cell.output_size
+
+    def __call__(self, inputs: Nest, state: Nest, scope: Any = None, **kwargs: Any) -> Any:
+        """Run one step; `scope` is handed to the cell inside."""
+        if symbols_in(inputs, state):
+            return super().__call__(inputs, state, **kwargs)
+        if scope is not None:
+            kwargs["scope"] = scope
+        return nn.Module.__call__(self, inputs, state, **kwargs)
+
+    def _build_symbolically(self, inputs: Any, scope: Any) -> None:
+        """Nothing: the cell inside builds itself when its shapes are learnt."""
+
+    def build(self, input_shape: ShapeLike) -> None:
+        """Build the cell inside for inputs `[B, I]`; the wrapper itself is never built."""
+        build_inside(self.cell, input_shape, self._dtype)
+
+    def zero_state(self, batch_size: Any, dtype: DTypeLike) -> Any:
+        """The cell's zero state."""
+        return cell_zero_state(self.cell, batch_size, dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments as plain data; the cell as `{"class_name", "config"}`."""
+        return {**super().get_config(), "cell": cell_config(self.cell)}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """A new wrapper; `config["cell"]` must have been replaced by a cell object.
+
+        Raises:
+            ArgumentError: it was not.
+        """
+        if isinstance(config.get("cell"), Mapping) or "cell" not in config:
+            raise ArgumentError(
+                f"{cls.__name__}.from_config: expected config['cell'] as a cell object, got {config.get('cell')!r}. "
+                "Build the cell first and put it there."
+            )
+        return cls(**dict(config))
+
+
+class KerasCellWrapper(RNNCell):
+    """Base of TF2's wrappers: a layer whose variables are the cell's, under the wrapper's own name.
+
+    Args:
+        cell: Anything with `call(inputs, state)`, `state_size` and `output_size`.
+    Raises:
+        MemberError: `cell` has no `call`. ArgumentTypeError: an unknown keyword.
+    """
+
+    _first_name_has_number = False
+    is_keras_cell = False
+
+    def __init__(self, cell: Any, dtype: DTypeLike = None, **kwargs: Any) -> None:
+        if not hasattr(cell, "call"):
+            raise MemberError(f"{type(self).__name__}: expected a cell with a method call(inputs, state), got {cell!r}.")
+        super().__init__(dtype="float32" if dtype is None else dtype, **kwargs)
+        self.cell = cell
+
+    @property
+    def wrapped_cell(self) -> Any:
+        """The cell inside."""
+        return self.cell
+
+    @property
+    def state_size(self) -> Size:
+        """The cell's."""
+        return self.cell.state_size
+
+    @property
+    def output_size(self) -> Size:
+        """The cell's."""
+        return self.cell.output_size
+
+    def build(self, input_shape: ShapeLike) -> None:
+        """Build the cell inside for inputs `[B, I]`; its variables get this wrapper's name."""
+        if not self._built:
+            with self._undone_on_error(), self._entered() as scope:
+                if isinstance(self.cell, Layer) and self.cell.makes_variables:
+                    self.cell.capture_scope(scope)
+                build_inside(self.cell, input_shape, self._dtype)
+        self._built = True
+
+    @property
+    def trainable_weights(self) -> list[Any]:
+        """The cell's and those made in the wrapper itself."""
+        return [*super().trainable_weights, *getattr(self.cell, "trainable_weights", [])] if self.trainable else []
+
+    @property
+    def non_trainable_weights(self) -> list[Any]:
+        """The cell's and those made in the wrapper itself; all of them when the wrapper is not trainable."""
+        inside = getattr(self.cell, "non_trainable_weights" if self.trainable else "weights", [])
+        return [*super().non_trainable_weights, *inside]
+
+    def zero_state(self, batch_size: Any, dtype: DTypeLike) -> Any:
+        """The cell's `zero_state`; Keras-style cells have none (AttributeError)."""
+        return self.cell.zero_state(batch_size, dtype)
+
+    @recordable
+    def get_initial_state(self, inputs: Nest = None, batch_size: Any = None, dtype: DTypeLike = None) -> Any:
+        """Zeros per `state_size`; batch size and dtype come from `inputs` if given, else both are required.
+
+        Raises:
+            ArgumentError: one is missing.
+        """
+        return keras_zero_state(self, inputs, batch_size, dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments as plain data; the cell as `{"class_name", "config"}`."""
+        return {**super().get_config(), "cell": cell_config(self.cell)}
+
+    @classmethod
+    def from_config(
+        cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None, safe_mode: bool = True
+    ) -> Any:
+        """A new wrapper around a new cell.
+
+        Args:
+            config: What `get_config` returned.
+            custom_objects: The caller's own classes and functions by name.
+            safe_mode: Refuse to run marshalled code that the config holds.
+        Raises:
+            ArgumentError: an unknown cell class, or marshalled code in safe mode.
+        """
+        arguments = dict(config)
+        if isinstance(arguments.get("cell"), Mapping):
+            arguments["cell"] = cell_from_config(
+                arguments["cell"], custom_objects, cls.__name__, custom_objects=custom_objects, safe_mode=safe_mode
+            )
+        return cls(**cls._loaded(arguments, custom_objects, safe_mode))
+
+    @classmethod
+    def _loaded(cls, arguments: dict[str, Any], custom_objects: Mapping[str, Any] | None, safe_mode: bool) -> dict[str, Any]:
+        """The constructor's arguments, functions rebuilt from what the config holds of them."""
+        return arguments
+
+
+
+
+def build_inside(cell: Any, input_shape: ShapeLike, dtype: torch.dtype | None) -> None:
+    """Build a wrapped cell; one that does not know its dtype yet takes the wrapper's."""
+    if isinstance(cell, Layer):
+        if dtype is not None:
+            cell.default_dtype(dtype)
+        cell.build(input_shape)
+    elif callable(getattr(cell, "build", None)):
+        cell.build(input_shape)

@@ -1,0 +1,129 @@
+"""DropoutWrapper."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from cellweave import _nest
+from cellweave._errors import DTypeError, ShapeError
+from cellweave._shape import TensorShape
+from cellweave._types import DTypeLike, Nest, as_dtype, dtype_name
+from cellweave.cells import register, require_rnn_cell
+from cellweave.scopes import Run
+from cellweave.wrappers._base import CellWrapper
+from cellweave.wrappers._dropout_base import DropoutBehavior
+from cellweave.wrappers._function_config import function_config, with_function
+from cellweave.wrappers._mask_streams import MaskStreams
+from cellweave.wrappers._state_filter import default_visitor
+
+
+@register
+class DropoutWrapper(DropoutBehavior, CellWrapper):
+    """Dropout on a cell's input, outgoing state and output.
+
+    A constant keep probability acts in training mode only (`.train()`), and 1.0 draws nothing. A tensor one is fed by
+    the caller, who may write another value into it between calls: it always acts.
+
+    Per step, every step draws a fresh mask per element. Variational, one mask per run is shared by all steps, and by
+    all rows of the batch unless `mask_per_row`. One unroll is one run, and so is a call outside any unroll; see
+    `session_run` for runs of several calls. Streams continue from run to run and are part of `state_dict()`.
+
+    Args:
+        cell: Any recurrent cell.
+        input_keep_prob, output_keep_prob, state_keep_prob: Probabilities of keeping an element, in [0, 1].
+        variational_recurrent: One mask per run (Gal & Ghahramani 2016).
+        input_size: Size of the inputs (an int, TensorShape or structure); needed for variational input masks.
+        dtype: Dtype of variational noise; needed with `variational_recurrent`.
+        seed: Seed of the masks, any int. Without one they start from the graph seed, else from torch's generator.
+        dropout_state_filter_visitor: Function from a part of the state to a bool or one level of bools: which parts
+            are dropped. Default: everything but the c of an LSTM.
+        mask_per_row: Variational masks `[B, size]` in place of `[1, size]`. Keyword only.
+    Raises:
+        ArgumentTypeError: no cell; a visitor that cannot be called. ArgumentError: a keep probability outside [0, 1];
+            variational without `dtype`, or without `input_size` where inputs are dropped; 0.0 in a call.
+    Source: Zaremba et al. 2014; Gal & Ghahramani 2016; TF1 `tf.nn.rnn_cell.DropoutWrapper`.
+    """
+
+    def __init__(
+        self,
+        cell: Any,
+        input_keep_prob: Any = 1.0,
+        output_keep_prob: Any = 1.0,
+        state_keep_prob: Any = 1.0,
+        variational_recurrent: bool = False,
+        input_size: Any = None,
+        dtype: DTypeLike = None,
+        seed: int | None = None,
+        dropout_state_filter_visitor: Any = None,
+        *,
+        mask_per_row: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        require_rnn_cell("DropoutWrapper", cell)
+        super().__init__(cell, dtype=dtype, **kwargs)
+        self._init_dropout(
+            {"input": input_keep_prob, "state": state_keep_prob, "output": output_keep_prob},
+            variational_recurrent,
+            input_size,
+            None if dtype is None else as_dtype(dtype, "DropoutWrapper"),
+            seed,
+            dropout_state_filter_visitor,
+            default_visitor,
+        )
+        self._mask_per_row = bool(mask_per_row)
+        self.streams = MaskStreams(self._seed)
+
+    def call(self, inputs: Nest, state: Nest, **kwargs: Any) -> tuple[Any, Any]:
+        """One step of the cell with dropout around it."""
+        return self._run_step(inputs, state, lambda x, s: self.cell(x, s, **kwargs))
+
+    def _noise_per_step(self, kind: str, index: int, value: torch.Tensor, run: Run, op: int) -> torch.Tensor:
+        return self.streams.per_step(kind, index, value, run, op)
+
+    def _noise_per_run(self, kind: str, index: int, value: torch.Tensor, run: Run) -> torch.Tensor:
+        dtype = self._noise_dtype
+        if dtype is None or value.dtype != dtype:
+            wanted = "None" if dtype is None else dtype_name(dtype)
+            raise DTypeError(f"{self.name}: expected {kind} of the wrapper's dtype {wanted}, got {dtype_name(value.dtype)}.")
+        size = {"input": self._input_size, "state": self.cell.state_size, "output": self.cell.output_size}[kind]
+        sizes = _nest.flatten(size)
+        if index >= len(sizes):
+            raise ShapeError(f"{self.name}: expected {len(sizes)} {kind} leaves as in its size, got more.")
+        dims = TensorShape(sizes[index]).dims
+        if tuple(value.shape[1:]) != dims:
+            raise ShapeError(f"{self.name}: expected {kind} [B, {', '.join(map(str, dims))}], got {list(value.shape)}.")
+        rows = value.shape[0] if self._mask_per_row else 1
+        return self.streams.per_run(kind, index, (rows, *value.shape[1:]), dtype, value.device, run)
+
+    def get_extra_state(self) -> torch.Tensor:
+        """Seeds and positions of the mask streams, int64 `[streams, 8]`."""
+        return self.streams.table.to_tensor()
+
+    def set_extra_state(self, state: torch.Tensor) -> None:
+        """Continue the streams from what `get_extra_state` returned."""
+        self.streams.table.load_tensor(state.cpu(), self.name)
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments as plain data; a visitor as its marshalled code."""
+        config = {**super().get_config(), **self._keep_config()}
+        if self._mask_per_row:
+            config["mask_per_row"] = True
+        if self._given_visitor is not None:
+            config.update(function_config("dropout_fn", self._given_visitor))
+        return config
+
+    @classmethod
+    def from_config(cls, config: Any, custom_objects: Any = None, safe_mode: bool = True) -> Any:
+        """A new wrapper; `config["cell"]` must have been replaced by a cell object.
+
+        Args:
+            config: What `get_config` returned, with the cell in place.
+            custom_objects: The caller's own functions by name.
+            safe_mode: Refuse to run marshalled code that the config holds.
+        Raises:
+            ArgumentError: the cell is not a cell object, or marshalled code in safe mode.
+        """
+        arguments = with_function(config, "dropout_fn", "dropout_state_filter_visitor", custom_objects, safe_mode, cls.__name__)
+        return super().from_config(arguments)

@@ -1,0 +1,53 @@
+"""Running a cell on a device and bringing the results back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from cellweave import _nest
+from cellweave._errors import ArgumentError
+from cellweave._types import Nest
+
+_TF_DEVICE = re.compile(r"(?:/job:[^/]+)?(?:/replica:\d+)?(?:/task:\d+)?/(?:device:)?(cpu|gpu)(?::(\d+|\*))?", re.IGNORECASE)
+
+
+def as_device(device: Any, where: str) -> torch.device:
+    """A torch device from torch's name for it, or TF1's (`/cpu:0`, `/device:GPU:1`).
+
+    Raises:
+        ArgumentError: not a device's name, or a device that this machine lacks.
+    """
+    if isinstance(device, torch.device):
+        found = device
+    else:
+        match = _TF_DEVICE.fullmatch(str(device))
+        name = str(device)
+        if match:
+            kind = "cuda" if match[1].lower() == "gpu" else "cpu"
+            name = kind if kind == "cpu" or match[2] in (None, "*") else f"{kind}:{match[2]}"
+        try:
+            found = torch.device(name)
+        except RuntimeError as error:
+            raise ArgumentError(f"{where}: expected a device such as 'cpu', 'cuda:0' or '/gpu:0', got {device!r}.") from error
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise ArgumentError(f"{where}: expected a device of this machine, got {device!r}: it has {torch.cuda.device_count()} GPUs.")
+    return found
+
+
+def run_on(
+    device: torch.device, inputs: Nest, state: Nest, step: Callable[[Nest, Nest], tuple[Any, Any]]
+) -> tuple[Any, Any]:
+    """Run a step on `device`; outputs come back to the inputs' device, the new state to the state's."""
+    home = next((leaf.device for leaf in _nest.flatten(inputs) if isinstance(leaf, torch.Tensor)), device)
+    state_home = next((leaf.device for leaf in _nest.flatten(state) if isinstance(leaf, torch.Tensor)), device)
+    with torch.device(device):
+        output, new_state = step(_moved(inputs, device), _moved(state, device))
+    return _moved(output, home), _moved(new_state, state_home)
+
+
+def _moved(values: Nest, device: torch.device) -> Any:
+    return _nest.map_structure(lambda leaf: leaf.to(device) if isinstance(leaf, torch.Tensor) else leaf, values)

@@ -1,0 +1,1 @@
+"""What several tests share: tolerances, comparisons, case tables, the reader of golden sets."""

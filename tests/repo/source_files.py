@@ -1,0 +1,76 @@
+"""What the repository's tests look at: source files, their imports, the names they export."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "src" / "cellweave"
+DOCS = ROOT / "docs"
+
+
+def source_files() -> list[Path]:
+    """Every Python file of the package."""
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def module_name(path: Path) -> str:
+    """Dotted name of a source file, `cellweave.cells` for a folder's `__init__.py`."""
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@dataclass(frozen=True)
+class Import:
+    """`from module import name`, or `import module` where name is empty."""
+
+    module: str
+    name: str
+    line: int
+
+    @property
+    def target(self) -> str:
+        """The imported module: `from cellweave import _nest` is the module `cellweave._nest`."""
+        path = PACKAGE.parent.joinpath(*self.module.split("."), self.name)
+        is_module = self.name != "" and (path.with_suffix(".py").is_file() or (path / "__init__.py").is_file())
+        return f"{self.module}.{self.name}" if is_module else self.module
+
+
+def imports(path: Path) -> Iterator[Import]:
+    """Every import of a file, wherever it stands: at the top, in a function, for the type checker only."""
+    for node in ast.walk(parse(path)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(alias.name, "", node.lineno)
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                yield Import("." * node.level + (node.module or ""), alias.name, node.lineno)
+
+
+def exported_names(path: Path) -> list[str]:
+    """The names that an `__init__.py` or a face re-exports as `X as X`."""
+    return [
+        alias.asname
+        for node in parse(path).body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if alias.asname is not None
+    ]
+
+
+def public_names() -> list[str]:
+    """Dotted names of the public surface: the package's own, those of its faces, and those of `training`."""
+    faces = [PACKAGE / "keras.py", PACKAGE / "initializers.py"]
+    own = exported_names(PACKAGE / "__init__.py")
+    modules = {face.stem for face in faces}
+    names = [f"cellweave.{name}" for name in own if name not in modules]
+    names += [f"cellweave.{face.stem}.{name}" for face in faces for name in exported_names(face)]
+    names += [f"cellweave.training.{name}" for name in exported_names(PACKAGE / "training" / "__init__.py")]
+    return names

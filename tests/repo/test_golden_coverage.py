@@ -1,0 +1,66 @@
+"""Every exported cell, wrapper and unroll is judged by numbers that TensorFlow computed, or says why not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from repo.source_files import PACKAGE, ROOT, exported_names
+
+MANIFEST = ROOT / "tests" / "golden" / "data" / "manifest.json"
+
+# Name -> why no golden case names it. The list may only shrink.
+EXEMPT = {
+    "RNNCell": "abstract: it computes nothing",
+    "RNNCellResidualWrapper": "TF2 wraps Keras cells; its sum is the one of ResidualWrapper, which has cases",
+    "RNNCellDeviceWrapper": "placement only: it computes nothing",
+    "static_bidirectional_rnn": "two static_rnn, which has cases; compared with the dynamic form in tests",
+    "stack_bidirectional_dynamic_rnn": "TensorFlow 2.15 no longer ships it; compared with its own loop in tests",
+}
+# In the manifest, a driver stands for the class or function that it runs.
+DRIVERS = {"v2_eager": "RNNCellDropoutWrapper"}
+
+
+def walk(tree: Any) -> Iterator[str]:
+    """Every class named in a case's tree of cells."""
+    if isinstance(tree, dict):
+        if "class" in tree:
+            yield tree["class"]
+        for child in tree.values():
+            yield from walk(child)
+    elif isinstance(tree, list):
+        for child in tree:
+            yield from walk(child)
+
+
+def covered() -> set[str]:
+    cases = json.loads(MANIFEST.read_text(encoding="utf-8"))["cases"]
+    classes = {
+        name for case in cases for key in ("cell", "cells", "cell_fw", "cell_bw") for name in walk(case.get(key))
+    }
+    keras = {f"keras.{case['keras_cell']}" for case in cases if "keras_cell" in case}
+    return classes | keras | {DRIVERS.get(case["driver"], case["driver"]) for case in cases}
+
+
+def recurrent_names() -> list[str]:
+    """What the package exports from `cells`, `wrappers` and `layers`, and the cells of its Keras face."""
+    public = set(exported_names(PACKAGE / "__init__.py"))
+    folders = [exported_names(PACKAGE / folder / "__init__.py") for folder in ("cells", "wrappers", "layers")]
+    keras = {f"keras.{name}" for name in exported_names(PACKAGE / "keras.py")}
+    return sorted(public & {name for folder in folders for name in folder}) + sorted(keras)
+
+
+@pytest.mark.parametrize("name", recurrent_names())
+def test_has_a_golden_case_or_a_reason(name: str) -> None:
+    assert (name in covered()) != (name in EXEMPT), f"{name}: expected a golden case or one line in EXEMPT, not both"
+
+
+def test_something_was_looked_at() -> None:
+    assert {"LSTMCell", "GRUCell", "DropoutWrapper", "dynamic_rnn"} <= set(recurrent_names())
+
+
+def test_exemptions_name_what_exists() -> None:
+    assert set(EXEMPT) <= set(recurrent_names())

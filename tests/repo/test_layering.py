@@ -1,0 +1,141 @@
+"""Who may import whom. Imports inside functions and for the type checker only count like any other."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from importlinter.cli import lint_imports
+
+from repo.source_files import PACKAGE, ROOT, Import, imports, module_name, source_files
+
+# The rows of CONTRIBUTING.md, top first. A folder that is not here fails: say where it belongs.
+ROWS: tuple[frozenset[str], ...] = (
+    frozenset({"__main__"}),
+    frozenset({"cli"}),
+    frozenset({"keras", "contrib"}),
+    frozenset({"training"}),
+    frozenset({"layers", "nn", "checkpoint"}),
+    frozenset({"wrappers"}),
+    frozenset({"cells", "weave"}),
+    frozenset({"ops"}),
+    frozenset({"initializers"}),
+    frozenset({"specs", "scopes"}),
+    frozenset({"_checks", "_env", "_errors", "_nest", "_shape", "_tensor_array", "_types"}),
+)
+GROUND = len(ROWS) - 1
+
+# Pairs that the rows alone would allow.
+FORBIDDEN = {
+    "ops": {"scopes", "initializers"},
+    "weave": {"scopes", "initializers"},
+    "checkpoint": {"wrappers", "cells", "weave", "ops"},
+    "training": {"keras"},
+}
+
+# Packages and the only files that may import them (patterns on the path below src/cellweave).
+PLACES = {
+    "triton": r"ops/[a-z]+/_triton\.py",
+    "ctypes": r"ops/common/_library\.py",
+    "typer": r"cli/.*",
+    "rich": r"cli/.*",
+    "matplotlib": r"training/.*",
+    "safetensors": r"(training|checkpoint)/.*",
+    "tensorflow": r"(?!)",
+}
+
+
+def part(module: str) -> str:
+    """The folder or module of the package that a dotted name belongs to."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def row(name: str) -> int:
+    found = [number for number, names in enumerate(ROWS) if name in names]
+    assert found, (
+        f"src/cellweave/{name}: expected a row in the layering table, got none. Add it here and in pyproject.toml."
+    )
+    return found[0]
+
+
+def allowed(importer: str, imported: str) -> bool:
+    if importer == imported:
+        return True
+    if imported == "" or imported in FORBIDDEN.get(importer, ()):
+        return False
+    above, below = row(importer), row(imported)
+    return above < below or above == below == GROUND
+
+
+FILES = source_files()
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_imports_point_down(path: Path) -> None:
+    importer = part(module_name(path))
+    if importer == "":
+        return  # the package's own __init__.py gathers the public names of every row
+    own = [found for found in imports(path) if found.module.split(".")[0] == "cellweave"]
+    wrong = [f"line {i.line}: {i.target}" for i in own if not allowed(importer, part(i.target))]
+    assert wrong == [], f"{importer} may not import these"
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_no_relative_imports(path: Path) -> None:
+    assert [found.line for found in imports(path) if found.module.startswith(".")] == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_packages_are_imported_in_their_place_only(path: Path) -> None:
+    below = path.relative_to(PACKAGE).as_posix()
+    for found in imports(path):
+        place = PLACES.get(found.module.split(".")[0])
+        assert place is None or re.fullmatch(place, below), f"{below}:{found.line} imports {found.module}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_only_env_reads_the_environment(path: Path) -> None:
+    if path.name == "_env.py":
+        return
+    text = path.read_text(encoding="utf-8")
+    assert re.findall(r"\bos\.environ|\bos\.getenv|\bgetenv\(|from os import .*environ", text) == []
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "wrappers").glob("*.py")), ids=module_name)
+def test_wrappers_know_no_concrete_cell(path: Path) -> None:
+    for found in imports(path):
+        if found.module == "cellweave.cells":
+            assert found.name == "RNNCell" or found.name[0].islower(), f"line {found.line} imports {found.name}"
+        elif found.module.startswith("cellweave.cells."):
+            assert found.module == "cellweave.cells._rnn_cell", f"line {found.line} imports {found.module}"
+
+
+@pytest.mark.parametrize(
+    "importer, imported, verdict",
+    [
+        ("cells", "ops", True),
+        ("ops", "cells", False),
+        ("cells", "weave", False),
+        ("specs", "scopes", False),
+        ("ops", "scopes", False),
+        ("_types", "_errors", True),
+        ("training", "layers", True),
+        ("layers", "training", False),
+        ("cells", "", False),
+    ],
+)
+def test_the_table_itself(importer: str, imported: str, verdict: bool) -> None:
+    assert allowed(importer, imported) is verdict
+
+
+def test_from_import_of_a_module_counts_as_that_module() -> None:
+    assert Import("cellweave", "_errors", 1).target == "cellweave._errors"
+    assert Import("cellweave._errors", "ShapeError", 1).target == "cellweave._errors"
+
+
+def test_import_linter_contracts(capfd: pytest.CaptureFixture[str]) -> None:
+    code = lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True, no_logo=True)
+    output = capfd.readouterr().out
+    assert code == 0, output
+    assert "broken" in output, "import-linter printed no summary"

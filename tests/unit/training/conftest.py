@@ -1,0 +1,28 @@
+"""A text and a finished tiny run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cellweave.training import TrainResult
+from helpers.tiny_runs import train_tiny, write_text
+
+
+@pytest.fixture(scope="session")
+def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A text of 4000 characters."""
+    return write_text(tmp_path_factory.mktemp("text"))
+
+
+@pytest.fixture(scope="session")
+def finished(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
+    """A run by characters, never stopped."""
+    return train_tiny(text_file, tmp_path_factory.mktemp("finished") / "run")
+
+
+@pytest.fixture(scope="session")
+def finished_words(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
+    """A run by words."""
+    return train_tiny(text_file, tmp_path_factory.mktemp("words") / "run", level="word", steps=12)
