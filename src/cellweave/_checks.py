@@ -13,7 +13,9 @@ from cellweave._types import dtype_name
 def check_weight_dtype(where: str, dtype: torch.dtype | None) -> None:
     """Raise unless weights may have this dtype: floating or complex."""
     if dtype is not None and not (dtype.is_floating_point or dtype.is_complex):
-        raise ArgumentError(f"{where}: expected a floating or complex dtype, got {dtype_name(dtype)}. Cast the inputs first.")
+        raise ArgumentError(
+            f"{where}: expected a floating or complex dtype, got {dtype_name(dtype)}. Cast the inputs first."
+        )
 
 
 def check_positive_int(where: str, value: Any) -> int:

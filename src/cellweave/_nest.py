@@ -83,7 +83,9 @@ def map_structure(function: Callable[..., Any], *structures: Nest) -> Any:
 
 def _same_kind(a: Any, b: Any) -> bool:
     if _is_namedtuple(a) or _is_namedtuple(b):
-        return _is_namedtuple(a) and _is_namedtuple(b) and type(a).__name__ == type(b).__name__ and a._fields == b._fields
+        return (
+            _is_namedtuple(a) and _is_namedtuple(b) and type(a).__name__ == type(b).__name__ and a._fields == b._fields
+        )
     if isinstance(a, Mapping) and isinstance(b, Mapping):
         return True
     return type(a) is type(b)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from helpers.golden_set import DEFAULT, BadGoldenSet, read_errors, read_exemptions, read_manifest
+
+from helpers.golden_set import DEFAULT, GoldenSetError, read_errors, read_exemptions, read_manifest
 
 
 def _directory(config: pytest.Config) -> Path:
@@ -22,17 +23,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             metafunc.parametrize("case", [_case(case, metafunc) for case in cases])
         if "probe_entry" in metafunc.fixturenames:
             metafunc.parametrize("probe_entry", read_errors(directory), ids=lambda entry: entry["id"])
-    except BadGoldenSet as error:
+    except GoldenSetError as error:
         raise pytest.UsageError(str(error)) from error
 
 
 def _case(case: dict, metafunc: pytest.Metafunc) -> object:
-    from helpers.golden_eager import MissingFeature
+    from helpers.golden_eager import MissingFeatureError
 
     reason = read_exemptions().get(case["driver"])
     if reason is None or metafunc.function.__name__ not in ("test_values", "test_variables"):
         return pytest.param(case, id=case["id"])
-    return pytest.param(case, id=case["id"], marks=pytest.mark.xfail(strict=True, raises=MissingFeature, reason=reason))
+    return pytest.param(
+        case, id=case["id"], marks=pytest.mark.xfail(strict=True, raises=MissingFeatureError, reason=reason)
+    )
 
 
 @pytest.fixture(scope="session")

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.probes import expect_error
 
 import cellweave as cw
+from helpers.probes import expect_error
 
 X = torch.linspace(-1.0, 1.0, 2 * 4).reshape(2, 4)
 H = torch.zeros(2, 3)
@@ -148,7 +148,11 @@ LAYER: dict[str, Row] = {
     "initial-no-batch": (lambda: cw.LSTMCell(3).get_initial_state(dtype="float32"), ValueError, "batch_size"),
     "initial-no-dtype": (lambda: cw.LSTMCell(3).get_initial_state(batch_size=1), ValueError, "dtype"),
     "initial-batch": (lambda: cw.LSTMCell(3).get_initial_state(X, 3), ValueError, "2.*3|3.*2"),
-    "initial-dtype": (lambda: cw.LSTMCell(3).get_initial_state(X, dtype="float64"), ValueError, "float32.*float64|float64.*float32"),
+    "initial-dtype": (
+        lambda: cw.LSTMCell(3).get_initial_state(X, dtype="float64"),
+        ValueError,
+        "float32.*float64|float64.*float32",
+    ),
     "scope-name": (lambda: cw.LSTMCell(3).scope_name, ValueError, "scope_name"),
     "count-params": (lambda: cw.LSTMCell(3).count_params(), ValueError, "count_params"),
     "weights-count": (lambda: _called().set_weights([np.zeros((7, 6))]), ValueError, "4.*1"),
@@ -270,7 +274,7 @@ def test_a_failed_first_call_leaves_nothing_behind() -> None:
     with cw.VariableStore() as store:
         cell = cw.GRUCell(3)
         for bad in (X[None], X.long()):
-            with pytest.raises(ValueError, match="GRUCell|gru_cell"):
+            with pytest.raises(ValueError, match=r"GRUCell|gru_cell"):
                 cell(bad, H)
         assert not store.variables
         cell(X, H)

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.probes import expect_error
 
 import cellweave as cw
 from cellweave import keras
+from helpers.probes import expect_error
 
 X = torch.linspace(-1.0, 1.0, 2 * 4).reshape(2, 4)
 XS = torch.linspace(-1.0, 1.0, 2 * 5 * 4).reshape(2, 5, 4)
@@ -43,7 +43,13 @@ class _NotCallable:
         return torch.zeros(batch_size, 3)
 
 
-NOT_CELLS: dict[str, Any] = {"str": "x", "none": None, "module": torch.nn.Linear(4, 3), "stateless": _NoState(), "data": _NotCallable()}
+NOT_CELLS: dict[str, Any] = {
+    "str": "x",
+    "none": None,
+    "module": torch.nn.Linear(4, 3),
+    "stateless": _NoState(),
+    "data": _NotCallable(),
+}
 WRAPPERS: dict[str, Callable[[Any], Any]] = {
     "dropout": lambda cell: cw.DropoutWrapper(cell),
     "residual": lambda cell: cw.ResidualWrapper(cell),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from helpers.golden_drivers import DRIVERS
 from helpers.golden_eager import check_cudnn, check_eager, check_rng
 from helpers.golden_runs import check_values, check_variables

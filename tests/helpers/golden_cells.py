@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812 (torch's habit)
 
 import cellweave as cw
 
@@ -39,7 +39,20 @@ RESIDUAL_FNS: dict[str, Callable[[Any, Any], Any]] = {
 
 #: Names that Keras resolves too: the library gets the string.
 KERAS_NAMES = frozenset(
-    "elu exponential gelu hard_sigmoid linear relu selu sigmoid softplus softsign swish tanh".split()
+    [
+        "elu",
+        "exponential",
+        "gelu",
+        "hard_sigmoid",
+        "linear",
+        "relu",
+        "selu",
+        "sigmoid",
+        "softplus",
+        "softsign",
+        "swish",
+        "tanh",
+    ]
 )
 #: TensorFlow functions whose torch namesake is missing or differs.
 TF_FUNCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {

@@ -151,8 +151,23 @@ DRIVERS: dict[str, tuple[Callable[[Setting], Outcome], dict[str, str]]] = {
 }
 
 #: Keys of a case that change nothing: what the file is, or a remark.
-REMARKS = frozenset("id symbol driver file variables arrays sha256 bytes state_structure init init_scale note".split())
-KNOWN = REMARKS | frozenset("B T D dtype runs graph_seed seq_len driver_kwargs".split())
+REMARKS = frozenset(
+    [
+        "id",
+        "symbol",
+        "driver",
+        "file",
+        "variables",
+        "arrays",
+        "sha256",
+        "bytes",
+        "state_structure",
+        "init",
+        "init_scale",
+        "note",
+    ]
+)
+KNOWN = REMARKS | frozenset(["B", "T", "D", "dtype", "runs", "graph_seed", "seq_len", "driver_kwargs"])
 
 
 def check_keys(case: dict[str, Any], known: frozenset[str]) -> None:

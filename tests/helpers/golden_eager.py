@@ -21,13 +21,27 @@ from helpers.golden_set import Arrays, Case
 from helpers.tolerances import GOLDEN, as_array, assert_close, assert_same_bits
 
 EAGER_KEYS = REMARKS | frozenset(
-    "B T D dtype runs graph_seed keras_cell units keras_kwargs wrapper_kwargs state get_config config_note".split()
+    [
+        "B",
+        "T",
+        "D",
+        "dtype",
+        "runs",
+        "graph_seed",
+        "keras_cell",
+        "units",
+        "keras_kwargs",
+        "wrapper_kwargs",
+        "state",
+        "get_config",
+        "config_note",
+    ]
 )
-RNG_KEYS = REMARKS | frozenset("dtype shapes seeds runs".split())
+RNG_KEYS = REMARKS | frozenset(["dtype", "shapes", "seeds", "runs"])
 CUDNN_CLASSES = {"lstm": "CudnnLSTM", "gru": "CudnnGRU", "rnn_tanh": "CudnnRNNTanh", "rnn_relu": "CudnnRNNRelu"}
 
 
-class MissingFeature(Exception):
+class MissingFeatureError(Exception):
     """The library has no such class yet: the driver stands in exempt.txt."""
 
 
@@ -157,5 +171,5 @@ def check_cudnn(case: Case, arrays: Arrays) -> None:
     """The cuDNN layers come later; while they do not exist the driver stands in exempt.txt."""
     name = CUDNN_CLASSES[case["rnn_mode"]]
     if not any(hasattr(module, name) for module in (cw, getattr(cw, "contrib", None))):
-        raise MissingFeature(f"cellweave has no {name}")
+        raise MissingFeatureError(f"cellweave has no {name}")
     pytest.fail(f"cellweave has {name}: write its check here and take 'cudnn' off tests/golden/exempt.txt")

@@ -83,8 +83,7 @@ def check_values(case: Case, arrays: Arrays) -> None:
     tolerance = GOLDEN[case["dtype"]]
     with cw.VariableStore() as store, cw.variable_scope(cw.get_variable_scope(), reuse=cw.AUTO_REUSE):
         weights = {
-            v["key"]: cw.get_variable(v["name"], initializer=torch.tensor(arrays[v["key"]]))
-            for v in case["variables"]
+            v["key"]: cw.get_variable(v["name"], initializer=torch.tensor(arrays[v["key"]])) for v in case["variables"]
         }
         trial = Trial(case, arrays)
         leaves = trial.leaves() | {f"g{key}": weight for key, weight in weights.items()}
@@ -110,9 +109,7 @@ def _check_structure(case: Case, got: Any) -> None:
         assert got == nest.normal_picture(wanted)
 
 
-def _check_gradients(
-    loss: Any, leaves: dict[str, torch.Tensor], arrays: Arrays, suffix: str, tolerance: float
-) -> None:
+def _check_gradients(loss: Any, leaves: dict[str, torch.Tensor], arrays: Arrays, suffix: str, tolerance: float) -> None:
     grads = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
     for (key, leaf), grad in zip(leaves.items(), grads, strict=True):
         found = torch.zeros_like(leaf) if grad is None else grad

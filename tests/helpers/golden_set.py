@@ -15,7 +15,7 @@ EXEMPT = Path(__file__).resolve().parents[1] / "golden" / "exempt.txt"
 FORMAT = 1
 
 
-class BadGoldenSet(Exception):
+class GoldenSetError(Exception):
     """The directory is not a golden set."""
 
 
@@ -23,14 +23,20 @@ def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise BadGoldenSet(f"--goldens: expected a readable {path.name} in {path.parent}, got {error}.") from error
+        raise GoldenSetError(f"--goldens: expected a readable {path.name} in {path.parent}, got {error}.") from error
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
     """The manifest; its format number must be the one that this reader knows."""
     manifest = _read_json(directory / "manifest.json")
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or not isinstance(manifest.get("cases"), list):
-        raise BadGoldenSet(f"--goldens: expected manifest.json of format {FORMAT} with a list of cases in {directory}.")
+    if (
+        not isinstance(manifest, dict)
+        or manifest.get("format") != FORMAT
+        or not isinstance(manifest.get("cases"), list)
+    ):
+        raise GoldenSetError(
+            f"--goldens: expected manifest.json of format {FORMAT} with a list of cases in {directory}."
+        )
     return manifest
 
 
@@ -41,7 +47,7 @@ def read_errors(directory: Path) -> list[Case]:
         return []
     errors = _read_json(path)
     if not isinstance(errors, dict) or errors.get("format") != FORMAT:
-        raise BadGoldenSet(f"--goldens: expected errors.json of format {FORMAT} in {directory}.")
+        raise GoldenSetError(f"--goldens: expected errors.json of format {FORMAT} in {directory}.")
     return list(errors["cases"])
 
 

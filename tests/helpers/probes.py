@@ -48,9 +48,11 @@ def exception_type(name: str) -> type[BaseException]:
     return found
 
 
-def expect_error(act: Callable[[], Any], kind: type[BaseException] | tuple[type[BaseException], ...], says: str = "") -> None:
+def expect_error(
+    act: Callable[[], Any], kind: type[BaseException] | tuple[type[BaseException], ...], says: str = ""
+) -> None:
     """Fail unless `act` raises `kind`, from the library's own tree, with a message in its form that matches `says`."""
-    with pytest.raises(kind, match=says) as info:
+    with pytest.raises(kind, match=says or None) as info:
         act()
     if not isinstance(info.value, BARE):
         assert isinstance(info.value, cw.CellweaveError), f"raised by accident: {info.value!r}"
@@ -62,7 +64,9 @@ def run_probe(entry: dict[str, Any]) -> None:
     """Check one entry of errors.json; an id without a probe fails by name."""
     known = PROBES.get(entry["id"])
     if known is None:
-        pytest.fail(f"no probe for {entry['id']!r} ({entry['symbol']}: {entry['condition']}); add it to helpers/probes_*.py")
+        pytest.fail(
+            f"no probe for {entry['id']!r} ({entry['symbol']}: {entry['condition']}); add it to helpers/probes_*.py"
+        )
     with cw.VariableStore():
         if entry["raises"] is None:
             known.act()

@@ -95,26 +95,20 @@ def _() -> None:
 
 @probe("dropout_visitor_int", says="bool.*1")
 def _() -> Any:
-    wrapper = cw.DropoutWrapper(
-        cw.LSTMCell(3), state_keep_prob=0.5, seed=1, dropout_state_filter_visitor=lambda s: 1
-    )
+    wrapper = cw.DropoutWrapper(cw.LSTMCell(3), state_keep_prob=0.5, seed=1, dropout_state_filter_visitor=lambda s: 1)
     return wrapper(X, _pair())
 
 
 @probe("dropout_visitor_none", says="bool.*None")
 def _() -> Any:
-    wrapper = cw.DropoutWrapper(
-        cw.GRUCell(3), state_keep_prob=0.5, seed=1, dropout_state_filter_visitor=lambda s: None
-    )
+    wrapper = cw.DropoutWrapper(cw.GRUCell(3), state_keep_prob=0.5, seed=1, dropout_state_filter_visitor=lambda s: None)
     return wrapper(X, _zeros())
 
 
 @probe("dropout_visitor_unused")
 def _() -> None:
     asked: list[Any] = []
-    wrapper = cw.DropoutWrapper(
-        cw.GRUCell(3), output_keep_prob=0.5, seed=1, dropout_state_filter_visitor=asked.append
-    )
+    wrapper = cw.DropoutWrapper(cw.GRUCell(3), output_keep_prob=0.5, seed=1, dropout_state_filter_visitor=asked.append)
     wrapper(X, _zeros())
     assert not asked
 

@@ -79,7 +79,7 @@ class RecurrenceCase:
         return f"T{self.T}-B{self.B}-H{self.H}-{self.variant.name}-{self.lengths}-{self.layout}-{self.dtype}"
 
     @property
-    def D(self) -> int:
+    def D(self) -> int:  # noqa: N802 (the axis's name)
         """Input depth: odd beside even units, so that a swapped axis shows."""
         return max(1, self.H // 2 + self.H % 2 + 1)
 

@@ -21,7 +21,7 @@ def sample_text(characters: int = 4000, seed: int = 3) -> str:
     """English-like words in lines, always the same."""
     source = random.Random(seed)
     words: list[str] = []
-    while sum(map(len, words)) + len(words) < characters:
+    while sum(map(len, words)) < characters:
         words.append(source.choice(_WORDS))
         if source.random() < 0.12:
             words[-1] += "\n"

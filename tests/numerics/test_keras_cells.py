@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
+from cellweave import keras
 from helpers.tolerances import REFERENCE_GRADIENT, REFERENCE_VALUE, assert_close
 from oracles import keras as oracles
 from oracles.unroll import unroll, unroll_backward
-
-from cellweave import keras
 
 CASES = {
     "simple": ("SimpleRNNCell", {}),

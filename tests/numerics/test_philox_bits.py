@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers.tolerances import as_array, assert_same_bits
-from oracles.philox import BLOCKS_PER_ELEMENT, block_words, op_seeds, uniform
 
 from cellweave.ops.common import philox_words, random_uniform
+from helpers.tolerances import as_array, assert_same_bits
+from oracles.philox import BLOCKS_PER_ELEMENT, block_words, op_seeds, uniform
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 SHAPES = [(), (0,), (1,), (2,), (3,), (4,), (5,), (2, 3), (3, 0, 2), (1, 7), (7, 5, 3), (33, 17)]

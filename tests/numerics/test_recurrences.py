@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
+import cellweave as cw
 from helpers import nest
 from helpers.recurrence_cases import (
+    VARIANTS,
     RecurrenceCase,
     RecurrenceData,
-    VARIANTS,
     laid_out,
     library_state,
     make_cell,
@@ -26,8 +28,6 @@ from helpers.recurrence_cases import (
 from helpers.tolerances import REFERENCE_GRADIENT, REFERENCE_VALUE, assert_close, assert_no_worse
 from oracles.composition import flatten
 from oracles.unroll import unroll, unroll_backward
-
-import cellweave as cw
 
 #: What makes `dynamic_rnn` run on a backend.
 BACKENDS: dict[str, Callable[[], AbstractContextManager[Any]]] = {"reference": nullcontext}
@@ -50,9 +50,7 @@ def _from_library(case: RecurrenceCase, data: RecurrenceData, backend: str) -> t
     x = laid_out(data.x if time_major else data.x.swapaxes(0, 1), case.layout, dtype).requires_grad_()
     state, leaves = library_state(data.state, cell, case.layout, dtype)
     with BACKENDS[backend]():
-        out, final = cw.dynamic_rnn(
-            cell, x, sequence_length=data.lengths, initial_state=state, time_major=time_major
-        )
+        out, final = cw.dynamic_rnn(cell, x, sequence_length=data.lengths, initial_state=state, time_major=time_major)
     wanted = torch.tensor(data.d_out if time_major else data.d_out.swapaxes(0, 1), dtype=dtype)
     loss = (out * wanted).sum()
     for leaf, upstream in zip(nest.flatten(final), flatten(data.d_state), strict=True):

@@ -78,9 +78,7 @@ class GRUCell(Cell):
 class LSTMCell(Cell):
     """Columns i, f, candidate, o; the forget bias is a starting value only."""
 
-    def __init__(
-        self, depth: int, units: int, activation: str = "tanh", recurrent_activation: str = "sigmoid"
-    ) -> None:
+    def __init__(self, depth: int, units: int, activation: str = "tanh", recurrent_activation: str = "sigmoid") -> None:
         super().__init__()
         self.options = {"activation": activation, "gate": recurrent_activation}
         self.output_size, self.state_size = units, [units, units]

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from helpers.tolerances import FINITE_DIFFERENCE, assert_close
 from oracles import keras, tf1
 from oracles.activations import ACTIVATIONS

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from helpers.tolerances import GOLDEN, assert_close, assert_same_bits
 from oracles import keras, tf1
 from oracles.activations import Array

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from oracles.philox import block_words, mask_seed, op_seeds, philox4x32, uniform
 
 ONES = 0xFFFFFFFF

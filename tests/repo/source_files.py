@@ -70,7 +70,7 @@ def public_names() -> list[str]:
     faces = [PACKAGE / "keras.py", PACKAGE / "initializers.py"]
     own = exported_names(PACKAGE / "__init__.py")
     modules = {face.stem for face in faces}
-    names = [f"cellweave.{name}" for name in own if name not in modules]
+    names = [f"cellweave.{name}" for name in own if name not in modules and name != "__version__"]
     names += [f"cellweave.{face.stem}.{name}" for face in faces for name in exported_names(face)]
     names += [f"cellweave.training.{name}" for name in exported_names(PACKAGE / "training" / "__init__.py")]
     return names

@@ -22,7 +22,7 @@ ROWS: tuple[frozenset[str], ...] = (
     frozenset({"ops"}),
     frozenset({"initializers"}),
     frozenset({"specs", "scopes"}),
-    frozenset({"_checks", "_env", "_errors", "_nest", "_shape", "_tensor_array", "_types"}),
+    frozenset({"_checks", "_env", "_errors", "_nest", "_shape", "_tensor_array", "_types", "_version"}),
 )
 GROUND = len(ROWS) - 1
 

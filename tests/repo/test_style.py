@@ -40,11 +40,13 @@ def test_nothing_is_left_open(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)
-def test_no_handler_catches_everything(path: Path) -> None:
+def test_no_handler_swallows_everything(path: Path) -> None:
     for node in ast.walk(parse(path)):
         if isinstance(node, ast.ExceptHandler):
             caught = "" if node.type is None else ast.unparse(node.type)
-            assert not re.search(r"^$|\bBaseException\b|\bException\b", caught), f"{path}:{node.lineno}"
+            broad = re.search(r"^$|\bBaseException\b|\bException\b", caught)
+            tidies_up = ast.unparse(node.body[-1]) == "raise"  # the same error goes on
+            assert tidies_up or not broad, f"{path}:{node.lineno}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)

@@ -79,7 +79,7 @@ class KerasCell(SpecWeights):
         if not _nest.is_nested(states):
             return states  # type: ignore[no-any-return]
         if len(states) != 1:
-            raise ShapeError(f"{self.name}: expected states as [h] or h, got {len(states)} elements.")
+            raise ShapeError(f"{self.where}: expected states as [h] or h, got {len(states)} elements.")
         return states[0]  # type: ignore[no-any-return]
 
     def _optional_bias(self) -> torch.Tensor | None:

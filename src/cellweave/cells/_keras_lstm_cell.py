@@ -86,7 +86,7 @@ class LSTMCell(KerasCell):
 
     def call(self, inputs: torch.Tensor, states: Nest) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """One step: h', and `[h', c']`."""
-        h, c = pair_of(states, self.name)
+        h, c = pair_of(states, self.where)
         self._checked(inputs, **{"state h": (h, self.spec.units), "state c": (c, self.spec.units)})
         weights = {"kernel": self.kernel, "recurrent_kernel": self.recurrent_kernel}
         if self.spec.use_bias:

@@ -43,11 +43,11 @@ class LSTMCore(SpecCell):
 
     def _split(self, state: Nest) -> tuple[Any, Any]:
         if self._state_is_tuple:
-            return pair_of(state, self.name)
+            return pair_of(state, self.where)
         width = sum(self.spec.state_size)
         if not isinstance(state, torch.Tensor) or state.dim() != 2 or state.shape[1] != width:
             got = list(state.shape) if isinstance(state, torch.Tensor) else type(state).__name__
-            raise ShapeError(f"{self.name}: expected state [B, {width}] (c, then h), got {got}.")
+            raise ShapeError(f"{self.where}: expected state [B, {width}] (c, then h), got {got}.")
         return state[:, : self.spec.units], state[:, self.spec.units :]
 
     def _weights_by_name(self) -> dict[str, torch.Tensor]:

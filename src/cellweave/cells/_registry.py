@@ -22,13 +22,13 @@ def cell_config(cell: Any) -> dict[str, Any]:
     return {"class_name": type(cell).__name__, "config": cell.get_config()}
 
 
-def cell_from_config(data: Any, custom_objects: Mapping[str, Any] | None, where: str, **kwargs: Any) -> Any:
+def cell_from_config(data: Any, custom_objects: Mapping[str, Any] | None, where: str, *, safe_mode: bool = True) -> Any:
     """The cell that `cell_config` described.
 
     Args:
         data: `{"class_name", "config"}`.
         custom_objects: The caller's own classes by name; they come first.
-        kwargs: Passed to the `from_config` of wrappers, which hand them on.
+        safe_mode: Handed to the `from_config` of a wrapper.
     Raises:
         ArgumentError: malformed, or no such class.
     """
@@ -42,5 +42,8 @@ def cell_from_config(data: Any, custom_objects: Mapping[str, Any] | None, where:
         cls = next((c for c in known if getattr(c, "is_keras_cell", False) is keras_like), None)
     if cls is None:
         raise ArgumentError(f"{where}: expected a known cell class, got {name!r}. Pass it in custom_objects.")
-    accepted = kwargs if "cell" in config else {}
-    return cls.from_config(config, **accepted)
+    if "cell" not in config:
+        return cls.from_config(config)
+    if getattr(cls, "config_needs_cell_object", False):
+        config["cell"] = cell_from_config(config["cell"], custom_objects, where, safe_mode=safe_mode)
+    return cls.from_config(config, custom_objects=custom_objects, safe_mode=safe_mode)

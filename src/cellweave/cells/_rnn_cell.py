@@ -32,12 +32,12 @@ class StepLayer(Layer):
     @property
     def state_size(self) -> Size:
         """Sizes of the state: an int, a TensorShape, or a structure of them."""
-        raise NotImplementedError(f"{self.name}.state_size: a cell must say its state's sizes.")
+        raise NotImplementedError(f"{self.where}.state_size: a cell must say its state's sizes.")
 
     @property
     def output_size(self) -> Size:
         """Size of the output."""
-        raise NotImplementedError(f"{self.name}.output_size: a cell must say its output's size.")
+        raise NotImplementedError(f"{self.where}.output_size: a cell must say its output's size.")
 
 
 class RNNCell(StepLayer):
@@ -69,8 +69,8 @@ class RNNCell(StepLayer):
         Raises:
             ArgumentError: the batch size is None, negative, not whole, or has two axes or more.
         """
-        rows = batch_shape(batch_size, f"{self.name}.zero_state")
-        resolved = as_dtype(dtype, f"{self.name}.zero_state")
+        rows = batch_shape(batch_size, f"{self.where}.zero_state")
+        resolved = as_dtype(dtype, f"{self.where}.zero_state")
         device = next((p.device for p in self.parameters()), torch.get_default_device())
         if is_probing():
             return zeros_of(self.state_size, rows, resolved, torch.get_default_device())
@@ -122,7 +122,9 @@ def batch_shape(batch_size: Any, where: str) -> tuple[int, ...]:
     """The leading axes that a batch size stands for."""
     if isinstance(batch_size, torch.Tensor) and batch_size.dim() > 0:
         if batch_size.dim() > 1:
-            raise ArgumentError(f"{where}: expected batch_size as a number or a vector, got shape {list(batch_size.shape)}.")
+            raise ArgumentError(
+                f"{where}: expected batch_size as a number or a vector, got shape {list(batch_size.shape)}."
+            )
         return tuple(_whole(value, where) for value in batch_size.tolist())
     if isinstance(batch_size, torch.Tensor):
         batch_size = batch_size.item()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from cellweave import _nest
 from cellweave._checks import check_matrix, check_same_dtype, check_weight_dtype
 from cellweave._errors import ArgumentTypeError, ShapeError
@@ -51,11 +49,11 @@ class SpecWeights(StepLayer):
         if self._built:
             return
         if _nest.is_nested(input_shape) and any(_nest.is_nested(part) for part in input_shape):
-            raise ArgumentTypeError(f"{self.name}: expected one input [B, D], got {_nest.describe(input_shape)}.")
+            raise ArgumentTypeError(f"{self.where}: expected one input [B, D], got {_nest.describe(input_shape)}.")
         dims = shape_dims(input_shape)
         if len(dims) != 2 or dims[1] is None:
-            raise ShapeError(f"{self.name}: expected inputs [B, D] with a known depth D, got {list(dims)}.")
-        check_weight_dtype(self.name, self._dtype)
+            raise ShapeError(f"{self.where}: expected inputs [B, D] with a known depth D, got {list(dims)}.")
+        check_weight_dtype(self.where, self._dtype)
         with self._undone_on_error():
             for weight in self.spec.weights(dims[1]):
                 self._add(weight)
@@ -78,20 +76,20 @@ class SpecWeights(StepLayer):
 
     def _checked(self, inputs: Any, **states: tuple[Any, int]) -> None:
         """Check inputs `[B, D]` and named states `[B, size]`, and their dtypes."""
-        check_matrix(self.name, "inputs", inputs, None)
-        check_weight_dtype(self.name, inputs.dtype)
+        check_matrix(self.where, "inputs", inputs, None)
+        check_weight_dtype(self.where, inputs.dtype)
         first = next(iter(self._parameters.values()))
         if first is not None:
-            check_same_dtype(self.name, first.dtype, inputs=inputs)
+            check_same_dtype(self.where, first.dtype, inputs=inputs)
             depth = first.shape[0] - (self.spec.output_size if self.spec.joined_kernel else 0)
             if inputs.shape[1] != depth:
                 raise ShapeError(
-                    f"{self.name}: expected inputs [B, {depth}] because the cell was built with input size {depth}, "
+                    f"{self.where}: expected inputs [B, {depth}] because the cell was built with input size {depth}, "
                     f"got {list(inputs.shape)}. Build a new cell for {inputs.shape[1]} inputs."
                 )
         for what, (state, size) in states.items():
-            check_matrix(self.name, what, state, size, inputs.shape[0])
-            check_same_dtype(self.name, inputs.dtype, **{what: state})
+            check_matrix(self.where, what, state, size, inputs.shape[0])
+            check_same_dtype(self.where, inputs.dtype, **{what: state})
 
 
 class SpecCell(SpecWeights, RNNCell):
@@ -102,7 +100,7 @@ def _filled(weight: WeightSpec) -> Constant:
     if not isinstance(weight.fill, tuple):
         return Constant(weight.fill)
     part = weight.shape[0] // len(weight.fill)
-    return Constant(torch.tensor(weight.fill, device="cpu").repeat_interleave(part))
+    return Constant([value for value in weight.fill for _ in range(part)])
 
 
 def pair_of(state: Nest, where: str) -> tuple[Any, Any]:

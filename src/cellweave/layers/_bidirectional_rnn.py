@@ -216,5 +216,7 @@ def _layer_count(where: str, cells_fw: Any, cells_bw: Any) -> int:
         if not len(cells):
             raise ArgumentError(f"{where}: expected at least one cell in {what}, got none.")
     if len(cells_fw) != len(cells_bw):
-        raise ArgumentError(f"{where}: expected as many cells forwards as backwards, got {len(cells_fw)} and {len(cells_bw)}.")
+        raise ArgumentError(
+            f"{where}: expected as many cells forwards as backwards, got {len(cells_fw)} and {len(cells_bw)}."
+        )
     return len(cells_fw)

@@ -27,7 +27,9 @@ def check_inputs(inputs: Nest, where: str, *, time_major: bool) -> tuple[int, in
     sizes = []
     for leaf in leaves:
         if not isinstance(leaf, torch.Tensor):
-            raise ArgumentTypeError(f"{where}: expected inputs {_layout(time_major)} as tensors, got {type(leaf).__name__}.")
+            raise ArgumentTypeError(
+                f"{where}: expected inputs {_layout(time_major)} as tensors, got {type(leaf).__name__}."
+            )
         if leaf.dim() < 3:
             raise ShapeError(f"{where}: expected inputs {_layout(time_major)}, got {list(leaf.shape)}.")
         sizes.append((leaf.shape[0], leaf.shape[1]) if time_major else (leaf.shape[1], leaf.shape[0]))
@@ -114,9 +116,7 @@ def rows_mask(active: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return active.to(like.device).reshape(-1, *[1] * (like.dim() - 1))
 
 
-def step_with_lengths(
-    cell: Any, inputs: Nest, state: Nest, active: torch.Tensor | None, where: str
-) -> tuple[Any, Any]:
+def step_with_lengths(cell: Any, inputs: Nest, state: Nest, active: torch.Tensor | None, where: str) -> tuple[Any, Any]:
     """One step of the cell; rows that are past their end give zeros and keep their state."""
     output, new_state = cell(inputs, state)
     _nest.same_structure(state, new_state, f"{where}: the cell's new state")
@@ -130,7 +130,9 @@ def step_with_lengths(
         return torch.where(rows_mask(active, new), new, old)
 
     output = _nest.map_structure(zeroed, output)
-    return output, _nest.pack(new_state, [kept(n, o) for n, o in zip(_nest.flatten(new_state), _nest.flatten(state), strict=True)])
+    return output, _nest.pack(
+        new_state, [kept(n, o) for n, o in zip(_nest.flatten(new_state), _nest.flatten(state), strict=True)]
+    )
 
 
 def open_scope(scope: str | VariableScope | None, default: str) -> Any:

@@ -80,4 +80,3 @@ def static_rnn(
     while len(outputs) < len(inputs):
         outputs.append(_nest.map_structure(torch.zeros_like, outputs[0]))
     return outputs, state
-

@@ -72,7 +72,9 @@ class SymbolicTensor(fx.Proxy):
         return len(self.shape)
 
     def __bool__(self) -> bool:
-        raise ModeError(f"{self.node.name}: expected a value to branch on, got a symbolic tensor. It has none until a Model runs.")
+        raise ModeError(
+            f"{self.node.name}: expected a value to branch on, got a symbolic tensor. It has none until a Model runs."
+        )
 
     def __hash__(self) -> int:
         return id(self)
@@ -121,7 +123,9 @@ class _Tracer(fx.Tracer):
         results = tuple(self.owner.probe(kind, target, args, kwargs, which) for which in (0, 1))
         node = self.create_node(kind, target, self.create_arg(args), self.create_arg(kwargs), name)
         node.meta["id"] = self.owner.next_id()
-        return self._wrap(node, results)
+        result = self._wrap(node, results)
+        node.meta["shape"] = _nest.map_structure(lambda leaf: list(getattr(leaf, "shape", ())), result)
+        return result
 
     def _wrap(self, node: fx.Node, results: tuple[Any, Any]) -> Any:
         first, second = results
@@ -130,7 +134,7 @@ class _Tracer(fx.Tracer):
             pairs = zip(keys, _nest.children(first), _nest.children(second), strict=True)
             items = []
             for key, a, b in pairs:
-                item = self.create_node("call_function", _take, (node, key), {})
+                item = self.create_node("call_function", take, (node, key), {}, f"{node.name}_{key}")
                 item.meta["id"] = self.owner.next_id()
                 items.append(self._wrap(item, (a, b)))
             return _nest.rebuild(first, items)
@@ -139,7 +143,8 @@ class _Tracer(fx.Tracer):
         return first  # the same for every size: a plain value
 
 
-def _take(structure: Any, key: Any) -> Any:
+def take(structure: Any, key: Any) -> Any:
+    """One part of a node's result."""
     return structure[key]
 
 
@@ -230,7 +235,7 @@ class Graph:
         """A new input node."""
         probes = tuple(self._stand_in(shape, dtype, size) for size in _PROBE_SIZES)
         node = self.fx_graph.placeholder(name or f"input_{self._ids + 1}")
-        node.meta["id"] = self.next_id()
+        node.meta.update(id=self.next_id(), shape=list(shape))
         return SymbolicTensor(node, self, (probes[0], probes[1]))
 
     def _stand_in(self, shape: tuple[int | None, ...], dtype: torch.dtype, unknown: int) -> torch.Tensor:

@@ -65,13 +65,18 @@ class Layer(LayerNodes, nn.Module):
     ) -> None:
         super().__init__()
         if unknown:
-            raise ArgumentTypeError(f"{type(self).__name__}: expected no keyword {sorted(unknown)[0]!r}.")
+            raise ArgumentTypeError(
+                f"{type(self).__name__}: expected only known keywords, got {sorted(unknown)[0]!r}. Remove it."
+            )
         if name is not None and not isinstance(name, str):
             raise ArgumentTypeError(f"{type(self).__name__}: expected a name as a string, got {name!r}.")
         if _reuse not in (None, False, True) and _reuse is not AUTO_REUSE:
-            raise ArgumentTypeError(f"{type(self).__name__}: expected reuse None, False, True or AUTO_REUSE, got {_reuse!r}.")
+            raise ArgumentTypeError(
+                f"{type(self).__name__}: expected reuse None, False, True or AUTO_REUSE, got {_reuse!r}."
+            )
         self._trainable = bool(trainable)
         self._base_name = (self._class_base_name or snake_case(type(self).__name__)) if name is None else name
+        self._named = name is not None
         self._layer_name = self._default_name() if name is None else name
         self._dtype = None if dtype is None else as_dtype(dtype, type(self).__name__)
         self._reuse = _reuse
@@ -98,10 +103,16 @@ class Layer(LayerNodes, nn.Module):
         return self._layer_name
 
     @property
+    def where(self) -> str:
+        """How errors call the layer: its class, and its name if it was given one."""
+        kind = type(self).__name__
+        return f"{kind} {self._layer_name!r}" if self._named else kind
+
+    @property
     def scope_name(self) -> str:
         """Path of its variables. Raises ScopeError before the first call or build."""
         if self._scope is None:
-            raise ScopeError(f"{self.name}.scope_name: expected a layer that was called or built, got a new one.")
+            raise ScopeError(f"{self.where}.scope_name: expected a layer that was called or built, got a new one.")
         return self._scope.name
 
     @property
@@ -150,7 +161,7 @@ class Layer(LayerNodes, nn.Module):
         """
         symbols = symbols_in(inputs, args, kwargs)
         if symbols:
-            graph = graph_of(symbols, self.name)
+            graph = graph_of(symbols, self.where)
             with graph:
                 self._build_symbolically(inputs, scope)
                 return self._record_call(graph, inputs, args, kwargs)
@@ -174,7 +185,13 @@ class Layer(LayerNodes, nn.Module):
 
     def apply(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Call the layer; given a function alone, `nn.Module.apply`: run it on every submodule."""
-        if callable(inputs) and not isinstance(inputs, torch.Tensor) and not args and not kwargs and not symbols_in(inputs):
+        if (
+            callable(inputs)
+            and not isinstance(inputs, torch.Tensor)
+            and not args
+            and not kwargs
+            and not symbols_in(inputs)
+        ):
             return super().apply(inputs)
         return self(inputs, *args, **kwargs)
 
@@ -201,13 +218,13 @@ class Layer(LayerNodes, nn.Module):
         if self._scope is not None:
             return self._scope
         if self._reuse:
-            check_reuse(self._reuse, self.name)
+            check_reuse(self._reuse, self.where)
         if isinstance(scope, VariableScope):
             self._scope = replace(scope)
         elif isinstance(scope, str):
             self._scope = named_scope(scope)
         elif scope is not None:
-            raise ArgumentTypeError(f"{self.name}: expected scope as a name or a VariableScope, got {scope!r}.")
+            raise ArgumentTypeError(f"{self.where}: expected scope as a name or a VariableScope, got {scope!r}.")
         else:
             self._scope = default_scope(self._base_name, unique=not self._reuse)
         return self._scope
@@ -337,16 +354,16 @@ class Layer(LayerNodes, nn.Module):
             name, index = f"{stem}_{index}", index + 1
         return name
 
-    def _take_adopted(
-        self, attribute: str, request: VariableRequest, made: nn.Parameter, shared: bool
-    ) -> nn.Parameter:
+    def _take_adopted(self, attribute: str, request: VariableRequest, made: nn.Parameter, shared: bool) -> nn.Parameter:
         loaded = self._parameters[attribute]
         if loaded is None or loaded.shape != made.shape:
             got = None if loaded is None else list(loaded.shape)
-            raise ShapeError(f"{self.name}: expected {attribute} of shape {list(made.shape)}, got {got} from the loaded state_dict.")
+            raise ShapeError(
+                f"{self.where}: expected {attribute} of shape {list(made.shape)}, got {got} from the loaded state_dict."
+            )
         if loaded.dtype != made.dtype:
             raise DTypeError(
-                f"{self.name}: expected {attribute} of dtype {dtype_name(made.dtype)}, "
+                f"{self.where}: expected {attribute} of dtype {dtype_name(made.dtype)}, "
                 f"got {dtype_name(loaded.dtype)} from the loaded state_dict."
             )
         if shared:
@@ -362,7 +379,9 @@ class Layer(LayerNodes, nn.Module):
         used = {record.attribute for record in self._records.values()}
         unused = sorted(self._adopted - used)
         if unused:
-            raise ScopeError(f"{self.name}: expected the loaded state_dict to hold this layer's weights, got {unused} besides.")
+            raise ScopeError(
+                f"{self.where}: expected the loaded state_dict to hold this layer's weights, got {unused} besides."
+            )
         self._adopted.clear()
 
     @property
@@ -427,12 +446,12 @@ class Layer(LayerNodes, nn.Module):
         """
         mine = self.weights
         if len(weights) != len(mine):
-            raise ShapeError(f"{self.name}.set_weights: expected {len(mine)} arrays, got {len(weights)}.")
+            raise ShapeError(f"{self.where}.set_weights: expected {len(mine)} arrays, got {len(weights)}.")
         values = [torch.as_tensor(value) for value in weights]
         for index, (value, variable) in enumerate(zip(values, mine, strict=True)):
             if value.shape != variable.shape:
                 raise ShapeError(
-                    f"{self.name}.set_weights: expected shape {list(variable.shape)} for array {index}, got {list(value.shape)}."
+                    f"{self.where}.set_weights: expected shape {list(variable.shape)} for array {index}, got {list(value.shape)}."
                 )
         with torch.no_grad():
             for value, variable in zip(values, mine, strict=True):
@@ -441,7 +460,9 @@ class Layer(LayerNodes, nn.Module):
     def count_params(self) -> int:
         """Number of scalars in the weights. Raises ScopeError before they exist."""
         if not self._built:
-            raise ScopeError(f"{self.name}.count_params: expected a built layer, got one without weights. Call it or build it first.")
+            raise ScopeError(
+                f"{self.where}.count_params: expected a built layer, got one without weights. Call it or build it first."
+            )
         return sum(int(weight.numel()) for weight in self.weights)
 
     # Configuration, copies, state
@@ -457,13 +478,14 @@ class Layer(LayerNodes, nn.Module):
 
     def compute_output_shape(self, input_shape: ShapeLike) -> Any:
         """Shape of the output for inputs of this shape; a layer that knows it overrides this."""
-        raise NotImplementedError(f"{self.name}.compute_output_shape: this layer does not say its output shape.")
+        raise NotImplementedError(f"{self.where}.compute_output_shape: this layer does not say its output shape.")
 
     def __getstate__(self) -> dict[str, Any]:
-        state = dict(self.__dict__)
-        for name in self._not_copied():
-            state.pop(name, None)
-        return state
+        """What is pickled: everything but caches and the recorded graph, which does not outlive its process."""
+        return {**self._copied_state(), **self._fresh_nodes()}
+
+    def _copied_state(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in self._not_copied()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
@@ -483,11 +505,10 @@ class Layer(LayerNodes, nn.Module):
         if self._graph is not None:
             for variable in self._parameters.values():
                 memo[id(variable)] = variable
-        state = {key: copy.copy(value) if key == "_scope" else value for key, value in self.__getstate__().items()}
-        kept = self._scope
-        other.__dict__.update({key: value if key == "_scope" else copy.deepcopy(value, memo) for key, value in state.items()})
-        if kept is not None and kept.branch is not None:
-            other._scope = replace(kept, branch=copy.deepcopy(kept.branch, memo))
+        for key, value in self._copied_state().items():
+            other.__dict__[key] = copy.copy(value) if key == "_scope" else copy.deepcopy(value, memo)
+        if other._scope is not None:
+            other._scope.branch = copy.deepcopy(other._scope.branch, memo)
         other._restore_not_copied()
         return other
 

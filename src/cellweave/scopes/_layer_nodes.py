@@ -58,6 +58,7 @@ class LayerNodes:
 
     if TYPE_CHECKING:
         name: str
+        where: str
         _records: dict[str, VariableRecord]
         trainable: bool
 
@@ -71,15 +72,22 @@ class LayerNodes:
     def _init_nodes(self, activity_regularizer: Any) -> None:
         if activity_regularizer is not None and frame.graph is None:
             raise ArgumentError(
-                f"{self.name}: expected no activity_regularizer in eager mode, got one. Build the layer inside `with cellweave.Graph():`."
+                f"{self.where}: expected no activity_regularizer in eager mode, got one. Build the layer inside `with cellweave.Graph():`."
             )
-        self._graph: Graph | None = frame.graph
+        self._graph: Graph | None
+        self._inbound_nodes: list[Node]
+        self._outbound_nodes: list[Node]
+        self._losses: list[_Declared]
+        self._updates: list[_Declared]
+        self._regularized: set[str]
+        self.__dict__.update(self._fresh_nodes(), _graph=frame.graph)
         self._activity_regularizer = activity_regularizer
-        self._inbound_nodes: list[Node] = []
-        self._outbound_nodes: list[Node] = []
-        self._losses: list[_Declared] = []
-        self._updates: list[_Declared] = []
-        self._regularized: set[str] = set()
+
+    @staticmethod
+    def _fresh_nodes() -> dict[str, Any]:
+        """The attributes that speak of a recorded graph, as they are outside one."""
+        names = ("_inbound_nodes", "_outbound_nodes", "_losses", "_updates")
+        return {**{name: [] for name in names}, "_graph": None, "_regularized": set()}
 
     # Recording
 
@@ -111,21 +119,21 @@ class LayerNodes:
 
     def _need_graph(self, what: str) -> Graph:
         if self._graph is None:
-            raise ModeError(f"{self.name}.{what}: expected a layer of a recorded graph, got one in eager mode.")
+            raise ModeError(f"{self.where}.{what}: expected a layer of a recorded graph, got one in eager mode.")
         return self._graph
 
     def _only_node(self, what: str) -> Node:
         """Node 0, as TF1's code (not its page) does where there are several."""
         if not self._inbound_nodes:
-            raise NodeError(f"{self.name}.{what}: expected a recorded call, got none.")
+            raise NodeError(f"{self.where}.{what}: expected a recorded call, got none.")
         return self._inbound_nodes[0]
 
     def _node_at(self, index: int, what: str) -> Node:
         if not self._inbound_nodes:
-            raise ModeError(f"{self.name}.{what}: expected a recorded call, got none.")
+            raise ModeError(f"{self.where}.{what}: expected a recorded call, got none.")
         if not 0 <= index < len(self._inbound_nodes):
             raise ArgumentError(
-                f"{self.name}.{what}: expected a node index below {len(self._inbound_nodes)}, got {index}."
+                f"{self.where}.{what}: expected a node index below {len(self._inbound_nodes)}, got {index}."
             )
         return self._inbound_nodes[index]
 
@@ -168,7 +176,9 @@ class LayerNodes:
         self._only_node(what)
         shapes = [_shapes(of(node)) for node in self._inbound_nodes]
         if any(shape != shapes[0] for shape in shapes):
-            raise NodeError(f"{self.name}.{what}: expected one shape in all {len(shapes)} recorded calls, got several.")
+            raise NodeError(
+                f"{self.where}.{what}: expected one shape in all {len(shapes)} recorded calls, got several."
+            )
         return shapes[0]
 
     @property
@@ -228,7 +238,9 @@ class LayerNodes:
         if self.supports_masking:
             return mask
         if any(part is not None for part in _nest.flatten(mask)):
-            raise ArgumentTypeError(f"{self.name}.compute_mask: expected no mask because the layer does not support masking, got one.")
+            raise ArgumentTypeError(
+                f"{self.where}.compute_mask: expected no mask because the layer does not support masking, got one."
+            )
         return None
 
     # Losses and updates
@@ -248,7 +260,9 @@ class LayerNodes:
             if record.full_name not in self._regularized:
                 self._regularized.add(record.full_name)
                 symbol = self._graph.parameter(self, record.attribute)  # type: ignore[arg-type]
-                self._declare_loss(self._graph, self._graph.record(record.regularizer, (symbol,), {}), conditional=False)
+                self._declare_loss(
+                    self._graph, self._graph.record(record.regularizer, (symbol,), {}), conditional=False
+                )
         return [loss.value for loss in self._losses]
 
     def _declare_loss(self, graph: Graph, value: Any, conditional: bool) -> None:

@@ -11,7 +11,7 @@ from torch import fx, nn
 from cellweave import _nest
 from cellweave._errors import ArgumentError, ArgumentTypeError, DTypeError, ShapeError
 from cellweave._types import Nest, dtype_name
-from cellweave.scopes._graph import Graph, ModuleRef, SymbolicTensor, execute, graph_of, symbols_in
+from cellweave.scopes._graph import Graph, ModuleRef, SymbolicTensor, execute, graph_of, symbols_in, take
 from cellweave.scopes._run import Run, session_run
 
 
@@ -65,7 +65,9 @@ class Model(nn.Module):
         for what, value in (("inputs", inputs), ("outputs", outputs)):
             for leaf in _nest.flatten(value):
                 if not isinstance(leaf, SymbolicTensor):
-                    raise ArgumentTypeError(f"Model: expected {what} to be symbolic tensors, got {type(leaf).__name__}.")
+                    raise ArgumentTypeError(
+                        f"Model: expected {what} to be symbolic tensors, got {type(leaf).__name__}."
+                    )
         self.name = name
         self.inputs, self.outputs = inputs, outputs
         graph = graph_of(symbols_in(inputs, outputs), "Model")
@@ -92,7 +94,9 @@ class Model(nn.Module):
             if node not in wanted or node in copies:
                 continue
             if node.op == "placeholder":
-                raise ArgumentError(f"Model: expected every needed input in inputs, got none for {node.name!r}. Add it.")
+                raise ArgumentError(
+                    f"Model: expected every needed input in inputs, got none for {node.name!r}. Add it."
+                )
             copies[node] = extracted.node_copy(node, copies.__getitem__)
         extracted.output([copies[symbol.node] for symbol in symbols_in(self.outputs)])
         return extracted
@@ -174,14 +178,13 @@ class Model(nn.Module):
         """
         rows = [("node", "call", "output shape", "parameters")]
         counted: set[int] = set()
-        shapes = {symbol.node.name: list(symbol.shape) for symbol in symbols_in(self.inputs, self.outputs)}
         for node in self.fx_graph.nodes:
-            if node.op == "output":
+            if node.op == "output" or node.target is take:  # parts of a result stand in its own row
                 continue
             fresh = {id(p): p for part in self._parts_of(node) for p in part.parameters() if id(p) not in counted}
             counted.update(fresh)
             size = sum(parameter.numel() for parameter in fresh.values())
-            rows.append((node.name, self._title(node), str(shapes.get(node.name, "")), str(size) if size else ""))
+            rows.append((node.name, self._title(node), str(node.meta.get("shape", "")), str(size) if size else ""))
         widths = [max(len(row[column]) for row in rows) for column in range(4)]
         print_fn(f"{self.name}: {self.count_params()} parameters")
         for row in rows:

@@ -31,6 +31,8 @@ class CellWrapper(RNNCell):
     """
 
     makes_variables = False
+    #: `from_config` takes a cell object, not a cell's config.
+    config_needs_cell_object = True
 
     def __init__(self, cell: Any, dtype: DTypeLike = None, **kwargs: Any) -> None:
         require_rnn_cell(type(self).__name__, cell)
@@ -76,18 +78,31 @@ class CellWrapper(RNNCell):
         return {**super().get_config(), "cell": cell_config(self.cell)}
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+    def from_config(
+        cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None, safe_mode: bool = True
+    ) -> Any:
         """A new wrapper; `config["cell"]` must have been replaced by a cell object.
 
+        Args:
+            config: What `get_config` returned, with the cell in place.
+            custom_objects: The caller's own functions by name.
+            safe_mode: Refuse to run marshalled code that the config holds.
         Raises:
-            ArgumentError: it was not.
+            ArgumentError: the cell is not a cell object, or there is marshalled code in safe mode.
         """
         if isinstance(config.get("cell"), Mapping) or "cell" not in config:
             raise ArgumentError(
                 f"{cls.__name__}.from_config: expected config['cell'] as a cell object, got {config.get('cell')!r}. "
                 "Build the cell first and put it there."
             )
-        return cls(**dict(config))
+        return cls(**cls._loaded(dict(config), custom_objects, safe_mode))
+
+    @classmethod
+    def _loaded(
+        cls, arguments: dict[str, Any], custom_objects: Mapping[str, Any] | None, safe_mode: bool
+    ) -> dict[str, Any]:
+        """The constructor's arguments, functions rebuilt from what the config holds of them."""
+        return arguments
 
 
 class KerasCellWrapper(RNNCell):
@@ -104,7 +119,9 @@ class KerasCellWrapper(RNNCell):
 
     def __init__(self, cell: Any, dtype: DTypeLike = None, **kwargs: Any) -> None:
         if not hasattr(cell, "call"):
-            raise MemberError(f"{type(self).__name__}: expected a cell with a method call(inputs, state), got {cell!r}.")
+            raise MemberError(
+                f"{type(self).__name__}: expected a cell with a method call(inputs, state), got {cell!r}."
+            )
         super().__init__(dtype="float32" if dtype is None else dtype, **kwargs)
         self.cell = cell
 
@@ -175,17 +192,15 @@ class KerasCellWrapper(RNNCell):
         """
         arguments = dict(config)
         if isinstance(arguments.get("cell"), Mapping):
-            arguments["cell"] = cell_from_config(
-                arguments["cell"], custom_objects, cls.__name__, custom_objects=custom_objects, safe_mode=safe_mode
-            )
+            arguments["cell"] = cell_from_config(arguments["cell"], custom_objects, cls.__name__, safe_mode=safe_mode)
         return cls(**cls._loaded(arguments, custom_objects, safe_mode))
 
     @classmethod
-    def _loaded(cls, arguments: dict[str, Any], custom_objects: Mapping[str, Any] | None, safe_mode: bool) -> dict[str, Any]:
+    def _loaded(
+        cls, arguments: dict[str, Any], custom_objects: Mapping[str, Any] | None, safe_mode: bool
+    ) -> dict[str, Any]:
         """The constructor's arguments, functions rebuilt from what the config holds of them."""
         return arguments
-
-
 
 
 def build_inside(cell: Any, input_shape: ShapeLike, dtype: torch.dtype | None) -> None:

@@ -29,7 +29,9 @@ def as_keep_prob(value: Any, what: str, where: str) -> KeepProb:
         return value
     if isinstance(value, torch.Tensor):
         if value.dim() != 0:
-            raise ArgumentTypeError(f"{where}: expected {what} as a number or a scalar tensor, got shape {list(value.shape)}.")
+            raise ArgumentTypeError(
+                f"{where}: expected {what} as a number or a scalar tensor, got shape {list(value.shape)}."
+            )
         if value.device.type != "meta" and not 0.0 <= float(value.detach()) <= 1.0:
             raise ArgumentError(f"{where}: expected {what} in [0, 1], got {float(value.detach())}.")
         return value
@@ -45,7 +47,7 @@ def as_keep_prob(value: Any, what: str, where: str) -> KeepProb:
 class DropoutBehavior:
     """Mixin of the dropout wrappers. The wrapper gives `_noise_per_step` and `_noise_per_run`."""
 
-    name: str
+    where: str
     training: bool
     cell: Any
 
@@ -125,16 +127,16 @@ class DropoutBehavior:
 
     def _drop_state(self, state: Nest, run: Run, op: int) -> Any:
         leaves = _nest.flatten(state)
-        for place in places(self._visitor, state, self.name):
+        for place in places(self._visitor, state, self.where):
             index = place.leaf if self._variational else place.pruned
             leaves[place.leaf] = self._drop("state", index, leaves[place.leaf], run, op)
         return _nest.pack(state, leaves)
 
     def _drop(self, kind: str, index: int, value: Any, run: Run, op: int) -> torch.Tensor:
         if not isinstance(value, torch.Tensor):
-            raise ArgumentTypeError(f"{self.name}: expected {kind} leaves as tensors, got {type(value).__name__}.")
+            raise ArgumentTypeError(f"{self.where}: expected {kind} leaves as tensors, got {type(value).__name__}.")
         if not value.dtype.is_floating_point:
-            raise DTypeError(f"{self.name}: expected a floating {kind} to drop, got {dtype_name(value.dtype)}.")
+            raise DTypeError(f"{self.where}: expected a floating {kind} to drop, got {dtype_name(value.dtype)}.")
         keep = self._keep[kind]
         if isinstance(keep, SymbolicTensor):
             keep = fed_value(keep, run.fed)
@@ -143,5 +145,5 @@ class DropoutBehavior:
         if isinstance(keep, torch.Tensor):
             return drop_by_floor(value, self._noise_per_step(kind, index, value, run, op), keep)
         if keep == 0.0:
-            raise ArgumentError(f"{self.name}: expected {kind}_keep_prob above 0 in a call, got 0.0.")
+            raise ArgumentError(f"{self.where}: expected {kind}_keep_prob above 0 in a call, got 0.0.")
         return drop_by_threshold(value, self._noise_per_step(kind, index, value, run, op), keep)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -86,14 +87,18 @@ class DropoutWrapper(DropoutBehavior, CellWrapper):
         dtype = self._noise_dtype
         if dtype is None or value.dtype != dtype:
             wanted = "None" if dtype is None else dtype_name(dtype)
-            raise DTypeError(f"{self.name}: expected {kind} of the wrapper's dtype {wanted}, got {dtype_name(value.dtype)}.")
+            raise DTypeError(
+                f"{self.where}: expected {kind} of the wrapper's dtype {wanted}, got {dtype_name(value.dtype)}."
+            )
         size = {"input": self._input_size, "state": self.cell.state_size, "output": self.cell.output_size}[kind]
         sizes = _nest.flatten(size)
         if index >= len(sizes):
-            raise ShapeError(f"{self.name}: expected {len(sizes)} {kind} leaves as in its size, got more.")
+            raise ShapeError(f"{self.where}: expected {len(sizes)} {kind} leaves as in its size, got more.")
         dims = TensorShape(sizes[index]).dims
         if tuple(value.shape[1:]) != dims:
-            raise ShapeError(f"{self.name}: expected {kind} [B, {', '.join(map(str, dims))}], got {list(value.shape)}.")
+            raise ShapeError(
+                f"{self.where}: expected {kind} [B, {', '.join(map(str, dims))}], got {list(value.shape)}."
+            )
         rows = value.shape[0] if self._mask_per_row else 1
         return self.streams.per_run(kind, index, (rows, *value.shape[1:]), dtype, value.device, run)
 
@@ -103,7 +108,7 @@ class DropoutWrapper(DropoutBehavior, CellWrapper):
 
     def set_extra_state(self, state: torch.Tensor) -> None:
         """Continue the streams from what `get_extra_state` returned."""
-        self.streams.table.load_tensor(state.cpu(), self.name)
+        self.streams.table.load_tensor(state.cpu(), self.where)
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments as plain data; a visitor as its marshalled code."""
@@ -115,15 +120,9 @@ class DropoutWrapper(DropoutBehavior, CellWrapper):
         return config
 
     @classmethod
-    def from_config(cls, config: Any, custom_objects: Any = None, safe_mode: bool = True) -> Any:
-        """A new wrapper; `config["cell"]` must have been replaced by a cell object.
-
-        Args:
-            config: What `get_config` returned, with the cell in place.
-            custom_objects: The caller's own functions by name.
-            safe_mode: Refuse to run marshalled code that the config holds.
-        Raises:
-            ArgumentError: the cell is not a cell object, or marshalled code in safe mode.
-        """
-        arguments = with_function(config, "dropout_fn", "dropout_state_filter_visitor", custom_objects, safe_mode, cls.__name__)
-        return super().from_config(arguments)
+    def _loaded(
+        cls, arguments: dict[str, Any], custom_objects: Mapping[str, Any] | None, safe_mode: bool
+    ) -> dict[str, Any]:
+        return with_function(
+            arguments, "dropout_fn", "dropout_state_filter_visitor", custom_objects, safe_mode, cls.__name__
+        )

@@ -127,7 +127,9 @@ class EagerStreams:
     def load_tensor(self, table: torch.Tensor, where: str) -> None:
         """Go on where `to_tensor` was; the process's streams of the same seeds move too."""
         if table.dim() != 2 or table.shape[1] != _SAVED_COLUMNS or table.dtype != torch.int64:
-            raise ShapeError(f"{where}: expected a stream table int64 [rows, {_SAVED_COLUMNS}], got {list(table.shape)}.")
+            raise ShapeError(
+                f"{where}: expected a stream table int64 [rows, {_SAVED_COLUMNS}], got {list(table.shape)}."
+            )
         self._own, self._used, self._resets = {}, {}, seed_state().resets
         for row, a, b, c, d in table.tolist():
             if row == _USED:

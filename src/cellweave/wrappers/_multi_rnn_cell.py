@@ -90,14 +90,14 @@ class MultiRNNCell(RNNCell):
         if self._state_is_tuple:
             if not _nest.is_sequence(state):
                 raise ShapeError(
-                    f"{self.name}: expected state as a tuple of {len(self.cells)} elements, got {type(state).__name__}."
+                    f"{self.where}: expected state as a tuple of {len(self.cells)} elements, got {type(state).__name__}."
                 )
             return state[index], position
         width = _width(cell.state_size)
         total = self.state_size
         if not isinstance(state, torch.Tensor) or state.dim() != 2 or state.shape[1] != total:
             got = list(state.shape) if isinstance(state, torch.Tensor) else type(state).__name__
-            raise ShapeError(f"{self.name}: expected state [B, {total}], got {got}.")
+            raise ShapeError(f"{self.where}: expected state [B, {total}], got {got}.")
         return state[:, position : position + width], position + width
 
     def _build_from(self, inputs: Any) -> None:
@@ -131,5 +131,7 @@ class MultiRNNCell(RNNCell):
 def _width(size: Size) -> int:
     dims = TensorShape(size).dims
     if len(dims) != 1 or dims[0] is None:
-        raise ArgumentError(f"MultiRNNCell: expected states of one known axis because state_is_tuple=False, got {size}.")
+        raise ArgumentError(
+            f"MultiRNNCell: expected states of one known axis because state_is_tuple=False, got {size}."
+        )
     return dims[0]

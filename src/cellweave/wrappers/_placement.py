@@ -12,7 +12,9 @@ from cellweave import _nest
 from cellweave._errors import ArgumentError
 from cellweave._types import Nest
 
-_TF_DEVICE = re.compile(r"(?:/job:[^/]+)?(?:/replica:\d+)?(?:/task:\d+)?/(?:device:)?(cpu|gpu)(?::(\d+|\*))?", re.IGNORECASE)
+_TF_DEVICE = re.compile(
+    r"(?:/job:[^/]+)?(?:/replica:\d+)?(?:/task:\d+)?/(?:device:)?(cpu|gpu)(?::(\d+|\*))?", re.IGNORECASE
+)
 
 
 def as_device(device: Any, where: str) -> torch.device:
@@ -32,9 +34,13 @@ def as_device(device: Any, where: str) -> torch.device:
         try:
             found = torch.device(name)
         except RuntimeError as error:
-            raise ArgumentError(f"{where}: expected a device such as 'cpu', 'cuda:0' or '/gpu:0', got {device!r}.") from error
+            raise ArgumentError(
+                f"{where}: expected a device such as 'cpu', 'cuda:0' or '/gpu:0', got {device!r}."
+            ) from error
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise ArgumentError(f"{where}: expected a device of this machine, got {device!r}: it has {torch.cuda.device_count()} GPUs.")
+        raise ArgumentError(
+            f"{where}: expected a device of this machine, got {device!r}: it has {torch.cuda.device_count()} GPUs."
+        )
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from cellweave._errors import ArgumentTypeError
@@ -36,7 +37,7 @@ class ResidualWrapper(CellWrapper):
         outputs, new_state = self.cell(inputs, state, **kwargs)
         if self._residual_fn is not None:
             return self._residual_fn(inputs, outputs), new_state
-        return add_inputs(inputs, outputs, self.name), new_state
+        return add_inputs(inputs, outputs, self.where), new_state
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments as plain data; a function of the caller's as its marshalled code."""
@@ -46,12 +47,7 @@ class ResidualWrapper(CellWrapper):
         return config
 
     @classmethod
-    def from_config(cls, config: Any, custom_objects: Any = None, safe_mode: bool = True) -> Any:
-        """A new wrapper; `config["cell"]` must have been replaced by a cell object.
-
-        Raises:
-            ArgumentError: it was not, or the config holds marshalled code in safe mode.
-        """
-        return super().from_config(
-            with_function(config, "residual_fn", "residual_fn", custom_objects, safe_mode, cls.__name__)
-        )
+    def _loaded(
+        cls, arguments: dict[str, Any], custom_objects: Mapping[str, Any] | None, safe_mode: bool
+    ) -> dict[str, Any]:
+        return with_function(arguments, "residual_fn", "residual_fn", custom_objects, safe_mode, cls.__name__)

@@ -94,7 +94,7 @@ class RNNCellDropoutWrapper(DropoutBehavior, KerasCellWrapper):
 
     def _drop_state(self, state: Nest, run: Run, op: int) -> Any:
         if self._variational:
-            _nest.same_structure(self.cell.state_size, state, f"{self.name}: variational state")
+            _nest.same_structure(self.cell.state_size, state, f"{self.where}: variational state")
         return super()._drop_state(state, run, op)
 
     def _noise_per_step(self, kind: str, index: int, value: torch.Tensor, run: Run, op: int) -> torch.Tensor:
@@ -103,11 +103,13 @@ class RNNCellDropoutWrapper(DropoutBehavior, KerasCellWrapper):
     def _noise_per_run(self, kind: str, index: int, value: torch.Tensor, run: Run) -> torch.Tensor:
         noise: torch.Tensor | None = getattr(self, f"noise_{kind}_{index}", None)
         if noise is None:
-            raise ShapeError(f"{self.name}: expected as many {kind} leaves as in its size, got more.")
+            raise ShapeError(f"{self.where}: expected as many {kind} leaves as in its size, got more.")
         if noise.dtype != value.dtype:
-            raise DTypeError(f"{self.name}: expected {kind} of {dtype_name(noise.dtype)}, got {dtype_name(value.dtype)}.")
+            raise DTypeError(
+                f"{self.where}: expected {kind} of {dtype_name(noise.dtype)}, got {dtype_name(value.dtype)}."
+            )
         if noise.shape[1:] != value.shape[1:]:
-            raise ShapeError(f"{self.name}: expected {kind} [B, {noise.shape[-1]}], got {list(value.shape)}.")
+            raise ShapeError(f"{self.where}: expected {kind} [B, {noise.shape[-1]}], got {list(value.shape)}.")
         return noise
 
     def get_extra_state(self) -> torch.Tensor:
@@ -116,7 +118,7 @@ class RNNCellDropoutWrapper(DropoutBehavior, KerasCellWrapper):
 
     def set_extra_state(self, state: torch.Tensor) -> None:
         """Continue from what `get_extra_state` returned; streams shared with other wrappers move too."""
-        self.streams.load_tensor(state.cpu(), self.name)
+        self.streams.load_tensor(state.cpu(), self.where)
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments as plain data; a visitor as its marshalled code."""
@@ -126,7 +128,9 @@ class RNNCellDropoutWrapper(DropoutBehavior, KerasCellWrapper):
         return config
 
     @classmethod
-    def _loaded(cls, arguments: dict[str, Any], custom_objects: Mapping[str, Any] | None, safe_mode: bool) -> dict[str, Any]:
+    def _loaded(
+        cls, arguments: dict[str, Any], custom_objects: Mapping[str, Any] | None, safe_mode: bool
+    ) -> dict[str, Any]:
         return with_function(
             arguments, "dropout_fn", "dropout_state_filter_visitor", custom_objects, safe_mode, cls.__name__
         )

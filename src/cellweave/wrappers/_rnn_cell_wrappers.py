@@ -42,7 +42,7 @@ class RNNCellResidualWrapper(KerasCellWrapper):
         outputs, new_state = self.cell.call(inputs, state, **kwargs)
         if self._residual_fn is not None:
             return self._residual_fn(inputs, outputs), new_state
-        return add_inputs(inputs, outputs, self.name), new_state
+        return add_inputs(inputs, outputs, self.where), new_state
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments as plain data; a function of the caller's as its marshalled code."""
@@ -52,7 +52,9 @@ class RNNCellResidualWrapper(KerasCellWrapper):
         return config
 
     @classmethod
-    def _loaded(cls, arguments: dict[str, Any], custom_objects: Mapping[str, Any] | None, safe_mode: bool) -> dict[str, Any]:
+    def _loaded(
+        cls, arguments: dict[str, Any], custom_objects: Mapping[str, Any] | None, safe_mode: bool
+    ) -> dict[str, Any]:
         return with_function(arguments, "residual_fn", "residual_fn", custom_objects, safe_mode, cls.__name__)
 
 

@@ -81,5 +81,7 @@ def _decide(visitor: Visitor, value: Nest, where: str) -> Iterator[tuple[Any, bo
 
 def _as_bool(value: Any, where: str) -> bool:
     if not isinstance(value, bool):
-        raise ArgumentTypeError(f"{where}: expected the visitor to return a bool, or one level of bools, got {value!r}.")
+        raise ArgumentTypeError(
+            f"{where}: expected the visitor to return a bool, or one level of bools, got {value!r}."
+        )
     return value

@@ -57,7 +57,7 @@ def test_a_text_too_short_says_how_long_it_must_be(tmp_path):
         RunError, match=r"at least 201 characters for training with batch 10 and time 20, got 180 \(200"
     ):
         corpus_of(tmp_path, "ab" * 100, batch=10, time=20)
-    with pytest.raises(RunError, match="at least 11 words for training .* got 0 "):
+    with pytest.raises(RunError, match=r"at least 11 words for training .* got 0 "):
         corpus_of(tmp_path, "three little words", level="word")
 
 

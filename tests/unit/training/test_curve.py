@@ -39,6 +39,6 @@ def test_a_run_that_ended_before_its_first_line_still_has_a_picture():
 def test_without_matplotlib_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr(_curve, "find_spec", lambda name: None)
     with pytest.raises(
-        RunError, match=r"expected the package matplotlib, got none. Install it: pip install 'cellweave\[train\]'"
+        RunError, match=r"the package matplotlib, got none. Install it: pip install 'cellweave\[train\]'"
     ):
         _curve.draw_curve(METRICS, "char", "a")

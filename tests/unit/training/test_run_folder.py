@@ -76,7 +76,7 @@ def test_a_file_in_the_folders_place(tmp_path):
 def test_missing_folder_config_model_and_snapshot(tmp_path, folder):
     gone = RunFolder(tmp_path / "gone")
     for read in (gone.read_description, gone.read_weights):
-        with pytest.raises(RunError, match="gone: expected a folder with .* got no such folder"):
+        with pytest.raises(RunError, match=r"gone: expected a folder with .* got no such folder"):
             read()
     with pytest.raises(RunError, match=r"expected a run's config.json, got a folder without"):
         folder.read_description()

@@ -55,7 +55,7 @@ def test_a_hot_model_never_writes_unk(finished_words):
 def test_unknown_prompts_are_named(finished, finished_words):
     with pytest.raises(ArgumentError, match="prompt: expected characters that the model has learned, got 'é', 'Q'"):
         generate(finished.run, "théQé")
-    with pytest.raises(ArgumentError, match="prompt: expected words .* got 'zebra'. Leave it out or write <unk>"):
+    with pytest.raises(ArgumentError, match=r"prompt: expected words .* got 'zebra'. Leave it out or write <unk>"):
         generate(finished_words.run, "the zebra")
     generate(finished_words.run, "the <unk>", length=1)
 

@@ -69,5 +69,5 @@ def test_standard_library_skips_tests_packages_and_other_encodings(tmp_path, mon
 
 def test_a_python_without_sources_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
-    with pytest.raises(RunError, match="standard library: expected Python source files in .* got none"):
+    with pytest.raises(RunError, match=r"standard library: expected Python source files in .* got none"):
         standard_library_text(1000)

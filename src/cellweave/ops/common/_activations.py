@@ -73,7 +73,9 @@ def as_activation(value: Any, where: str) -> Activation:
         return "tanh"
     if isinstance(value, str):
         if value not in _FUNCTIONS:
-            raise ArgumentError(f"{where}: expected an activation out of {', '.join(sorted(_FUNCTIONS))}, got {value!r}.")
+            raise ArgumentError(
+                f"{where}: expected an activation out of {', '.join(sorted(_FUNCTIONS))}, got {value!r}."
+            )
         return value
     if not callable(value):
         raise ArgumentTypeError(f"{where}: expected an activation's name or a function, got {value!r}.")

@@ -32,7 +32,9 @@ def _product(multiplier: int, words: torch.Tensor) -> tuple[torch.Tensor, torch.
     return (wide >> 32) & _MASK32, wide & _MASK32
 
 
-def philox_words(seed: int, seed2: int, blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+def philox_words(
+    seed: int, seed2: int, blocks: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """The four 32-bit words of each block.
 
     Args:
@@ -96,7 +98,5 @@ def random_uniform(
         bits = _MANTISSA[dtype]
         values = (torch.stack(words, dim=-1) & ((1 << bits) - 1)).to(dtype) * 2.0**-bits
     else:
-        raise ArgumentError(
-            f"random_uniform: expected float16, bfloat16, float32 or float64, got {dtype_name(dtype)}."
-        )
+        raise ArgumentError(f"random_uniform: expected float16, bfloat16, float32 or float64, got {dtype_name(dtype)}.")
     return values.reshape(draws, -1)[:, :count].reshape(draws, *shape)
