@@ -20,10 +20,11 @@ class TensorShape:
     """
 
     __slots__ = ("_dims",)
+    _dims: tuple[int | None, ...]
 
     def __init__(self, dims: int | Sequence[int | None] | TensorShape) -> None:
         if isinstance(dims, TensorShape):
-            items: tuple[int | None, ...] = dims._dims
+            items = dims._dims
         elif isinstance(dims, int):
             items = (dims,)
         else:

@@ -44,10 +44,10 @@ class TensorArray:
 
     def read(self, index: int) -> torch.Tensor:
         """The tensor at `index`."""
-        if not 0 <= index < len(self._items) or self._items[index] is None:
+        item = self._items[index] if 0 <= index < len(self._items) else None
+        if item is None:
             raise ArgumentError(f"TensorArray.read: expected a written index below {len(self._items)}, got {index}.")
-        item = self._items[index]
-        return item  # type: ignore[return-value]
+        return item
 
     def unstack(self, value: torch.Tensor) -> TensorArray:
         """An array holding the slices of `value` along its first axis."""

@@ -26,7 +26,8 @@ _NAMES: dict[str, torch.dtype] = {
     str(value).removeprefix("torch."): value
     for value in (
         torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128,
-        torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.uint16, torch.uint32, torch.uint64, torch.bool,
+        torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.uint16, torch.uint32, torch.uint64,
+        torch.bool,
     )
 }  # fmt: skip
 

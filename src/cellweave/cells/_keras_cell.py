@@ -75,7 +75,7 @@ class KerasCell(SpecWeights):
         return keras_zero_state(self, inputs, batch_size, dtype)
 
     def _only_state(self, states: Nest) -> torch.Tensor:
-        """h out of `[h]` or h."""
+        """The one state out of `[h]` or `h`."""
         if not _nest.is_nested(states):
             return states  # type: ignore[no-any-return]
         if len(states) != 1:

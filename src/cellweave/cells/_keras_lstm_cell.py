@@ -17,7 +17,7 @@ from cellweave.specs import LSTMSpec
 
 @register
 class LSTMCell(KerasCell):
-    """The long short-term memory with separate kernels; gates in order input, forget, candidate, output; state `[h, c]`.
+    """The long short-term memory with separate kernels; gates in order i, f, j (candidate), o; state `[h, c]`.
 
         i, f, j, o = split(x kernel + h recurrent_kernel + bias)
         c' = sigmoid(f)*c + sigmoid(i)*act(j);  h' = sigmoid(o)*act(c')
@@ -32,7 +32,8 @@ class LSTMCell(KerasCell):
         dropout, recurrent_dropout: Only 0; use `RNNCellDropoutWrapper`.
         implementation: Accepted for Keras callers, without effect.
         name, dtype, trainable: As `Layer`; dtype defaults to float32.
-    Shapes: inputs `[B, I]`, states and output `[B, H]`, `kernel` `[I, 4H]`, `recurrent_kernel` `[H, 4H]`, `bias` `[4H]`.
+    Shapes: inputs `[B, I]`, states and output `[B, H]`, `kernel` `[I, 4H]`, `recurrent_kernel` `[H, 4H]`, `bias`
+        `[4H]`.
     Source: Hochreiter & Schmidhuber 1997; Keras `LSTMCell`.
     """
 

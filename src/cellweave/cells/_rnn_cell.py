@@ -17,7 +17,9 @@ from cellweave.scopes import Layer, is_probing, recordable
 class StepLayer(Layer):
     """A layer that runs one time step: `layer(inputs, state) -> (output, new_state)`."""
 
-    def __call__(self, inputs: Nest, state: Nest, scope: Any = None, **kwargs: Any) -> Any:
+    def __call__(  # type: ignore[override]  # a cell's second argument is its state
+        self, inputs: Nest, state: Nest, scope: Any = None, **kwargs: Any
+    ) -> Any:
         """Run one step.
 
         Args:
@@ -52,6 +54,8 @@ class RNNCell(StepLayer):
         dtype: Dtype of its weights; default: that of the first input.
     Source: TF1 `tf.nn.rnn_cell.RNNCell`.
     """
+
+    _zero_state: tuple[Any, Any] | None
 
     def __init__(self, trainable: bool = True, name: str | None = None, dtype: DTypeLike = None, **kwargs: Any) -> None:
         super().__init__(trainable=trainable, name=name, dtype=dtype, **kwargs)
@@ -97,7 +101,7 @@ class RNNCell(StepLayer):
         return ("_zero_state",)
 
     def _restore_not_copied(self) -> None:
-        self._zero_state: tuple[Any, Any] | None = None
+        self._zero_state = None
 
 
 def initial_state(cell: Any, inputs: Nest, batch_size: Any, dtype: DTypeLike) -> Any:
@@ -174,7 +178,7 @@ def cell_zero_state(cell: Any, batch_size: Any, dtype: DTypeLike) -> Any:
 
 
 def keras_zero_state(cell: Any, inputs: Nest, batch_size: Any, dtype: DTypeLike) -> Any:
-    """Zeros per `state_size`, as Keras's cells make them: batch size and dtype from `inputs`, else both are required."""
+    """Zeros per `state_size`, as Keras's cells make them; batch size and dtype come from `inputs` if given."""
     where = f"{cell.name}.get_initial_state"
     device = None
     if inputs is not None:

@@ -172,9 +172,10 @@ def stack_bidirectional_dynamic_rnn(
         inputs: `[B, T, D]`, or `[T, B, D]` if `time_major`.
         initial_states_fw, initial_states_bw: Lists of states, one per layer; default: zeros of `dtype`.
         dtype, sequence_length, parallel_iterations, time_major, swap_memory: As `bidirectional_dynamic_rnn`.
-        scope: Variable scope; default "stack_bidirectional_rnn", with "cell_<layer>/bidirectional_rnn/fw|bw" inside.
+        scope: Variable scope; default "stack_bidirectional_rnn", with
+            "cell_<layer>/bidirectional_rnn/fw|bw" inside.
     Returns:
-        outputs `[B, T, fw + bw]` of the last layer, and the final states per direction, tuples with one state per layer.
+        outputs `[B, T, fw + bw]` of the last layer, and the final states per direction: tuples, one state a layer.
     Raises:
         ArgumentTypeError: cells or states that are no lists. ArgumentError: lists of no or of different lengths.
     Source: TF1 `tf.contrib.rnn.stack_bidirectional_dynamic_rnn`.

@@ -81,7 +81,7 @@ def _unpacked(result: Any) -> tuple[Any, Any, Any, Any, Any]:
             "raw_rnn: expected loop_fn to return (finished, next_input, next_state, emit, next_loop_state), "
             f"got {type(result).__name__}."
         )
-    return tuple(result)  # type: ignore[return-value]
+    return tuple(result)
 
 
 def _as_rows(finished: Any, rows: int, device: torch.device) -> torch.Tensor:
@@ -102,8 +102,9 @@ def _zero_emit(like: Nest, rows: int, output: Nest) -> Any:
 
     def zeros(leaf: Any) -> torch.Tensor:
         if isinstance(leaf, torch.Tensor):
-            return leaf.new_zeros(rows, *leaf.shape)
-        return first.new_zeros(rows, *[int(dim or 0) for dim in TensorShape(leaf).dims])
+            return leaf.new_zeros((rows, *leaf.shape))
+        dims = [int(dim or 0) for dim in TensorShape(leaf).dims]
+        return torch.zeros((rows, *dims), dtype=first.dtype, device=first.device)
 
     return _nest.map_structure(zeros, like)
 

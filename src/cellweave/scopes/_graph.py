@@ -98,6 +98,10 @@ class ModuleRef:
         return self.key
 
 
+def _node_of(value: Any) -> Any:
+    return value.node if isinstance(value, fx.Proxy) else value
+
+
 class _Tracer(fx.Tracer):
     """Records nodes and learns each result's shape by running the call on stand-ins without values."""
 
@@ -108,7 +112,7 @@ class _Tracer(fx.Tracer):
         self.root = nn.Module()
 
     def create_arg(self, a: Any) -> Any:
-        return fx.node.map_aggregate(a, lambda x: x.node if isinstance(x, fx.Proxy) else x)
+        return fx.node.map_aggregate(a, _node_of)
 
     def create_proxy(
         self,
@@ -252,7 +256,7 @@ class Graph:
                 return ModuleRef(self.key_of(value))
             return value
 
-        args, kwargs = fx.node.map_aggregate((args, kwargs), reference)  # type: ignore[assignment,misc]
+        args, kwargs = fx.node.map_aggregate((args, kwargs), reference)
         with self:
             return self.tracer.create_proxy("call_function", _WithCaptured(target), (captured, *args), dict(kwargs))
 
@@ -278,7 +282,7 @@ class Graph:
         if kind == "get_attr":
             key, attribute = target.split(".", 1)
             return self._fake.from_tensor(getattr(self.modules[key], attribute))
-        real_args, real_kwargs = fx.node.map_aggregate((args, kwargs), stand_in)  # type: ignore[misc]
+        real_args, real_kwargs = fx.node.map_aggregate((args, kwargs), stand_in)
         with _probe_mode(), session_run(), self._fake:
             return execute(kind, target, tuple(real_args), dict(real_kwargs), self.modules.__getitem__)
 

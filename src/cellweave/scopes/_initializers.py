@@ -235,8 +235,8 @@ glorot_normal_initializer = GlorotNormal
 _CLASSES = {
     cls.__name__: cls
     for cls in (
-        Zeros, Ones, Constant, RandomUniform, RandomNormal, TruncatedNormal, VarianceScaling, GlorotUniform, GlorotNormal,
-        Orthogonal, Identity,
+        Zeros, Ones, Constant, RandomUniform, RandomNormal, TruncatedNormal, VarianceScaling, GlorotUniform,
+        GlorotNormal, Orthogonal, Identity,
     )
 }  # fmt: skip
 _BY_SNAKE_NAME = {
@@ -247,7 +247,7 @@ _BY_SNAKE_NAME = {
 
 
 def serialize(initializer: Any) -> Any:
-    """An initializer as plain data `{"class_name", "config"}`; anything but this module's classes is returned as it is."""
+    """An initializer as plain data `{"class_name", "config"}`; what is not of this module is returned as it is."""
     if type(initializer) not in _CLASSES.values():
         return initializer
     return {"class_name": type(initializer).__name__, "config": dict(vars(initializer))}

@@ -66,7 +66,7 @@ class Layer(LayerNodes, nn.Module):
         super().__init__()
         if unknown:
             raise ArgumentTypeError(
-                f"{type(self).__name__}: expected only known keywords, got {sorted(unknown)[0]!r}. Remove it."
+                f"{type(self).__name__}: expected only known keywords, got {min(unknown)!r}. Remove it."
             )
         if name is not None and not isinstance(name, str):
             raise ArgumentTypeError(f"{type(self).__name__}: expected a name as a string, got {name!r}.")
@@ -183,7 +183,7 @@ class Layer(LayerNodes, nn.Module):
         """The layer's own computation. The base returns its inputs."""
         return inputs
 
-    def apply(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+    def apply(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]  # TF1's name for a call
         """Call the layer; given a function alone, `nn.Module.apply`: run it on every submodule."""
         if (
             callable(inputs)
@@ -451,7 +451,8 @@ class Layer(LayerNodes, nn.Module):
         for index, (value, variable) in enumerate(zip(values, mine, strict=True)):
             if value.shape != variable.shape:
                 raise ShapeError(
-                    f"{self.where}.set_weights: expected shape {list(variable.shape)} for array {index}, got {list(value.shape)}."
+                    f"{self.where}.set_weights: expected shape {list(variable.shape)} for array {index}, "
+                    f"got {list(value.shape)}."
                 )
         with torch.no_grad():
             for value, variable in zip(values, mine, strict=True):
@@ -461,7 +462,8 @@ class Layer(LayerNodes, nn.Module):
         """Number of scalars in the weights. Raises ScopeError before they exist."""
         if not self._built:
             raise ScopeError(
-                f"{self.where}.count_params: expected a built layer, got one without weights. Call it or build it first."
+                f"{self.where}.count_params: expected a built layer, got one without weights. "
+                "Call it or build it first."
             )
         return sum(int(weight.numel()) for weight in self.weights)
 

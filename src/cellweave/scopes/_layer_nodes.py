@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -57,12 +57,11 @@ class LayerNodes:
     """Part of `Layer`: recorded nodes, losses, updates and masks."""
 
     if TYPE_CHECKING:
-        name: str
-        where: str
         _records: dict[str, VariableRecord]
         trainable: bool
 
-        def modules(self) -> Iterable[Any]: ...
+        @property
+        def where(self) -> str: ...
 
     #: Whether masks pass through this layer.
     supports_masking = False
@@ -72,7 +71,8 @@ class LayerNodes:
     def _init_nodes(self, activity_regularizer: Any) -> None:
         if activity_regularizer is not None and frame.graph is None:
             raise ArgumentError(
-                f"{self.where}: expected no activity_regularizer in eager mode, got one. Build the layer inside `with cellweave.Graph():`."
+                f"{self.where}: expected no activity_regularizer in eager mode, got one. "
+                "Build the layer inside `with cellweave.Graph():`."
             )
         self._graph: Graph | None
         self._inbound_nodes: list[Node]

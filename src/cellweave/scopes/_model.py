@@ -29,9 +29,11 @@ class _Runner(fx.Interpreter):
 
     def fetch_args_kwargs_from_env(self, n: fx.Node) -> Any:
         args, kwargs = super().fetch_args_kwargs_from_env(n)
-        return fx.node.map_aggregate(
-            (args, kwargs), lambda value: self._parts[value.key] if isinstance(value, ModuleRef) else value
-        )
+
+        def resolve(value: Any) -> Any:
+            return self._parts[value.key] if isinstance(value, ModuleRef) else value
+
+        return fx.node.map_aggregate((args, kwargs), resolve)
 
     def _execute(self, kind: str, target: Any, args: Any, kwargs: Any) -> Any:
         return execute(kind, target, tuple(args), dict(kwargs), self._parts.__getitem__)

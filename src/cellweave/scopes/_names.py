@@ -29,7 +29,8 @@ def variable_names(module: nn.Module) -> dict[str, nn.Parameter]:
             continue
         if layer.makes_variables and not layer.built:
             raise ScopeError(
-                f"variable_names: expected built layers, got {path or type(layer).__name__!r} without weights. Call or build it."
+                f"variable_names: expected built layers, got {path or type(layer).__name__!r} without weights. "
+                "Call or build it."
             )
         for record in layer.variable_records():
             name = _renamed(record.full_name, layer, heads)

@@ -92,8 +92,8 @@ def current_run() -> Run:
 def session_run() -> Iterator[Run]:
     """Make everything inside one session run, as a TF1 graph fetched at once was.
 
-    Variational masks are drawn once and shared by all calls inside. Each hand-written call of a layer inside is an op of
-    its own: with a seed, every one starts at the same place of its stream. Inside another run it does nothing.
+    Variational masks are drawn once and shared by all calls inside. Each hand-written call of a layer inside is an op
+    of its own: with a seed, every one starts at the same place of its stream. Inside another run it does nothing.
     """
     if _current.run is not None:
         yield _current.run

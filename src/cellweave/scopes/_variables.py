@@ -80,8 +80,8 @@ def _from_store(request: VariableRequest, store: VariableStore) -> tuple[nn.Para
     if existing is None:
         if reuse is True:
             raise ScopeError(
-                f"get_variable: expected variable {request.full_name!r} to exist because reuse=True, got no such variable "
-                "in the store. Create it first, or use reuse=AUTO_REUSE."
+                f"get_variable: expected {request.full_name!r} in the store because reuse=True, got no such variable. "
+                "Create it first, or use reuse=AUTO_REUSE."
             )
         created = store.variables[request.full_name] = _new(request)
         return created, False

@@ -54,7 +54,9 @@ class CellWrapper(RNNCell):
         """The cell's."""
         return self.cell.output_size
 
-    def __call__(self, inputs: Nest, state: Nest, scope: Any = None, **kwargs: Any) -> Any:
+    def __call__(  # type: ignore[override]  # a cell's second argument is its state
+        self, inputs: Nest, state: Nest, scope: Any = None, **kwargs: Any
+    ) -> Any:
         """Run one step; `scope` is handed to the cell inside."""
         if symbols_in(inputs, state):
             return super().__call__(inputs, state, **kwargs)

@@ -90,7 +90,8 @@ class MultiRNNCell(RNNCell):
         if self._state_is_tuple:
             if not _nest.is_sequence(state):
                 raise ShapeError(
-                    f"{self.where}: expected state as a tuple of {len(self.cells)} elements, got {type(state).__name__}."
+                    f"{self.where}: expected state as a tuple of {len(self.cells)} elements, "
+                    f"got {type(state).__name__}."
                 )
             return state[index], position
         width = _width(cell.state_size)

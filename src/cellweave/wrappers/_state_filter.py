@@ -48,12 +48,11 @@ def places(visitor: Visitor, state: Nest, where: str) -> list[Place]:
         ArgumentError: one level of another length.
     """
     found: list[Place] = []
-    leaf = pruned = 0
-    for value, selected in _decide(visitor, state, where):
+    leaf = 0
+    for pruned, (value, selected) in enumerate(_decide(visitor, state, where)):
         if selected:
             found.append(Place(leaf, pruned))
         leaf += len(_nest.flatten(value))
-        pruned += 1
     return found
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
+from torch.nn import functional as F  # noqa: N812 (torch's own habit)
 
 from cellweave._errors import ArgumentError, ArgumentTypeError
 from cellweave._types import Activation
@@ -54,7 +54,8 @@ _FUNCTIONS: dict[str, Function] = {
 #: The same functions under torch's other names for them.
 _ALIASES: dict[Any, str] = {
     F.tanh: "tanh", F.sigmoid: "sigmoid", F.relu: "relu", F.selu: "selu",
-    torch.Tensor.tanh: "tanh", torch.Tensor.sigmoid: "sigmoid", torch.Tensor.relu: "relu", torch.Tensor.exp: "exponential",
+    torch.Tensor.tanh: "tanh", torch.Tensor.sigmoid: "sigmoid", torch.Tensor.relu: "relu",
+    torch.Tensor.exp: "exponential",
     torch.nn.Tanh: "tanh", torch.nn.Sigmoid: "sigmoid", torch.nn.ReLU: "relu", torch.nn.ReLU6: "relu6",
     torch.nn.Softsign: "softsign", torch.nn.Identity: "linear", torch.nn.SiLU: "swish", torch.nn.SELU: "selu",
     torch.nn.Mish: "mish",
@@ -82,11 +83,12 @@ def as_activation(value: Any, where: str) -> Activation:
     for name, function in _FUNCTIONS.items():
         if function is value:
             return name
-    key = type(value) if isinstance(value, torch.nn.Module) else value
-    try:
-        return _ALIASES.get(key, value)
-    except TypeError:  # an unhashable callable is nobody's alias
-        return value  # type: ignore[no-any-return]
+    key: Any = type(value) if isinstance(value, torch.nn.Module) else value
+    for function, name in _ALIASES.items():
+        if function is key:
+            return name
+    found: Function = value
+    return found
 
 
 def activation_function(activation: Activation) -> Function:
