@@ -93,14 +93,15 @@ class RecurrenceCase:
 
 
 def recurrence_cases() -> list[RecurrenceCase]:
-    """Every variant at every size; lengths, layouts and dtypes take turns so that all pairs come up."""
+    """Every variant at every size, full and ragged, in both dtypes; the layouts take turns."""
     cases = []
     for v, variant in enumerate(VARIANTS):
         for s, (T, B, H) in enumerate(SIZES):
             if variant.kinked and T * B * H > KINKED_LIMIT:
                 continue
-            lengths, layout = LENGTHS[(s + v) % 2], LAYOUTS[(s // 2 + v) % 4]
-            cases += [RecurrenceCase(variant, T, B, H, lengths, layout, dtype) for dtype in ("float32", "float64")]
+            for k, lengths in enumerate(LENGTHS):
+                layout = LAYOUTS[(s + v + 2 * k) % 4]
+                cases += [RecurrenceCase(variant, T, B, H, lengths, layout, dtype) for dtype in ("float32", "float64")]
     return cases
 
 

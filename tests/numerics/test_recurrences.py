@@ -1,7 +1,4 @@
-"""`dynamic_rnn` over every cell against the NumPy oracle: outputs, final states and all gradients.
-
-Largest errors of the reference engine measured over this table: see the constants in helpers/tolerances.py.
-"""
+"""`dynamic_rnn` over every cell against the NumPy oracle: outputs, final states and all gradients."""
 
 from __future__ import annotations
 

@@ -36,15 +36,16 @@ class Builder:
     def build(self, tree: Tree, depth: int, prefix: str) -> Cell:
         """The cell of a tree whose variables live under `prefix`."""
         name, kwargs = tree["class"], dict(tree["kwargs"])
+        base = kwargs.pop("name", base_name(name))
         if name == "MultiRNNCell":
             cells = []
             for k, sub in enumerate(tree["cells"]):
-                cells.append(self.build(sub, depth, f"{prefix}multi_rnn_cell/cell_{k}/"))
+                cells.append(self.build(sub, depth, f"{prefix}{base}/cell_{k}/"))
                 depth = cells[-1].output_size
             return composition.MultiRNNCell(cells, **kwargs)
         if name in PLAIN:
             cell = PLAIN[name](depth, **kwargs)
-            self.named.append((f"{prefix}{base_name(name)}/", cell))
+            self.named.append((f"{prefix}{base}/", cell))
             return cell
         cell = self.build(tree["cell"], depth, prefix)
         if name == "ResidualWrapper":

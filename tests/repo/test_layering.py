@@ -71,6 +71,11 @@ def allowed(importer: str, imported: str) -> bool:
 FILES = source_files()
 
 
+@pytest.mark.parametrize("name", sorted({part(module_name(path)) for path in FILES} - {""}))
+def test_every_folder_has_a_row(name: str) -> None:
+    assert row(name) >= 0
+
+
 @pytest.mark.parametrize("path", FILES, ids=module_name)
 def test_imports_point_down(path: Path) -> None:
     importer = part(module_name(path))

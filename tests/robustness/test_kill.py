@@ -24,7 +24,7 @@ from helpers.tiny_runs import (
 
 KILLS = 10
 SEED = 20241107
-STEPS = 60
+STEPS, SHORT_STEPS = 60, 12
 #: Seconds that one process may take before the test gives up on it.
 PATIENCE = 60
 
@@ -33,9 +33,9 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="kills by signals of 
 
 @pytest.fixture(scope="module")
 def processes():
-    """New processes that have torch loaded already: each is forked from a server that never computed anything."""
+    """New processes with everything slow loaded: each is forked from a server that never computed anything."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["cellweave.training", "matplotlib.figure", "matplotlib.backends.backend_svg"])
+    context.set_forkserver_preload(["cellweave.training", "torch._dynamo", "matplotlib.figure"])
     return context
 
 
@@ -48,6 +48,11 @@ def text_file(tmp_path_factory):
 def undisturbed(text_file, tmp_path_factory):
     """The run that nobody stops."""
     return train_tiny(text_file, tmp_path_factory.mktemp("undisturbed") / "run", steps=STEPS).run
+
+
+@pytest.fixture(scope="module")
+def undisturbed_short(text_file, tmp_path_factory):
+    return train_tiny(text_file, tmp_path_factory.mktemp("undisturbed_short") / "run", steps=SHORT_STEPS).run
 
 
 def require_same_run(run: Path, undisturbed: Path) -> None:
@@ -86,10 +91,15 @@ def test_killed_at_ten_random_moments(processes, text_file, undisturbed, tmp_pat
         require_same_run(run, undisturbed)
 
 
-@pytest.mark.parametrize("place", ["before rename", "after rename", "at sync"])
-@pytest.mark.parametrize("call", [1, 2, 3, 4, 9])
-def test_killed_while_a_file_is_written(processes, text_file, undisturbed, tmp_path, place, call):
-    settings = tiny_settings(text_file, steps=STEPS)
+# Renames in order: config.json, then model and snapshot at step 0, snapshot at 4, model at 5, ...; two syncs each.
+@pytest.mark.parametrize(
+    "place, call",
+    [("before rename", call) for call in (1, 2, 3, 4, 5)]
+    + [("after rename", call) for call in (2, 3, 5, 8)]
+    + [("at sync", call) for call in (4, 7, 13)],
+)
+def test_killed_while_a_file_is_written(processes, text_file, undisturbed_short, tmp_path, place, call):
+    settings = tiny_settings(text_file, steps=SHORT_STEPS)
     run = tmp_path / "run"
     dying = processes.Process(target=start_or_resume_dying, args=(run, settings, place, call))
     dying.start()
@@ -99,7 +109,7 @@ def test_killed_while_a_file_is_written(processes, text_file, undisturbed, tmp_p
     again.start()
     again.join(PATIENCE)
     assert again.exitcode == 0
-    require_same_run(run, undisturbed)
+    require_same_run(run, undisturbed_short)
 
 
 def wait_for_lines(run: Path, lines: int, process: subprocess.Popen[str]) -> None:
@@ -118,7 +128,7 @@ def start_command(*arguments: object) -> subprocess.Popen[str]:
 
 
 def test_the_command_killed_then_interrupted_then_resumed(text_file, tmp_path):
-    steps = 400  # long enough that both signals meet it at work
+    steps = 300  # long enough that both signals meet it at work
     undisturbed = train_tiny(text_file, tmp_path / "undisturbed", steps=steps, layers=1).run
     run = tmp_path / "run"
     settings = tiny_settings(text_file, steps=steps, layers=1)

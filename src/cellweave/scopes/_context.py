@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cellweave.scopes._graph import Graph
     from cellweave.scopes._layer import Layer
+    from cellweave.scopes._seeds import SeedState
     from cellweave.scopes._store import VariableStore
 
 
@@ -70,6 +71,7 @@ class _Frame(threading.local):
     def __init__(self) -> None:
         self.store: VariableStore | None = None
         self.graph: Graph | None = None
+        self.seeds: SeedState | None = None
         self.scope = VariableScope()
         self.counts: dict[str, int] = {}
         self.owner: Layer | None = None
@@ -118,12 +120,23 @@ def unique_name(prefix: str) -> str:
 
 
 @contextmanager
-def installed(store: VariableStore | None, graph: Graph | None) -> Iterator[None]:
+def installed(store: VariableStore, graph: Graph | None = None) -> Iterator[None]:
     """Make a store (and graph) current, starting at its root scope."""
-    saved = (frame.store, frame.graph, frame.scope, frame.counts, frame.owner)
-    frame.store, frame.graph, frame.scope, frame.owner = store, graph, VariableScope(), None
-    frame.counts = store.scope_counts if store is not None else {}
+    saved = (frame.store, frame.graph, frame.seeds, frame.scope, frame.counts, frame.owner)
+    frame.store, frame.scope, frame.counts, frame.owner = store, VariableScope(), store.scope_counts, None
+    if graph is not None:
+        frame.graph, frame.seeds = graph, graph.seeds
     try:
         yield
     finally:
-        frame.store, frame.graph, frame.scope, frame.counts, frame.owner = saved
+        frame.store, frame.graph, frame.seeds, frame.scope, frame.counts, frame.owner = saved
+
+
+@contextmanager
+def seeded_by(seeds: SeedState) -> Iterator[None]:
+    """Let random ops take their seeds from here."""
+    outer, frame.seeds = frame.seeds, seeds
+    try:
+        yield
+    finally:
+        frame.seeds = outer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -207,6 +207,10 @@ class Graph:
     ) -> None:
         self._open.pop().__exit__(kind, error, trace)
 
+    def opened(self) -> AbstractContextManager[Any]:
+        """Make this graph the current one; where it is that already, its open scope stays open."""
+        return nullcontext() if frame.graph is self else self
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Graph:
         return self
 
@@ -257,7 +261,7 @@ class Graph:
             return value
 
         args, kwargs = fx.node.map_aggregate((args, kwargs), reference)
-        with self:
+        with self.opened():
             return self.tracer.create_proxy("call_function", _WithCaptured(target), (captured, *args), dict(kwargs))
 
     def record_module(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -11,6 +11,7 @@ from torch import fx, nn
 from cellweave import _nest
 from cellweave._errors import ArgumentError, ArgumentTypeError, DTypeError, ShapeError
 from cellweave._types import Nest, dtype_name
+from cellweave.scopes._context import seeded_by
 from cellweave.scopes._graph import Graph, ModuleRef, SymbolicTensor, execute, graph_of, symbols_in, take
 from cellweave.scopes._run import Run, session_run
 
@@ -73,6 +74,7 @@ class Model(nn.Module):
         self.name = name
         self.inputs, self.outputs = inputs, outputs
         graph = graph_of(symbols_in(inputs, outputs), "Model")
+        self.seeds = graph.seeds
         self.fx_graph = self._extract(graph)
         self.parts = nn.ModuleDict({key: graph.modules[key] for key in self._used_keys()})
 
@@ -153,7 +155,7 @@ class Model(nn.Module):
             raise ArgumentError(f"{self.name}: expected {len(symbols)} inputs, got {len(values)}.")
         for symbol, value in zip(symbols, values, strict=True):
             self._check_input(symbol, value)
-        with session_run() as run:
+        with seeded_by(self.seeds), session_run() as run:
             outer = run.node
             try:
                 results = _Runner(self, run).run(*values)

@@ -34,8 +34,8 @@ _process = SeedState()
 
 
 def seed_state() -> SeedState:
-    """The seeds of the current graph, or of the process where no graph is open."""
-    return _process if frame.graph is None else frame.graph.seeds
+    """The seeds of the graph that is open or run by a Model, else those of the process."""
+    return _process if frame.seeds is None else frame.seeds
 
 
 def set_random_seed(seed: int | None) -> None:

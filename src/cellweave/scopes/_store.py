@@ -33,7 +33,7 @@ class VariableStore:
         return [variable for variable in self.variables.values() if variable.requires_grad]
 
     def __enter__(self) -> VariableStore:
-        context = installed(self, None)
+        context = installed(self)
         context.__enter__()
         self._open.append(context)
         return self

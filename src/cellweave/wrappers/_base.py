@@ -126,6 +126,8 @@ class KerasCellWrapper(RNNCell):
             )
         super().__init__(dtype="float32" if dtype is None else dtype, **kwargs)
         self.cell = cell
+        if not self._trainable:
+            self.trainable = False
 
     @property
     def wrapped_cell(self) -> Any:
@@ -161,6 +163,22 @@ class KerasCellWrapper(RNNCell):
         """The cell's and those made in the wrapper itself; all of them when the wrapper is not trainable."""
         inside = getattr(self.cell, "non_trainable_weights" if self.trainable else "weights", [])
         return [*super().non_trainable_weights, *inside]
+
+    @property
+    def trainable(self) -> bool:
+        """Whether the weights take gradients; setting it sets the cell's too."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        Layer.trainable.fset(self, value)  # type: ignore[attr-defined]
+        if isinstance(self.cell, Layer):
+            self.cell.trainable = value
+
+    @property
+    def losses(self) -> list[Any]:
+        """Regularization losses of the cell and of what was added here."""
+        return [*super().losses, *getattr(self.cell, "losses", [])]
 
     def zero_state(self, batch_size: Any, dtype: DTypeLike) -> Any:
         """The cell's `zero_state`; Keras-style cells have none (AttributeError)."""
