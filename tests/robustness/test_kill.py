@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from helpers.tiny_runs import (
     metrics_of,
     start_or_resume_dying,
@@ -133,10 +134,7 @@ def test_the_command_killed_then_interrupted_then_resumed(text_file, tmp_path):
     run = tmp_path / "run"
     settings = tiny_settings(text_file, steps=steps, layers=1)
     options = [
-        part
-        for name, value in settings.items()
-        if name != "text"
-        for part in (f"--{name.replace('_', '-')}", value)
+        part for name, value in settings.items() if name != "text" for part in (f"--{name.replace('_', '-')}", value)
     ]
 
     process = start_command("train", text_file, "--out", run, *options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 from collections.abc import Callable, Iterator
@@ -124,7 +125,7 @@ class _Tracer(fx.Tracer):
         type_expr: Any = None,
         proxy_factory_fn: Any = None,
     ) -> Any:
-        results = tuple(self.owner.probe(kind, target, args, kwargs, which) for which in (0, 1))
+        results = self.owner.learn(kind, target, args, kwargs)
         node = self.create_node(kind, target, self.create_arg(args), self.create_arg(kwargs), name)
         node.meta["id"] = self.owner.next_id()
         result = self._wrap(node, results)
@@ -150,6 +151,11 @@ class _Tracer(fx.Tracer):
 def take(structure: Any, key: Any) -> Any:
     """One part of a node's result."""
     return structure[key]
+
+
+def _sizes_of_real_tensors(values: Any) -> list[int]:
+    tensors = [leaf for leaf in _nest.flatten(values) if isinstance(leaf, torch.Tensor)]
+    return sorted({size for tensor in tensors for size in tensor.shape})
 
 
 class _Probing(threading.local):
@@ -250,6 +256,15 @@ class Graph:
         with self._fake:
             return torch.empty([unknown if dim is None else dim for dim in shape], dtype=dtype)
 
+    def _resized(self, symbol: SymbolicTensor, size: int) -> Any:
+        """The stand-in of a symbol with its open dimensions set to a size."""
+        first, second = symbol.probes
+        if not isinstance(first, torch.Tensor):
+            return first
+        with self._fake:
+            dims = [size if (a, b) == _PROBE_SIZES else a for a, b in zip(first.shape, second.shape, strict=True)]
+            return torch.empty(dims, dtype=first.dtype, device=first.device)
+
     def record(self, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Record a function's call; modules among its arguments are kept by name."""
         captured: dict[str, SymbolicTensor] = {}
@@ -275,12 +290,27 @@ class Graph:
         target = f"{self.key_of(module)}.{attribute}"
         return self.tracer.create_proxy("get_attr", target, (), {})  # type: ignore[no-any-return]
 
-    def probe(self, kind: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], which: int) -> Any:
-        """Run one call on stand-ins of the inputs."""
+    def learn(self, kind: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        """Results of a call on stand-ins of both sizes.
 
+        Where they do not go with the sizes of real tensors among the arguments, the open dimensions are taken to have
+        one of those sizes.
+        """
+        try:
+            return self._probe(kind, target, args, kwargs, 0), self._probe(kind, target, args, kwargs, 1)
+        except (ValueError, RuntimeError):
+            for size in _sizes_of_real_tensors((args, kwargs)):
+                with contextlib.suppress(ValueError, RuntimeError):
+                    result = self._probe(kind, target, args, kwargs, 0, size)
+                    return result, result
+            raise
+
+    def _probe(
+        self, kind: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], which: int, size: int | None = None
+    ) -> Any:
         def stand_in(value: Any) -> Any:
             if isinstance(value, SymbolicTensor):
-                return value.probes[which]
+                return value.probes[which] if size is None else self._resized(value, size)
             return self.modules[value.key] if isinstance(value, ModuleRef) else value
 
         if kind == "get_attr":

@@ -1,0 +1,74 @@
+"""The entry: version, help, doctor, missing packages, exit codes."""
+
+from __future__ import annotations
+
+import builtins
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import cellweave
+from cellweave.cli import main
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"cellweave {cellweave.__version__}\n"
+
+
+def test_no_command_and_help_list_the_commands(capsys):
+    for words in ([], ["--help"], ["-h"]):
+        assert main(words) == 0
+        output = capsys.readouterr().out
+        assert all(command in output for command in ("train", "generate", "doctor", "--version"))
+
+
+def test_an_unknown_command(capsys):
+    assert main(["trian"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(
+        "cellweave: command line: expected a command and options that it has, got: No such command"
+    )
+    assert len(captured.err.splitlines()) == 1
+
+
+def test_doctor_names_versions_devices_and_backends(capsys):
+    assert main(["doctor"]) == 0
+    output = capsys.readouterr().out
+    assert f"torch        {torch.__version__}" in output
+    for word in ("versions", "platform", "devices", "backends", "reference", "native", "triton", "cudnn", "cpu"):
+        assert word in output
+
+
+@pytest.mark.parametrize("package", ["typer", "rich", "safetensors"])
+def test_a_missing_package_is_named_with_what_to_install(monkeypatch, capsys, package):
+    for name in list(sys.modules):
+        if name.startswith(
+            ("cellweave.cli._app", "cellweave.cli._train", "cellweave.cli._progress", "cellweave.training")
+        ):
+            monkeypatch.delitem(sys.modules, name)
+    original = builtins.__import__
+
+    def without(name, *rest, **more):
+        if name.split(".")[0] == package:
+            raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+        return original(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    assert main(["doctor"]) == 2
+    assert capsys.readouterr().err == (
+        f"cellweave: command line: expected the package {package}, got none. Install it: pip install 'cellweave[train]'\n"
+    )
+
+
+def test_python_m_cellweave():
+    command = [sys.executable, "-m", "cellweave", "train", "nowhere.txt"]
+    process = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert process.returncode == 2
+    assert process.stdout == ""
+    assert process.stderr == (
+        "cellweave: text file nowhere.txt: expected a text file, got no such file. Check the path.\n"
+    )
