@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from oracles import keras
 from oracles.composition import flatten
 from oracles.golden_runs import RUNS
 from oracles.trees import Builder
@@ -129,6 +130,54 @@ def make_case(number: int, dtype: str | None = None) -> tuple[Case, Arrays]:
     return case, _fill(case, places, rng.random() < 0.6)
 
 
+def make_eager_case(number: int) -> tuple[Case, Arrays]:
+    """A v2_eager case."""
+    rng = random.Random(number)
+    kind, units = rng.choice(["SimpleRNNCell", "GRUCell", "LSTMCell"]), rng.randint(1, 5)
+    case: Case = {
+        "id": f"synthetic_{number}_v2_eager",
+        "symbol": "synthetic",
+        "driver": "v2_eager",
+        "keras_cell": kind,
+        "units": units,
+        "wrapper_kwargs": {"seed": rng.choice([rng.randint(-50, 50), 2**40])},
+        **{"B": rng.randint(1, 4), "T": rng.randint(1, 4), "D": rng.randint(1, 5)},
+        "dtype": rng.choice(["float32", "float64"]),
+        "runs": rng.randint(1, 3),
+        "graph_seed": rng.choice([None, 0, 99, -5]),
+    }
+    for place in ("input", "state", "output"):
+        if rng.random() < 0.7:
+            case["wrapper_kwargs"][f"{place}_keep_prob"] = rng.choice([0.5, 0.6, 0.9])
+    if rng.random() < 0.4:
+        case["wrapper_kwargs"] |= {"variational_recurrent": True, "input_size": case["D"]}
+    tensor = kind != "LSTMCell" and (rng.random() < 0.5 or "variational_recurrent" in case["wrapper_kwargs"])
+    case["state"] = "tensor" if tensor else "list"
+    case["state_structure"] = "*" if tensor else "[h, c]" if kind == "LSTMCell" else "[*]"
+    numbers = np.random.default_rng(zlib.crc32(case["id"].encode()))
+
+    def normal(*shape: int) -> np.ndarray:
+        return (numbers.normal(size=shape) * 0.7).astype(case["dtype"])
+
+    cell = getattr(keras, kind)(case["D"], units)
+    leaves = range(len(cell.state_size))
+    arrays = {"x": normal(case["T"], case["B"], case["D"]), "ct_out": normal(case["T"], case["B"], units)}
+    arrays |= {f"{stem}{k}": normal(case["B"], units) for stem in ("init", "ct_final") for k in leaves}
+    case["variables"] = []
+    for key, (name, shape) in zip(("w0", "w1", "w2"), cell.shapes.items(), strict=True):
+        case["variables"].append({"key": key, "name": name, "shape": list(shape), "dtype": case["dtype"]})
+        arrays[key] = normal(*shape)
+    _add_results(case, arrays, init=True)
+    return case, arrays
+
+
+def _add_results(case: Case, arrays: Arrays, init: bool) -> None:
+    for number, results in enumerate(RUNS[case["driver"]](case, dict(arrays))):
+        suffix = f"__run{number + 1}" if number else ""
+        kept = {k: v for k, v in results.items() if init or not k.startswith("g_init")}
+        arrays |= {k + suffix: np.asarray(v).astype(case["dtype"]) for k, v in kept.items()}
+
+
 def _fill(case: Case, places: dict[str, str], init: bool) -> Arrays:
     numbers = np.random.default_rng(zlib.crc32(case["id"].encode()))
 
@@ -160,10 +209,7 @@ def _fill(case: Case, places: dict[str, str], init: bool) -> Arrays:
             case["variables"].append({"key": key, "name": prefix + suffix, "shape": list(shape), "dtype": case["dtype"]})
             arrays[key] = normal(*shape)
     case["state_structure"] = structures[""] if "" in structures else structures
-    for number, results in enumerate(RUNS[case["driver"]](case, arrays)):
-        suffix = f"__run{number + 1}" if number else ""
-        kept = {k: v for k, v in results.items() if init or not k.startswith("g_init")}
-        arrays |= {k + suffix: np.asarray(v).astype(case["dtype"]) for k, v in kept.items()}
+    _add_results(case, arrays, init)
     return arrays
 
 

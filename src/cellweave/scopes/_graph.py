@@ -153,9 +153,9 @@ def take(structure: Any, key: Any) -> Any:
     return structure[key]
 
 
-def _sizes_of_real_tensors(values: Any) -> list[int]:
-    tensors = [leaf for leaf in _nest.flatten(values) if isinstance(leaf, torch.Tensor)]
-    return sorted({size for tensor in tensors for size in tensor.shape})
+def _known_sizes(values: Any) -> list[int]:
+    shaped = [leaf for leaf in _nest.flatten(values) if isinstance(leaf, torch.Tensor | SymbolicTensor)]
+    return sorted({size for leaf in shaped if hasattr(leaf, "shape") for size in leaf.shape if size is not None})
 
 
 class _Probing(threading.local):
@@ -293,13 +293,13 @@ class Graph:
     def learn(self, kind: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         """Results of a call on stand-ins of both sizes.
 
-        Where they do not go with the sizes of real tensors among the arguments, the open dimensions are taken to have
-        one of those sizes.
+        Where they do not go with the known sizes among the arguments (a state made for a fixed batch, say), the open
+        dimensions are taken to have one of those sizes.
         """
         try:
             return self._probe(kind, target, args, kwargs, 0), self._probe(kind, target, args, kwargs, 1)
         except (ValueError, RuntimeError):
-            for size in _sizes_of_real_tensors((args, kwargs)):
+            for size in _known_sizes((args, kwargs)):
                 with contextlib.suppress(ValueError, RuntimeError):
                     result = self._probe(kind, target, args, kwargs, 0, size)
                     return result, result
