@@ -31,7 +31,7 @@ check: $(VENV)/.ready-dev  ## Lint, format, types, layering
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports --cache-dir .cache/import-linter
+	$(BIN)/lint-imports --no-cache --no-logo
 
 docs: $(VENV)/.ready-docs  ## Build the documentation into site/; a warning fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -34,7 +34,9 @@ class _Maker:
 
     def tree(self, depth: int, level: int = 0) -> tuple[dict[str, Any], int, bool]:
         """A tree, its output size, and whether its state is one tensor."""
-        kinds = ["plain"] if level >= _DEEPEST else ["plain", "plain", "dropout", "dropout", "multi", "residual", "device"]
+        kinds = (
+            ["plain"] if level >= _DEEPEST else ["plain", "plain", "dropout", "dropout", "multi", "residual", "device"]
+        )
         return getattr(self, f"_{self.rng.choice(kinds)}")(depth, level)
 
     def _plain(self, depth: int, level: int) -> tuple[dict[str, Any], int, bool]:
@@ -141,7 +143,9 @@ def make_eager_case(number: int) -> tuple[Case, Arrays]:
         "keras_cell": kind,
         "units": units,
         "wrapper_kwargs": {"seed": rng.choice([rng.randint(-50, 50), 2**40])},
-        **{"B": rng.randint(1, 4), "T": rng.randint(1, 4), "D": rng.randint(1, 5)},
+        "B": rng.randint(1, 4),
+        "T": rng.randint(1, 4),
+        "D": rng.randint(1, 5),
         "dtype": rng.choice(["float32", "float64"]),
         "runs": rng.randint(1, 3),
         "graph_seed": rng.choice([None, 0, 99, -5]),
@@ -206,9 +210,11 @@ def _fill(case: Case, places: dict[str, str], init: bool) -> Arrays:
     for prefix, cell in builder.named:
         for suffix, shape in cell.shapes.items():
             key = f"w{len(case['variables'])}"
-            case["variables"].append({"key": key, "name": prefix + suffix, "shape": list(shape), "dtype": case["dtype"]})
+            case["variables"].append(
+                {"key": key, "name": prefix + suffix, "shape": list(shape), "dtype": case["dtype"]}
+            )
             arrays[key] = normal(*shape)
-    case["state_structure"] = structures[""] if "" in structures else structures
+    case["state_structure"] = structures.get("", structures)
     _add_results(case, arrays, init)
     return arrays
 

@@ -73,13 +73,13 @@ def _as_given(value: Array, axes: str) -> Array:
 
 def one_direction(case: Case, arrays: Arrays) -> Iterator[Arrays]:
     """Results of the drivers cell, dynamic_rnn, static_rnn and raw_rnn, run by run."""
-    number, axes = 0, _time_axes(case)
-    builder = Builder(case["dtype"], case["graph_seed"], lambda: number)
+    axes = _time_axes(case)
+    builder = Builder(case["dtype"], case["graph_seed"])
     cell = builder.build(case["cell"], case["D"], "" if axes == "step" else "rnn/")
     named, lengths = {v["name"]: arrays[v["key"]] for v in case["variables"]}, case.get("seq_len")
     x, d_out = _time_major(arrays["x"], axes), _time_major(arrays["ct_out"].astype(np.float64), axes)
     d_final = _upstream(cell, arrays, "ct_final")
-    for number in range(case["runs"]):
+    for builder.run in range(case["runs"]):
         builder.set_weights(named)
         init = _state(cell, arrays, "init", case["B"])
         out, final, caches = unroll(cell, x, init, lengths, Run(), case["driver"] == "static_rnn")
@@ -97,15 +97,15 @@ def one_direction(case: Case, arrays: Arrays) -> Iterator[Arrays]:
 
 def two_directions(case: Case, arrays: Arrays) -> Iterator[Arrays]:
     """Results of bidirectional_dynamic_rnn, run by run."""
-    number, axes = 0, _time_axes(case)
-    builder, lengths = Builder(case["dtype"], case["graph_seed"], lambda: number), case.get("seq_len")
+    axes = _time_axes(case)
+    builder, lengths = Builder(case["dtype"], case["graph_seed"]), case.get("seq_len")
     cells = {d: builder.build(case[f"cell_{d}"], case["D"], f"bidirectional_rnn/{d}/") for d in ("fw", "bw")}
     named = {v["name"]: arrays[v["key"]] for v in case["variables"]}
 
     def align(value: Array, direction: str) -> Array:
         return reverse(value, lengths) if direction == "bw" else value
 
-    for number in range(case["runs"]):
+    for builder.run in range(case["runs"]):
         builder.set_weights(named)
         session, values, grads = Run(), {}, {}
         total = np.zeros(_time_major(arrays["x"], axes).shape)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,10 +26,14 @@ def base_name(class_name: str) -> str:
 
 
 class Builder:
-    """Builds cells for inputs of a known depth and gives them their weights by full name."""
+    """Builds cells for inputs of a known depth and gives them their weights by full name.
 
-    def __init__(self, dtype: str, graph_seed: int | None, run_number: Callable[[], int] = lambda: 0) -> None:
-        self.dtype, self.graph_seed, self.run_number = dtype, graph_seed, run_number
+    Attributes:
+        run: Number of the run, from 0: which value fed tensors hold.
+    """
+
+    def __init__(self, dtype: str, graph_seed: int | None) -> None:
+        self.dtype, self.graph_seed, self.run = dtype, graph_seed, 0
         self.named: list[tuple[str, Cell]] = []
 
     def build(self, tree: Tree, depth: int, prefix: str) -> Cell:
@@ -67,7 +70,7 @@ class Builder:
         if not isinstance(value, dict):
             return value
         fed = value["placeholder"]
-        return lambda: fed[self.run_number()] if isinstance(fed, list) else fed
+        return lambda: fed[self.run] if isinstance(fed, list) else fed
 
     def set_weights(self, arrays: dict[str, np.ndarray]) -> None:
         """Give every cell its weights out of `arrays`, by full variable name."""

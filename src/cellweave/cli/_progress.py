@@ -63,17 +63,18 @@ def show_progress(console: Console) -> Iterator[Callable[[Progress], None]]:
         yield _plain(console)
         return
     columns = (
-        TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+        TextColumn("{task.description}"),
         BarColumn(bar_width=20),
         TextColumn("{task.fields[text]}"),
     )
     with ProgressBar(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=None, text="", start=True)
+        task = bar.add_task("reading the text", total=None, text="")
 
         def observe(progress: Progress) -> None:
             if progress.kind == "valid":
                 bar.console.print(_line(progress), highlight=False)
-            bar.update(task, total=progress.steps, completed=progress.step)
+            step = f"step {progress.step}/{progress.steps}"
+            bar.update(task, description=step, total=progress.steps, completed=progress.step)
             if progress.kind == "train":  # a mean is steadier than single steps
                 text = f"loss {progress.loss:.3f}, {loss_text(progress)}"
                 speed = f"{progress.tokens_per_second:,.0f} tokens/s, {_clock(progress.seconds_left)} left"

@@ -48,6 +48,11 @@ class SymbolicTensor(fx.Proxy):
         self.history: tuple[Any, int, int] | None = None
 
     @property
+    def is_tensor(self) -> bool:
+        """Whether it stands for a tensor; else for a number that depends on an open dimension."""
+        return isinstance(self.probes[0], torch.Tensor)
+
+    @property
     def shape(self) -> TensorShape:
         """Dimensions, None where unknown."""
         a, b = self.probes
@@ -84,7 +89,7 @@ class SymbolicTensor(fx.Proxy):
         return self
 
     def __repr__(self) -> str:
-        if not isinstance(self.probes[0], torch.Tensor):
+        if not self.is_tensor:
             return f"SymbolicValue({self.node.name})"
         return f"SymbolicTensor({self.node.name}, shape={list(self.shape)}, dtype={self.dtype})"
 
@@ -154,8 +159,10 @@ def take(structure: Any, key: Any) -> Any:
 
 
 def _known_sizes(values: Any) -> list[int]:
-    shaped = [leaf for leaf in _nest.flatten(values) if isinstance(leaf, torch.Tensor | SymbolicTensor)]
-    return sorted({size for leaf in shaped if hasattr(leaf, "shape") for size in leaf.shape if size is not None})
+    leaves = _nest.flatten(values)
+    shapes: list[tuple[int | None, ...]] = [tuple(leaf.shape) for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    shapes += [leaf.shape.dims for leaf in leaves if isinstance(leaf, SymbolicTensor) and leaf.is_tensor]
+    return sorted({size for shape in shapes for size in shape if size is not None})
 
 
 class _Probing(threading.local):

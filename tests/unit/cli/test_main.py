@@ -61,11 +61,10 @@ def test_a_missing_package_is_named_with_what_to_install(monkeypatch, capsys, pa
     assert capsys.readouterr().err == f"cellweave: command line: {expected}\n"
 
 
-def test_python_m_cellweave():
+def test_python_m_cellweave(tmp_path):
     command = [sys.executable, "-m", "cellweave", "train", "nowhere.txt"]
-    process = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    process = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, cwd=tmp_path)
     assert process.returncode == 2
     assert process.stdout == ""
-    assert process.stderr == (
-        "cellweave: text file nowhere.txt: expected a text file, got no such file. Check the path.\n"
-    )
+    expected = f"text file {tmp_path / 'nowhere.txt'}: expected a text file, got no such file. Check the path."
+    assert process.stderr == f"cellweave: {expected}\n"
