@@ -52,9 +52,9 @@ class BasicLSTMCell(LSTMCore):
         """Constructor arguments as plain data."""
         return {
             **super().get_config(),
-            "num_units": self.spec.units,
-            "forget_bias": self.spec.forget_bias,
+            "num_units": self._spec.units,
+            "forget_bias": self._spec.forget_bias,
             "state_is_tuple": self._state_is_tuple,
-            "activation": activation_name(self.spec.activation),
+            "activation": activation_name(self._spec.activation),
             "reuse": self._reuse,
         }

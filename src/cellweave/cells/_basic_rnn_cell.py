@@ -31,7 +31,7 @@ class BasicRNNCell(SpecCell):
     Source: TF1 `tf.nn.rnn_cell.BasicRNNCell`.
     """
 
-    spec: RNNSpec
+    _spec: RNNSpec
 
     def __init__(
         self,
@@ -48,15 +48,15 @@ class BasicRNNCell(SpecCell):
 
     def call(self, inputs: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """One step: the new state, as output and as state."""
-        self._checked(inputs, state=(state, self.spec.units))
-        output = rnn_step(inputs, state, self.kernel, None, self.bias, spec=self.spec)
+        self._checked(inputs, state=(state, self._spec.units))
+        output = rnn_step(inputs, state, self.kernel, None, self.bias, spec=self._spec)
         return output, output
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments as plain data."""
         return {
             **super().get_config(),
-            "num_units": self.spec.units,
-            "activation": activation_name(self.spec.activation),
+            "num_units": self._spec.units,
+            "activation": activation_name(self._spec.activation),
             "reuse": self._reuse,
         }

@@ -40,7 +40,7 @@ class GRUCell(SpecCell):
     Source: Cho et al. 2014; TF1 `tf.nn.rnn_cell.GRUCell`.
     """
 
-    spec: GRUSpec
+    _spec: GRUSpec
 
     def __init__(
         self,
@@ -64,18 +64,18 @@ class GRUCell(SpecCell):
 
     def call(self, inputs: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """One step: the new state, as output and as state."""
-        self._checked(inputs, state=(state, self.spec.units))
+        self._checked(inputs, state=(state, self._spec.units))
         weights = (self.gates_kernel, self.gates_bias, self.candidate_kernel, self.candidate_bias)
-        output = gru_step(inputs, state, *weights, spec=self.spec)
+        output = gru_step(inputs, state, *weights, spec=self._spec)
         return output, output
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments as plain data."""
         return {
             **super().get_config(),
-            "num_units": self.spec.units,
+            "num_units": self._spec.units,
             "kernel_initializer": serialize(self._kernel_initializer),
             "bias_initializer": serialize(self._bias_initializer),
-            "activation": activation_name(self.spec.activation),
+            "activation": activation_name(self._spec.activation),
             "reuse": self._reuse,
         }

@@ -86,9 +86,9 @@ class KerasCell(SpecWeights):
         return self._parameters.get("bias")
 
     def _common_config(self, activations: dict[str, Any]) -> dict[str, Any]:
-        config = {"name": self.name, "trainable": self.trainable, "dtype": self.dtype, "units": self.spec.units}
+        config = {"name": self.name, "trainable": self.trainable, "dtype": self.dtype, "units": self._spec.units}
         config.update({key: activation_name(value) for key, value in activations.items()})
-        config["use_bias"] = self.spec.use_bias
+        config["use_bias"] = self._spec.use_bias
         names = {"kernel": "kernel", "recurrent_kernel": "recurrent", "bias": "bias"}
         config.update({f"{names[kind]}_initializer": _keras_form(value) for kind, value in self._initializers.items()})
         return config

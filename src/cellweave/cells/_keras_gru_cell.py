@@ -37,7 +37,7 @@ class GRUCell(KerasCell):
     Source: Cho et al. 2014; Keras `GRUCell`.
     """
 
-    spec: GRUSpec
+    _spec: GRUSpec
 
     def __init__(
         self,
@@ -83,16 +83,16 @@ class GRUCell(KerasCell):
     def call(self, inputs: torch.Tensor, states: Nest) -> tuple[torch.Tensor, Any]:
         """One step: h', and the new state as a list if it came as one."""
         h = self._only_state(states)
-        self._checked(inputs, state=(h, self.spec.units))
-        new_h = gru_split_step(inputs, h, self.kernel, self.recurrent_kernel, self._optional_bias(), spec=self.spec)
+        self._checked(inputs, state=(h, self._spec.units))
+        new_h = gru_split_step(inputs, h, self.kernel, self.recurrent_kernel, self._optional_bias(), spec=self._spec)
         return new_h, [new_h] if isinstance(states, list | tuple) else new_h
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments as plain data."""
-        activations = {"activation": self.spec.activation, "recurrent_activation": self.spec.recurrent_activation}
+        activations = {"activation": self._spec.activation, "recurrent_activation": self._spec.recurrent_activation}
         return {
             **self._common_config(activations),
             **self._tail_config(),
             "implementation": self._implementation,
-            "reset_after": self.spec.reset_after,
+            "reset_after": self._spec.reset_after,
         }

@@ -37,7 +37,7 @@ class LSTMCell(KerasCell):
     Source: Hochreiter & Schmidhuber 1997; Keras `LSTMCell`.
     """
 
-    spec: LSTMSpec
+    _spec: LSTMSpec
 
     def __init__(
         self,
@@ -83,25 +83,25 @@ class LSTMCell(KerasCell):
     @property
     def state_size(self) -> Size:
         """`[H, H]`: h, then c."""
-        return [self.spec.units, self.spec.units]
+        return [self._spec.units, self._spec.units]
 
     def call(self, inputs: torch.Tensor, states: Nest) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """One step: h', and `[h', c']`."""
         h, c = pair_of(states, self.where)
-        self._checked(inputs, **{"state h": (h, self.spec.units), "state c": (c, self.spec.units)})
+        self._checked(inputs, **{"state h": (h, self._spec.units), "state c": (c, self._spec.units)})
         weights = {"kernel": self.kernel, "recurrent_kernel": self.recurrent_kernel}
-        if self.spec.use_bias:
+        if self._spec.use_bias:
             weights["bias"] = self.bias
-        new_c, new_h = lstm_step(inputs, c, h, weights, spec=self.spec)
+        new_c, new_h = lstm_step(inputs, c, h, weights, spec=self._spec)
         return new_h, [new_h, new_c]
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments as plain data."""
-        activations = {"activation": self.spec.activation, "recurrent_activation": self.spec.recurrent_activation}
+        activations = {"activation": self._spec.activation, "recurrent_activation": self._spec.recurrent_activation}
         head = self._common_config(activations)
         return {
             **head,
-            "unit_forget_bias": self.spec.unit_forget_bias,
+            "unit_forget_bias": self._spec.unit_forget_bias,
             **self._tail_config(),
             "implementation": self._implementation,
         }

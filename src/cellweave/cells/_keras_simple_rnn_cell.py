@@ -30,7 +30,7 @@ class SimpleRNNCell(KerasCell):
     Source: Keras `SimpleRNNCell`.
     """
 
-    spec: RNNSpec
+    _spec: RNNSpec
 
     def __init__(
         self,
@@ -65,10 +65,10 @@ class SimpleRNNCell(KerasCell):
     def call(self, inputs: torch.Tensor, states: Nest) -> tuple[torch.Tensor, Any]:
         """One step: h', and the new state as a list if it came as one."""
         h = self._only_state(states)
-        self._checked(inputs, state=(h, self.spec.units))
-        new_h = rnn_step(inputs, h, self.kernel, self.recurrent_kernel, self._optional_bias(), spec=self.spec)
+        self._checked(inputs, state=(h, self._spec.units))
+        new_h = rnn_step(inputs, h, self.kernel, self.recurrent_kernel, self._optional_bias(), spec=self._spec)
         return new_h, [new_h] if isinstance(states, list | tuple) else new_h
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments as plain data."""
-        return {**self._common_config({"activation": self.spec.activation}), **self._tail_config()}
+        return {**self._common_config({"activation": self._spec.activation}), **self._tail_config()}

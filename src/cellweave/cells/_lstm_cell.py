@@ -83,17 +83,17 @@ class LSTMCell(LSTMCore):
         """Constructor arguments as plain data."""
         return {
             **super().get_config(),
-            "num_units": self.spec.units,
-            "use_peepholes": self.spec.peepholes,
-            "cell_clip": self.spec.cell_clip,
+            "num_units": self._spec.units,
+            "use_peepholes": self._spec.peepholes,
+            "cell_clip": self._spec.cell_clip,
             "initializer": serialize(self._initializer),
-            "num_proj": self.spec.projection,
-            "proj_clip": self.spec.proj_clip,
+            "num_proj": self._spec.projection,
+            "proj_clip": self._spec.proj_clip,
             "num_unit_shards": self._shards[0],
             "num_proj_shards": self._shards[1],
-            "forget_bias": self.spec.forget_bias,
+            "forget_bias": self._spec.forget_bias,
             "state_is_tuple": self._state_is_tuple,
-            "activation": activation_name(self.spec.activation),
+            "activation": activation_name(self._spec.activation),
             "reuse": self._reuse,
         }
 

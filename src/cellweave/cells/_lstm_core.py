@@ -16,7 +16,7 @@ from cellweave.specs import LSTMSpec, LSTMStateTuple
 class LSTMCore(SpecCell):
     """Base of the LSTM cells; not for users."""
 
-    spec: LSTMSpec
+    _spec: LSTMSpec
 
     def __init__(self, spec: LSTMSpec, state_is_tuple: bool, **kwargs: Any) -> None:
         super().__init__(spec, **kwargs)
@@ -25,7 +25,7 @@ class LSTMCore(SpecCell):
     @property
     def state_size(self) -> Size:
         """`LSTMStateTuple(H, P)`, or H + P when the state is one tensor."""
-        return self.spec.state_size if self._state_is_tuple else sum(self.spec.state_size)
+        return self._spec.state_size if self._state_is_tuple else sum(self._spec.state_size)
 
     def call(self, inputs: torch.Tensor, state: Nest) -> tuple[torch.Tensor, Any]:
         """One step.
@@ -37,18 +37,18 @@ class LSTMCore(SpecCell):
             h' `[B, P]` and the new state.
         """
         c, h = self._split(state)
-        self._checked(inputs, **{"state c": (c, self.spec.units), "state h": (h, self.spec.output_size)})
-        new_c, new_h = lstm_step(inputs, c, h, self._weights_by_name(), spec=self.spec)
+        self._checked(inputs, **{"state c": (c, self._spec.units), "state h": (h, self._spec.output_size)})
+        new_c, new_h = lstm_step(inputs, c, h, self._weights_by_name(), spec=self._spec)
         return new_h, LSTMStateTuple(new_c, new_h) if self._state_is_tuple else torch.cat([new_c, new_h], dim=1)
 
     def _split(self, state: Nest) -> tuple[Any, Any]:
         if self._state_is_tuple:
             return pair_of(state, self.where)
-        width = sum(self.spec.state_size)
+        width = sum(self._spec.state_size)
         if not isinstance(state, torch.Tensor) or state.dim() != 2 or state.shape[1] != width:
             got = list(state.shape) if isinstance(state, torch.Tensor) else type(state).__name__
             raise ShapeError(f"{self.where}: expected state [B, {width}] (c, then h), got {got}.")
-        return state[:, : self.spec.units], state[:, self.spec.units :]
+        return state[:, : self._spec.units], state[:, self._spec.units :]
 
     def _weights_by_name(self) -> dict[str, torch.Tensor]:
-        return {weight.name: getattr(self, weight.name.replace("/", "_")) for weight in self.spec.weights(1)}
+        return {weight.name: getattr(self, weight.name.replace("/", "_")) for weight in self._spec.weights(1)}

@@ -17,22 +17,22 @@ class SpecWeights(StepLayer):
     """What a spec gives a cell: sizes, weights and checks of its inputs."""
 
     _call_makes_variables = False
-    spec: CellSpec
+    _spec: CellSpec
 
     def __init__(self, spec: CellSpec, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.spec = spec
+        self._spec = spec
         check_weight_dtype(type(self).__name__, self._dtype)
 
     @property
     def state_size(self) -> Size:
         """Sizes of the state."""
-        return self.spec.state_size
+        return self._spec.state_size
 
     @property
     def output_size(self) -> Size:
         """Size of the output."""
-        return self.spec.output_size
+        return self._spec.output_size
 
     def _initializer_of(self, weight: WeightSpec) -> Any:
         """The caller's initializer for a weight, None for the default."""
@@ -55,7 +55,7 @@ class SpecWeights(StepLayer):
             raise ShapeError(f"{self.where}: expected inputs [B, D] with a known depth D, got {list(dims)}.")
         check_weight_dtype(self.where, self._dtype)
         with self._undone_on_error():
-            for weight in self.spec.weights(dims[1]):
+            for weight in self._spec.weights(dims[1]):
                 self._add(weight)
         self._built = True
 
@@ -72,7 +72,7 @@ class SpecWeights(StepLayer):
         )
 
     def _weight_attributes(self) -> tuple[str, ...]:
-        return tuple(weight.name.replace("/", "_") for weight in self.spec.weights(1))
+        return tuple(weight.name.replace("/", "_") for weight in self._spec.weights(1))
 
     def _checked(self, inputs: Any, **states: tuple[Any, int]) -> None:
         """Check inputs `[B, D]` and named states `[B, size]`, and their dtypes."""
@@ -81,7 +81,7 @@ class SpecWeights(StepLayer):
         first = next(iter(self._parameters.values()))
         if first is not None:
             check_same_dtype(self.where, first.dtype, inputs=inputs)
-            depth = first.shape[0] - (self.spec.output_size if self.spec.joined_kernel else 0)
+            depth = first.shape[0] - (self._spec.output_size if self._spec.joined_kernel else 0)
             if inputs.shape[1] != depth:
                 raise ShapeError(
                     f"{self.where}: expected inputs [B, {depth}] because the cell was built with input size {depth}, "
