@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 
@@ -11,12 +13,21 @@ from cellweave import _nest
 from cellweave._errors import ArgumentError, ArgumentTypeError
 from cellweave._shape import TensorShape
 from cellweave._types import DTypeLike, Nest, Size, as_dtype, dtype_name
-from cellweave.scopes import Layer, is_probing, recordable
+from cellweave.scopes import Layer, is_probing, recordable, symbols_in
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def layer_call(function: _Function) -> _Function:
+    """Mark a `__call__` that ends in `Layer.__call__`."""
+    function.__dict__["ends_in_layer_call"] = True
+    return function
 
 
 class StepLayer(Layer):
     """A layer that runs one time step: `layer(inputs, state) -> (output, new_state)`."""
 
+    @layer_call
     def __call__(  # type: ignore[override]  # a cell's second argument is its state
         self, inputs: Nest, state: Nest, scope: Any = None, **kwargs: Any
     ) -> Any:
@@ -42,6 +53,21 @@ class StepLayer(Layer):
         raise NotImplementedError(f"{self.where}.output_size: a cell must say its output's size.")
 
 
+def _owning(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A hand-written `__call__` whose cell owns the variables that it makes; module hooks do not act on it."""
+
+    @layer_call
+    @functools.wraps(function)
+    def call(self: Any, inputs: Nest, state: Nest, *args: Any, **kwargs: Any) -> Any:
+        symbols = symbols_in(inputs, state)
+        if symbols:
+            return self.recorded(symbols, inputs, (state, *args), kwargs)
+        with self.owning():
+            return function(self, inputs, state, *args, **kwargs)
+
+    return call
+
+
 class RNNCell(StepLayer):
     """One time step of a recurrent network: `cell(inputs, state) -> (output, new_state)`.
 
@@ -55,7 +81,14 @@ class RNNCell(StepLayer):
     Source: TF1 `tf.nn.rnn_cell.RNNCell`.
     """
 
-    _zero_state: tuple[Any, Any] | None
+    _zero_state: tuple[Any, Any] | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Take over a `__call__` written by hand, as TF1's oldest cells did, so that the cell owns its variables."""
+        super().__init_subclass__(**kwargs)
+        own = cls.__dict__.get("__call__")
+        if own is not None and not getattr(own, "ends_in_layer_call", False):
+            cls.__call__ = _owning(own)  # type: ignore[method-assign]
 
     def __init__(self, trainable: bool = True, name: str | None = None, dtype: DTypeLike = None, **kwargs: Any) -> None:
         super().__init__(trainable=trainable, name=name, dtype=dtype, **kwargs)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from cellweave import _nest
 from cellweave._errors import ArgumentTypeError, ScopeError
@@ -20,7 +21,6 @@ from cellweave.scopes._graph import graph_of, symbols_in
 from cellweave.scopes._layer_nodes import LayerNodes
 from cellweave.scopes._layer_weights import LayerWeights
 from cellweave.scopes._variable_scope import check_reuse, default_scope, named_scope
-from cellweave.scopes._variables import VariableRecord
 
 
 def snake_case(name: str) -> str:
@@ -52,6 +52,20 @@ class Layer(LayerNodes, LayerWeights):
     _first_name_has_number = True
     #: Base of default names where it is not the class's own name in snake case.
     _class_base_name: str | None = None
+    _base_name: str
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """A layer in its first state, so that a subclass whose constructor forgets this one's still works."""
+        layer = super().__new__(cls)
+        nn.Module.__init__(layer)
+        layer._trainable, layer._dtype, layer._reuse = True, None, None
+        layer._base_name = cls._class_base_name or snake_case(cls.__name__)
+        layer._layer_name, layer._named = layer._base_name, False
+        layer._scope, layer._outer_scope, layer._records, layer._adopted = None, None, {}, set()
+        layer._built = layer._first_call_done = False
+        layer._activity_regularizer = None
+        layer.__dict__.update(layer._fresh_nodes(), _graph=frame.graph)
+        return layer
 
     def __init__(
         self,
@@ -62,7 +76,6 @@ class Layer(LayerNodes, LayerWeights):
         _reuse: Any = None,
         **unknown: Any,
     ) -> None:
-        super().__init__()
         if unknown:
             raise ArgumentTypeError(
                 f"{type(self).__name__}: expected only known keywords, got {min(unknown)!r}. Remove it."
@@ -74,16 +87,11 @@ class Layer(LayerNodes, LayerWeights):
                 f"{type(self).__name__}: expected reuse None, False, True or AUTO_REUSE, got {_reuse!r}."
             )
         self._trainable = bool(trainable)
-        self._base_name = (self._class_base_name or snake_case(type(self).__name__)) if name is None else name
+        self._base_name = self._base_name if name is None else name
         self._named = name is not None
         self._layer_name = self._default_name() if name is None else name
         self._dtype = None if dtype is None else as_dtype(dtype, type(self).__name__)
         self._reuse = _reuse
-        self._scope: VariableScope | None = None
-        self._records: dict[str, VariableRecord] = {}
-        self._adopted: set[str] = set()
-        self._built = False
-        self._first_call_done = False
         self._init_nodes(activity_regularizer)
 
     def _default_name(self) -> str:
@@ -122,7 +130,8 @@ class Layer(LayerNodes, LayerWeights):
 
     def scope_branch(self) -> Branch | None:
         """Identity of the automatically named first part of its scope's path, None when it was named."""
-        return None if self._scope is None else self._scope.branch
+        scope = self._scope or self._outer_scope
+        return None if scope is None else scope.branch
 
     def default_dtype(self, dtype: torch.dtype) -> None:
         """Set the weights' dtype where it is not known yet."""
@@ -154,10 +163,9 @@ class Layer(LayerNodes, LayerWeights):
         """
         symbols = symbols_in(inputs, args, kwargs)
         if symbols:
-            graph = graph_of(symbols, self.where)
-            with graph.opened():
+            with graph_of(symbols, self.where).opened():
                 self._build_symbolically(inputs, scope)
-                return self._record_call(graph, inputs, args, kwargs)
+                return self.recorded(symbols, inputs, args, kwargs)
         if self._first_call_done and not self._call_makes_variables:
             return super().__call__(inputs, *args, **kwargs)
         with self._undone_on_error(), self._entered(scope):
@@ -167,6 +175,22 @@ class Layer(LayerNodes, LayerWeights):
             self._check_adopted()
             self._first_call_done = True
             return result
+
+    @contextmanager
+    def owning(self) -> Iterator[None]:
+        """Make this layer the owner of variables made inside, in the scope that was open at its first call.
+
+        For layers that run without `Layer.__call__`: TF1's oldest cells opened their scopes by hand.
+        """
+        if frame.owner is self:
+            yield
+            return
+        with self._undone_on_error():
+            outer = self._outer_scope = self._outer_scope or replace(frame.scope)
+            reuse = frame.store is not None and (self._first_call_done or outer.reuse)
+            with opened(replace(outer, reuse=reuse), self, reopened=True):
+                yield
+            self._built = self._first_call_done = True
 
     def forward(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Run `call`; `nn.Module` hooks act around it."""
@@ -199,8 +223,9 @@ class Layer(LayerNodes, LayerWeights):
 
     def _build_from(self, inputs: Any) -> None:
         leaves = [leaf for leaf in _nest.flatten(inputs) if hasattr(leaf, "shape") and hasattr(leaf, "dtype")]
-        if self._dtype is None and leaves:
-            self._dtype = leaves[0].dtype
+        numbers = [leaf.dtype for leaf in leaves if leaf.dtype.is_floating_point or leaf.dtype.is_complex]
+        if self._dtype is None and numbers:
+            self._dtype = numbers[0]
         device = leaves[0].device if leaves else torch.get_default_device()
         with torch.device(device):
             self.build(_nest.map_structure(lambda leaf: TensorShape(tuple(leaf.shape)), inputs) if leaves else None)

@@ -13,7 +13,7 @@ from cellweave import _nest
 from cellweave._errors import ArgumentError, ArgumentTypeError, ModeError, NodeError
 from cellweave._types import Nest
 from cellweave.scopes._context import frame
-from cellweave.scopes._graph import Graph, SymbolicTensor, symbols_in
+from cellweave.scopes._graph import Graph, SymbolicTensor, graph_of, symbols_in
 
 if TYPE_CHECKING:
     from cellweave.scopes._variables import VariableRecord
@@ -63,6 +63,13 @@ class LayerNodes:
         @property
         def where(self) -> str: ...
 
+    _graph: Graph | None
+    _inbound_nodes: list[Node]
+    _outbound_nodes: list[Node]
+    _losses: list[_Declared]
+    _updates: list[_Declared]
+    _regularized: set[str]
+    _activity_regularizer: Any
     #: Whether masks pass through this layer.
     supports_masking = False
     #: Whether updates count although the layer is not trainable.
@@ -74,13 +81,6 @@ class LayerNodes:
                 f"{self.where}: expected no activity_regularizer in eager mode, got one. "
                 "Build the layer inside `with cellweave.Graph():`."
             )
-        self._graph: Graph | None
-        self._inbound_nodes: list[Node]
-        self._outbound_nodes: list[Node]
-        self._losses: list[_Declared]
-        self._updates: list[_Declared]
-        self._regularized: set[str]
-        self.__dict__.update(self._fresh_nodes(), _graph=frame.graph)
         self._activity_regularizer = activity_regularizer
 
     @staticmethod
@@ -91,11 +91,15 @@ class LayerNodes:
 
     # Recording
 
-    def _record_call(self, graph: Graph, inputs: Nest, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        self._graph = graph
+    def recorded(
+        self, symbols: list[SymbolicTensor], inputs: Nest, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Record a call on symbolic tensors and return its symbolic outputs."""
+        graph = self._graph = graph_of(symbols, self.where)
         masks = _nest.map_structure(lambda leaf: getattr(leaf, "mask", None), inputs)
         given = any(mask is not None for mask in _nest.flatten(masks))
-        outputs = graph.record_module(self, (inputs, *args), dict(kwargs))  # type: ignore[arg-type]
+        with graph.opened():
+            outputs = graph.record_module(self, (inputs, *args), dict(kwargs))  # type: ignore[arg-type]
         out_masks = self.compute_mask(inputs, masks if given else None)
         node = Node(self, inputs, outputs, masks if given else None, out_masks)
         index = len(self._inbound_nodes)

@@ -20,8 +20,10 @@ class LayerWeights(nn.Module):
     """Part of `Layer`: its variables, as records of parameters of this module."""
 
     _trainable: bool
+    _first_call_done: bool
     _dtype: torch.dtype | None
     _scope: VariableScope | None
+    _outer_scope: VariableScope | None
     _records: dict[str, VariableRecord]
     _adopted: set[str]
     _built: bool
@@ -107,7 +109,8 @@ class LayerWeights(nn.Module):
         record = self._records.get(request.full_name)
         if record is not None:
             return variable
-        prefix = "" if self._scope is None or not self._scope.name else self._scope.name + "/"
+        scope = self._scope or self._outer_scope
+        prefix = "" if scope is None or not scope.name else scope.name + "/"
         suffix = request.full_name.removeprefix(prefix)
         attribute = self._free_attribute(suffix.replace("/", "_").replace(".", "_"))
         if attribute in self._adopted:

@@ -16,6 +16,7 @@ from cellweave.cells import (
     cell_from_config,
     cell_zero_state,
     keras_zero_state,
+    layer_call,
     require_rnn_cell,
 )
 from cellweave.scopes import Layer, recordable, symbols_in
@@ -54,6 +55,7 @@ class CellWrapper(RNNCell):
         """The cell's."""
         return self.cell.output_size
 
+    @layer_call
     def __call__(  # type: ignore[override]  # a cell's second argument is its state
         self, inputs: Nest, state: Nest, scope: Any = None, **kwargs: Any
     ) -> Any:
