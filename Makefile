@@ -50,7 +50,7 @@ $(VENV)/.ready-%: $(BIN)/python pyproject.toml constraints.txt
 	@touch $@
 
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
 	  echo "setup: expected Python 3.10 or newer, got $$($(PYTHON) --version 2>&1). Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { \
 	  rm -rf $(VENV); echo "setup: $(PYTHON) cannot make virtual environments. Install its venv package (Debian, Ubuntu: python3-venv)."; exit 1; }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import platform
 import statistics
 import sys
@@ -22,6 +23,8 @@ from typing import Any
 import torch
 from registry import BASELINE, CASES, CONTESTANTS, Case
 from verify import verified
+
+import cellweave
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -38,8 +41,10 @@ def _machine() -> dict[str, Any]:
         "processor": _processor(),
         "system": platform.platform(),
         "python": platform.python_version(),
+        "cellweave": cellweave.__version__,
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
+        "load before": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else "unknown",
         "dtype": "float32",
     }
 

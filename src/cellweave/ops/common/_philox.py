@@ -33,19 +33,19 @@ def _product(multiplier: int, words: torch.Tensor) -> tuple[torch.Tensor, torch.
 
 
 def philox_words(
-    seed: int, seed2: int, blocks: torch.Tensor
+    seed: int, upper: torch.Tensor | int, lower: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """The four 32-bit words of each block.
 
     Args:
         seed: 64-bit key.
-        seed2: High 64 bits of the counter.
-        blocks: Low 64 bits of the counter (a two's complement bit pattern), int64, any shape.
+        upper, lower: High and low 64 bits of each block's counter, as two's complement bit patterns in int64 tensors
+            of one shape.
     Returns:
-        Four int64 tensors shaped like `blocks`, each in 0..2**32-1.
+        Four int64 tensors of that shape, each in 0..2**32-1.
     """
-    c0, c1 = blocks & _MASK32, (blocks >> 32) & _MASK32
-    c2, c3 = torch.full_like(blocks, seed2 & _MASK32), torch.full_like(blocks, (seed2 >> 32) & _MASK32)
+    c0, c1 = lower & _MASK32, (lower >> 32) & _MASK32
+    c2, c3 = upper & _MASK32, (upper >> 32) & _MASK32
     k0, k1 = seed & _MASK32, (seed >> 32) & _MASK32
     for _ in range(_ROUNDS):
         hi0, lo0 = _product(_MULTIPLIER_0, c0)
@@ -53,6 +53,17 @@ def philox_words(
         c0, c1, c2, c3 = hi1 ^ c1 ^ k0, lo1, hi0 ^ c3 ^ k1, lo0
         k0, k1 = (k0 + _WEYL_0) & _MASK32, (k1 + _WEYL_1) & _MASK32
     return c0, c1, c2, c3
+
+
+def _counters(start: int, offsets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """High and low halves of `start + offsets`, 128 bits wide."""
+    upper, first = (start >> 64) & _MASK64, start & _MASK64
+    lower = offsets + _as_int64(first)  # wraps where the unsigned sum passes 2**64
+    room = (1 << 64) - first  # offsets from here on carry
+    if room > (1 << 63) - 1:
+        return torch.full_like(offsets, _as_int64(upper)), lower
+    carried = offsets >= room
+    return torch.where(carried, _as_int64(upper + 1), torch.full_like(offsets, _as_int64(upper))), lower
 
 
 def _as_int64(value: int) -> int:
@@ -76,7 +87,8 @@ def random_uniform(
         shape: Shape of one draw.
         dtype: float16, bfloat16, float32 or float64.
         seed, seed2: The op's seed pair, 64 bits each.
-        block: Block number that the first draw starts at; draw k starts `256 * N * k` blocks later.
+        block: Block number that the first draw starts at; draw k starts `256 * N * k` blocks later. `seed2` is the high
+            half of the counter that blocks count in, so numbers past 2**64 carry into it.
         draws: How many executions to draw at once.
         device: Where the result lies.
     Returns:
@@ -89,8 +101,8 @@ def random_uniform(
         count *= size
     per_block = 2 if dtype == torch.float64 else 4
     in_draw = torch.arange((count + per_block - 1) // per_block, device=device)
-    starts = torch.arange(draws, device=device) * (BLOCKS_PER_ELEMENT * count) + _as_int64(block)
-    words = philox_words(seed, seed2, starts[:, None] + in_draw[None, :])
+    starts = torch.arange(draws, device=device) * (BLOCKS_PER_ELEMENT * count)
+    words = philox_words(seed, *_counters((seed2 << 64) + block, starts[:, None] + in_draw[None, :]))
     if dtype == torch.float64:
         pairs = [((words[i] & 0xFFFFF) << 32) + words[i + 1] for i in (0, 2)]
         values = torch.stack(pairs, dim=-1).to(torch.float64) * 2.0**-52

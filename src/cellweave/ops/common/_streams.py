@@ -18,7 +18,10 @@ _MASK64 = (1 << 64) - 1
 
 @dataclass
 class Stream:
-    """The state of one random op: its seed pair and the block that its next draw starts at."""
+    """The state of one random op: its seed pair and the block that its next draw starts at.
+
+    `seed2` and `block` are the halves of one counter: a block number past 2**64 carries into `seed2`.
+    """
 
     seed: int
     seed2: int
@@ -32,7 +35,8 @@ class Stream:
 
     def advance(self, elements: int, draws: int = 1) -> None:
         """Move past `draws` draws of `elements` elements each (back, when negative)."""
-        self.block = (self.block + BLOCKS_PER_ELEMENT * elements * draws) & _MASK64
+        counter = (self.seed2 << 64) + self.block + BLOCKS_PER_ELEMENT * elements * draws
+        self.seed2, self.block = (counter >> 64) & _MASK64, counter & _MASK64
 
 
 @dataclass(frozen=True)
