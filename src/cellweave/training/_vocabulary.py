@@ -96,5 +96,10 @@ class Vocabulary:
         """The text of these numbers: characters joined, words with spaces and line breaks between them."""
         if self.level == "char":
             return "".join(self.tokens[number] if number else _REPLACEMENT for number in numbers)
-        words = " ".join(self.tokens[number] for number in numbers)
-        return words.replace(f" {END_OF_LINE} ", "\n").replace(f" {END_OF_LINE}", "\n").replace(f"{END_OF_LINE} ", "\n")
+        lines: list[list[str]] = [[]]
+        for number in numbers:
+            if self.tokens[number] == END_OF_LINE:
+                lines.append([])
+            else:
+                lines[-1].append(self.tokens[number])
+        return "\n".join(map(" ".join, lines))

@@ -40,10 +40,12 @@ def philox_words(
     Args:
         seed: 64-bit key.
         upper, lower: High and low 64 bits of each block's counter, as two's complement bit patterns in int64 tensors
-            of one shape.
+            of one shape; `upper` may be one number for all.
     Returns:
         Four int64 tensors of that shape, each in 0..2**32-1.
     """
+    if isinstance(upper, int):
+        upper = torch.full_like(lower, _as_int64(upper))
     c0, c1 = lower & _MASK32, (lower >> 32) & _MASK32
     c2, c3 = upper & _MASK32, (upper >> 32) & _MASK32
     k0, k1 = seed & _MASK32, (seed >> 32) & _MASK32
@@ -55,13 +57,13 @@ def philox_words(
     return c0, c1, c2, c3
 
 
-def _counters(start: int, offsets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _counters(start: int, offsets: torch.Tensor) -> tuple[torch.Tensor | int, torch.Tensor]:
     """High and low halves of `start + offsets`, 128 bits wide."""
     upper, first = (start >> 64) & _MASK64, start & _MASK64
     lower = offsets + _as_int64(first)  # wraps where the unsigned sum passes 2**64
     room = (1 << 64) - first  # offsets from here on carry
     if room > (1 << 63) - 1:
-        return torch.full_like(offsets, _as_int64(upper)), lower
+        return upper, lower
     carried = offsets >= room
     return torch.where(carried, _as_int64(upper + 1), torch.full_like(offsets, _as_int64(upper))), lower
 
