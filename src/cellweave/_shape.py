@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from cellweave._errors import ArgumentError, ArgumentTypeError
 
@@ -24,17 +25,13 @@ class TensorShape:
 
     def __init__(self, dims: int | Sequence[int | None] | TensorShape) -> None:
         if isinstance(dims, TensorShape):
-            items = dims._dims
-        elif isinstance(dims, int):
-            items = (dims,)
+            self._dims = dims._dims
+        elif hasattr(dims, "__index__") and not hasattr(dims, "__len__"):
+            self._dims = (_as_dim(dims),)
+        elif isinstance(dims, Iterable):
+            self._dims = tuple(_as_dim(dim) for dim in dims)
         else:
-            items = tuple(dims)
-        for dim in items:
-            if dim is not None and (isinstance(dim, bool) or not isinstance(dim, int)):
-                raise ArgumentTypeError(f"TensorShape: expected ints or None, got {dim!r}.")
-            if dim is not None and dim < 0:
-                raise ArgumentError(f"TensorShape: expected dimensions >= 0, got {dim}.")
-        self._dims = items
+            raise ArgumentTypeError(f"TensorShape: expected an int or a sequence of ints and Nones, got {dims!r}.")
 
     @property
     def dims(self) -> tuple[int | None, ...]:
@@ -89,3 +86,14 @@ class TensorShape:
 
     def __repr__(self) -> str:
         return f"TensorShape({list(self._dims)})"
+
+
+def _as_dim(dim: Any) -> int | None:
+    if dim is None:
+        return None
+    if isinstance(dim, bool) or not hasattr(dim, "__index__"):
+        raise ArgumentTypeError(f"TensorShape: expected ints or None, got {dim!r}.")
+    size = int(dim.__index__())
+    if size < 0:
+        raise ArgumentError(f"TensorShape: expected dimensions >= 0, got {size}.")
+    return size

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from cellweave._errors import ArgumentError, ShapeError
@@ -29,6 +31,11 @@ class TensorArray:
         other = TensorArray(self.dtype)
         other._items, other._dynamic = items, self._dynamic
         return other
+
+    @classmethod
+    def of(cls, items: Sequence[torch.Tensor]) -> TensorArray:
+        """An array of these entries."""
+        return cls()._copy(list(items))
 
     def size(self) -> int:
         """Number of entries."""

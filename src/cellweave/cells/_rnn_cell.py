@@ -101,21 +101,21 @@ class RNNCell(StepLayer):
             batch_size: Rows: an int, a float that is a whole number, a scalar tensor, or a 1-D tensor used as a shape.
             dtype: Any dtype.
         Returns:
-            Tensors in the structure of `state_size`. The last result is kept and returned again while nobody writes
-            into it.
+            Tensors in the structure of `state_size`. On the CPU the last result is kept and returned again while
+            nobody writes into it.
         Raises:
             ArgumentError: the batch size is None, negative, not whole, or has two axes or more.
         """
         rows = batch_shape(batch_size, f"{self.where}.zero_state")
         resolved = as_dtype(dtype, f"{self.where}.zero_state")
         device = next((p.device for p in self.parameters()), torch.get_default_device())
+        key = (repr(self.state_size), rows, resolved, device)
         if is_probing():
             return zeros_of(self.state_size, rows, resolved, torch.get_default_device())
-        key = (repr(self.state_size), rows, resolved, device)
-        if self._zero_state is not None and self._zero_state[0] == key and _untouched(self._zero_state[1]):
+        if self._zero_state is not None and self._zero_state[0] == key and _still_zeros(self._zero_state[1]):
             return self._zero_state[1]
         state = zeros_of(self.state_size, rows, resolved, device)
-        self._zero_state = (key, state)
+        self._zero_state = (key, state) if _still_zeros(state) else None
         return state
 
     @recordable
@@ -139,7 +139,7 @@ class RNNCell(StepLayer):
 
 def initial_state(cell: Any, inputs: Nest, batch_size: Any, dtype: DTypeLike) -> Any:
     """What `get_initial_state` gives for any cell with a `zero_state`."""
-    where = f"{getattr(cell, 'name', type(cell).__name__)}.get_initial_state"
+    where = f"{getattr(cell, 'where', type(cell).__name__)}.get_initial_state"
     if inputs is None:
         if batch_size is None or dtype is None:
             raise ArgumentError(f"{where}: expected inputs, or both batch_size and dtype, got neither.")
@@ -187,9 +187,13 @@ def zeros_of(size: Size, rows: tuple[int, ...], dtype: torch.dtype, device: torc
     return _nest.map_structure(zeros, size)
 
 
-def _untouched(state: Nest) -> bool:
-    leaves = _nest.flatten(state)
-    return not any(leaf.is_inference() or leaf.requires_grad or leaf._version for leaf in leaves)
+def _still_zeros(state: Nest) -> bool:
+    """Whether a state may be handed out again: plain CPU tensors that nobody wrote into, not even past autograd."""
+    for leaf in _nest.flatten(state):
+        plain = type(leaf) is torch.Tensor and not torch._C._functorch.is_functorch_wrapped_tensor(leaf)
+        if not plain or leaf.device.type != "cpu" or leaf.is_inference() or leaf.requires_grad or leaf.any():
+            return False
+    return True
 
 
 def require_rnn_cell(where: str, cell: Any) -> None:
@@ -212,7 +216,7 @@ def cell_zero_state(cell: Any, batch_size: Any, dtype: DTypeLike) -> Any:
 
 def keras_zero_state(cell: Any, inputs: Nest, batch_size: Any, dtype: DTypeLike) -> Any:
     """Zeros per `state_size`, as Keras's cells make them; batch size and dtype come from `inputs` if given."""
-    where = f"{cell.name}.get_initial_state"
+    where = f"{cell.where}.get_initial_state"
     device = None
     if inputs is not None:
         first = _nest.flatten(inputs)[0]

@@ -6,7 +6,7 @@ from typing import Any
 
 from cellweave import _nest
 from cellweave._checks import check_matrix, check_same_dtype, check_weight_dtype
-from cellweave._errors import ArgumentTypeError, ShapeError
+from cellweave._errors import ArgumentTypeError, ScopeError, ShapeError
 from cellweave._types import Nest, ShapeLike, Size, shape_dims
 from cellweave.cells._rnn_cell import RNNCell, StepLayer
 from cellweave.initializers import Constant
@@ -22,6 +22,7 @@ class SpecWeights(StepLayer):
     def __init__(self, spec: CellSpec, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._spec = spec
+        self._first_weight = self._weight_attributes()[0]
         check_weight_dtype(type(self).__name__, self._dtype)
 
     @property
@@ -78,15 +79,18 @@ class SpecWeights(StepLayer):
         """Check inputs `[B, D]` and named states `[B, size]`, and their dtypes."""
         check_matrix(self.where, "inputs", inputs, None)
         check_weight_dtype(self.where, inputs.dtype)
-        first = next(iter(self._parameters.values()))
-        if first is not None:
-            check_same_dtype(self.where, first.dtype, inputs=inputs)
-            depth = first.shape[0] - (self._spec.output_size if self._spec.joined_kernel else 0)
-            if inputs.shape[1] != depth:
-                raise ShapeError(
-                    f"{self.where}: expected inputs [B, {depth}] because the cell was built with input size {depth}, "
-                    f"got {list(inputs.shape)}. Build a new cell for {inputs.shape[1]} inputs."
-                )
+        if not self._built:
+            raise ScopeError(
+                f"{self.where}: expected a built cell, got one without weights. Call the cell itself first."
+            )
+        first = getattr(self, self._first_weight)
+        check_same_dtype(self.where, first.dtype, inputs=inputs)
+        depth = first.shape[0] - (self._spec.output_size if self._spec.joined_kernel else 0)
+        if inputs.shape[1] != depth:
+            raise ShapeError(
+                f"{self.where}: expected inputs [B, {depth}] because the cell was built with input size {depth}, "
+                f"got {list(inputs.shape)}. Build a new cell for {inputs.shape[1]} inputs."
+            )
         for what, (state, size) in states.items():
             check_matrix(self.where, what, state, size, inputs.shape[0])
             check_same_dtype(self.where, inputs.dtype, **{what: state})

@@ -39,6 +39,13 @@ def _line(progress: Progress) -> str:
     return f"{step}  training   {loss_text(progress)}, {speed}"
 
 
+def _bar_text(progress: Progress) -> str:
+    """Short enough that the bar fits 80 columns."""
+    judged = f"perplexity {progress.perplexity:.1f}" if progress.level == "word" else f"{progress.bits:.2f} bits/char"
+    speed = f"{progress.tokens_per_second:,.0f} tokens/s, {_clock(progress.seconds_left)} left"
+    return f"loss {progress.loss:.2f}, {judged}, {speed}"
+
+
 def _plain(console: Console) -> Callable[[Progress], None]:
     last = time.monotonic()
 
@@ -64,7 +71,7 @@ def show_progress(console: Console) -> Iterator[Callable[[Progress], None]]:
         return
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
+        BarColumn(bar_width=10),
         TextColumn("{task.fields[text]}"),
     )
     with ProgressBar(*columns, console=console, transient=True) as bar:
@@ -76,8 +83,6 @@ def show_progress(console: Console) -> Iterator[Callable[[Progress], None]]:
             step = f"step {progress.step}/{progress.steps}"
             bar.update(task, description=step, total=progress.steps, completed=progress.step)
             if progress.kind == "train":  # a mean is steadier than single steps
-                text = f"loss {progress.loss:.3f}, {loss_text(progress)}"
-                speed = f"{progress.tokens_per_second:,.0f} tokens/s, {_clock(progress.seconds_left)} left"
-                bar.update(task, text=f"{text}, {speed}")
+                bar.update(task, text=_bar_text(progress))
 
         yield observe

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -136,4 +137,4 @@ def _report(result: training.TrainResult) -> None:
         f"step {result.best_step}, which is {result.bits_after:.2f} bits per {unit}."
     )
     typer.echo(f"Learning curve: {result.curve} (and {result.curve.with_suffix('.svg').name})")
-    typer.echo(f"Write more: cellweave generate {result.run} --prompt TEXT")
+    typer.echo(f"Write more: cellweave generate {shlex.quote(str(result.run))} --prompt TEXT")

@@ -8,7 +8,6 @@ import torch
 
 from cellweave import _nest
 from cellweave._errors import ArgumentTypeError
-from cellweave._shape import TensorShape
 from cellweave._types import DTypeLike, Nest
 from cellweave.cells import require_rnn_cell
 from cellweave.layers._sequence import (
@@ -16,9 +15,12 @@ from cellweave.layers._sequence import (
     check_inputs,
     first_state,
     open_scope,
+    run_for_variables,
     step_with_lengths,
     steps_to_run,
     take_back_late_steps,
+    without_padding,
+    zero_outputs,
 )
 from cellweave.scopes import VariableScope, recordable, running_loop
 
@@ -78,30 +80,27 @@ def _unroll(
     cell: Any, inputs: Nest, state: Nest, lengths: torch.Tensor | None, steps: int, rows: int, device: torch.device
 ) -> tuple[Any, Any]:
     """Step by step over time-major inputs; outputs are time-major."""
-    ran = steps_to_run(steps, lengths)
+    ran = steps_to_run(steps, lengths, at_least=1)
+    active: torch.Tensor | None = None
+    if lengths is not None:
+        active = torch.arange(steps, device=device)[:, None] < lengths.to(device, non_blocking=True)
+        inputs = without_padding(inputs, active)
     by_step = [leaf.unbind(0) for leaf in _nest.flatten(inputs)]
-    on_device = None if lengths is None else lengths.to(device, non_blocking=True)
     columns: list[list[torch.Tensor]] = []
     structure: Any = None
     with running_loop(ran) as loop:
         for step in range(ran):
             loop.next_step()
             now = _nest.pack(inputs, [leaf[step] for leaf in by_step])
-            active = None if on_device is None else step < on_device
-            structure, state = step_with_lengths(cell, now, state, active, "dynamic_rnn")
+            here = None if active is None else active[step]
+            structure, state = step_with_lengths(cell, now, state, here, "dynamic_rnn")
             columns.append(_nest.flatten(structure))
         take_back_late_steps(loop, steps, ran, lengths)
     if not columns:
-        return _no_outputs(cell, inputs, rows), state
+        empty = _nest.map_structure(lambda leaf: leaf.new_zeros(leaf.shape[1:]), inputs)
+        run_for_variables(cell, empty, state)
+        return zero_outputs(cell, (0, rows), _nest.flatten(inputs)[0]), state
     stacked = [torch.stack(column) for column in zip(*columns, strict=True)]
     if ran < steps:
         stacked = [torch.cat([leaf, leaf.new_zeros(steps - ran, *leaf.shape[1:])]) for leaf in stacked]
     return _nest.pack(structure, stacked), state
-
-
-def _no_outputs(cell: Any, inputs: Nest, rows: int) -> Any:
-    """Outputs of zero steps, `[0, B, output_size]`."""
-    first = _nest.flatten(inputs)[0]
-    return _nest.map_structure(
-        lambda size: first.new_zeros(0, rows, *[int(dim or 0) for dim in TensorShape(size).dims]), cell.output_size
-    )

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from cellweave import _nest
-from cellweave._errors import ArgumentError, ArgumentTypeError
+from cellweave._errors import ArgumentError, ArgumentTypeError, ShapeError
 from cellweave._shape import TensorShape
 from cellweave._tensor_array import TensorArray
 from cellweave._types import Nest
@@ -88,6 +88,8 @@ def _as_rows(finished: Any, rows: int, device: torch.device) -> torch.Tensor:
     flags = torch.as_tensor(finished, device=device)
     if flags.dtype != torch.bool:
         raise ArgumentTypeError(f"raw_rnn: expected finished as bool, got {flags.dtype}.")
+    if flags.dim() > 1 or (flags.dim() == 1 and flags.shape[0] != rows):
+        raise ShapeError(f"raw_rnn: expected finished [{rows}] or a scalar, got {list(flags.shape)}.")
     return flags.expand(rows) if flags.dim() == 0 else flags
 
 
@@ -110,10 +112,5 @@ def _zero_emit(like: Nest, rows: int, output: Nest) -> Any:
 
 
 def _as_arrays(like: Nest, emitted: list[list[torch.Tensor]]) -> Any:
-    arrays = []
-    for position in range(len(_nest.flatten(like))):
-        array = TensorArray(size=0)
-        for step, leaves in enumerate(emitted):
-            array = array.write(step, leaves[position])
-        arrays.append(array)
-    return _nest.pack(like, arrays)
+    positions = range(len(_nest.flatten(like)))
+    return _nest.pack(like, [TensorArray.of([leaves[position] for leaves in emitted]) for position in positions])

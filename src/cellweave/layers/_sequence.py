@@ -11,7 +11,7 @@ from cellweave._errors import ArgumentError, ArgumentTypeError, ShapeError
 from cellweave._shape import TensorShape
 from cellweave._types import DTypeLike, Nest, as_dtype, dtype_name
 from cellweave.cells import cell_zero_state
-from cellweave.scopes import Loop, VariableScope, is_probing, variable_scope
+from cellweave.scopes import Loop, VariableScope, is_probing, running_loop, variable_scope
 
 
 def check_inputs(inputs: Nest, where: str, *, time_major: bool) -> tuple[int, int]:
@@ -60,11 +60,11 @@ def as_lengths(sequence_length: Any, rows: int, device: torch.device, where: str
     return lengths.to(torch.int32)
 
 
-def steps_to_run(steps: int, lengths: torch.Tensor | None) -> int:
-    """`min(T, max(1, longest row))` where that is known without waiting for a device; else T."""
+def steps_to_run(steps: int, lengths: torch.Tensor | None, *, at_least: int) -> int:
+    """`min(T, max(at_least, longest row))` where that is known without waiting for a device; else T."""
     if lengths is None or lengths.device.type != "cpu" or lengths.numel() == 0 or is_probing():
         return steps
-    return min(steps, max(1, int(lengths.max())))
+    return min(steps, max(at_least, int(lengths.max())))
 
 
 def take_back_late_steps(loop: Loop, steps: int, ran: int, lengths: torch.Tensor | None) -> None:
@@ -114,6 +114,39 @@ def _zero_state(cell: Any, rows: int, dtype: torch.dtype) -> Any:
 def rows_mask(active: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """`active` `[B]` shaped to select rows of `like`."""
     return active.to(like.device).reshape(-1, *[1] * (like.dim() - 1))
+
+
+def without_padding(inputs: Nest, active: torch.Tensor) -> Any:
+    """Inputs with zeros past each row's end, so that nothing that stands there reaches a gradient.
+
+    Args:
+        inputs: `[..., D]` with leading axes as `active`, or a structure of such tensors.
+        active: Bool, true where a row is within its length.
+    """
+
+    def zeroed(leaf: torch.Tensor) -> torch.Tensor:
+        mask = active.to(leaf.device).reshape(*active.shape, *[1] * (leaf.dim() - active.dim()))
+        return torch.where(mask, leaf, torch.zeros((), dtype=leaf.dtype, device=leaf.device))
+
+    return _nest.map_structure(zeroed, inputs)
+
+
+def run_for_variables(cell: Any, inputs: Nest, state: Nest) -> None:
+    """Run a step for nobody, so that the cell makes its variables; its random streams stay where they were."""
+    with running_loop(1) as loop, torch.no_grad():
+        loop.next_step()
+        cell(inputs, state)
+        loop.take_back(1)
+
+
+def zero_outputs(cell: Any, leading: tuple[int, ...], like: torch.Tensor) -> Any:
+    """Zeros `[*leading, output_size]` in the structure of the cell's output."""
+
+    def zeros(size: Any) -> torch.Tensor:
+        dims = [int(dim or 0) for dim in TensorShape(size).dims]
+        return torch.zeros((*leading, *dims), dtype=like.dtype, device=like.device)
+
+    return _nest.map_structure(zeros, cell.output_size)
 
 
 def step_with_lengths(cell: Any, inputs: Nest, state: Nest, active: torch.Tensor | None, where: str) -> tuple[Any, Any]:

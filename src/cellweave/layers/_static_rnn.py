@@ -10,7 +10,16 @@ from cellweave import _nest
 from cellweave._errors import ArgumentError, ArgumentTypeError, ShapeError
 from cellweave._types import DTypeLike, Nest
 from cellweave.cells import require_rnn_cell
-from cellweave.layers._sequence import as_lengths, first_state, open_scope, step_with_lengths, steps_to_run
+from cellweave.layers._sequence import (
+    as_lengths,
+    first_state,
+    open_scope,
+    run_for_variables,
+    step_with_lengths,
+    steps_to_run,
+    without_padding,
+    zero_outputs,
+)
 from cellweave.scopes import VariableScope, recordable, session_run
 
 
@@ -69,14 +78,18 @@ def static_rnn(
     device = _nest.flatten(inputs)[0].device
     lengths = as_lengths(sequence_length, rows, device, "static_rnn")
     state = first_state(cell, initial_state, dtype, inputs[0], rows, "static_rnn")
-    ran = steps_to_run(len(inputs), lengths)
+    ran = steps_to_run(len(inputs), lengths, at_least=0)
     on_device = None if lengths is None else lengths.to(device, non_blocking=True)
     outputs: list[Any] = []
     with session_run(), open_scope(scope, "rnn"):
+        if ran == 0:
+            run_for_variables(cell, inputs[0], state)
         for step in range(ran):
             active = None if on_device is None else step < on_device
-            output, state = step_with_lengths(cell, inputs[step], state, active, "static_rnn")
+            now = inputs[step] if active is None else without_padding(inputs[step], active)
+            output, state = step_with_lengths(cell, now, state, active, "static_rnn")
             outputs.append(output)
+    like = outputs[0] if outputs else zero_outputs(cell, (rows,), _nest.flatten(inputs)[0])
     while len(outputs) < len(inputs):
-        outputs.append(_nest.map_structure(torch.zeros_like, outputs[0]))
+        outputs.append(_nest.map_structure(torch.zeros_like, like))
     return outputs, state

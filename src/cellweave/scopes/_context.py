@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+
+from cellweave._errors import ArgumentTypeError, ScopeError
 
 if TYPE_CHECKING:
     from cellweave.scopes._graph import Graph
@@ -53,7 +55,8 @@ class VariableScope:
     branch: Branch | None = field(default=None, repr=False)
 
     def reuse_variables(self) -> None:
-        """From here on only existing variables are returned."""
+        """From here on only existing variables are returned. Raises ScopeError outside a store."""
+        check_reuse(True, "reuse_variables")
         self.reuse = True
 
     def set_initializer(self, initializer: Any) -> None:
@@ -63,6 +66,17 @@ class VariableScope:
     def child(self, name: str, **changes: Any) -> VariableScope:
         """A scope of this name below this one."""
         return replace(self, name=f"{self.name}/{name}" if self.name else name, **changes)
+
+
+def check_reuse(reuse: Any, where: str) -> None:
+    """Raise unless variables can be shared here when that is asked for."""
+    if reuse not in (None, False, True) and reuse is not AUTO_REUSE:
+        raise ArgumentTypeError(f"{where}: expected reuse None, False, True or AUTO_REUSE, got {reuse!r}.")
+    if reuse and frame.store is None:
+        raise ScopeError(
+            f"{where}: expected an open variable store because reuse={reuse!r} shares variables, got none. "
+            "Wrap the code in `with cellweave.VariableStore():`."
+        )
 
 
 class _Frame(threading.local):
@@ -75,6 +89,8 @@ class _Frame(threading.local):
         self.scope = VariableScope()
         self.counts: dict[str, int] = {}
         self.owner: Layer | None = None
+        #: What stores and graphs have to close, innermost last.
+        self.installed: list[AbstractContextManager[None]] = []
 
 
 frame = _Frame()
@@ -101,9 +117,9 @@ def opened(scope: VariableScope, owner: Layer | None = None, *, reopened: bool =
         if before is not None:
             frame.counts.clear()
             frame.counts.update(before)
-        below = scope.name + "/"
-        for name in [name for name in frame.counts if name.startswith(below)]:
-            del frame.counts[name]
+        else:
+            for name in [name for name in frame.counts if name.startswith(scope.name + "/")]:
+                del frame.counts[name]
         if transient:  # nothing outlives the outermost scope where no store keeps it
             frame.counts.clear()
 

@@ -207,18 +207,17 @@ class Graph:
         self._collections: dict[str, list[Any]] = {}
         self._fake = FakeTensorMode(allow_non_fake_inputs=True)
         self._ids = 0
-        self._open: list[AbstractContextManager[None]] = []
 
     def __enter__(self) -> Graph:
         context = installed(self.store, self)
         context.__enter__()
-        self._open.append(context)
+        frame.installed.append(context)  # of this thread: another one may have the same object open
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._open.pop().__exit__(kind, error, trace)
+        frame.installed.pop().__exit__(kind, error, trace)
 
     def opened(self) -> AbstractContextManager[Any]:
         """Make this graph the current one; where it is that already, its open scope stays open."""

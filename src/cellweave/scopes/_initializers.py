@@ -54,7 +54,7 @@ class Constant:
 
     def __call__(self, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """A tensor of `shape` and `dtype`."""
-        value = torch.as_tensor(self.value)
+        value = self.value if isinstance(self.value, torch.Tensor) else torch.as_tensor(self.value, device="cpu")
         if value.dim() == 0:
             return torch.full(tuple(shape), value.item(), dtype=dtype)
         if value.numel() != math.prod(shape):
@@ -211,9 +211,9 @@ def as_tensor_of(initializer: Any, shape: Sequence[int], dtype: torch.dtype, whe
     inner = getattr(initializer, "func", initializer)
     if getattr(inner, "__module__", "") == "torch.nn.init":
         return initializer(torch.empty(tuple(shape), dtype=dtype))  # type: ignore[no-any-return]
-    value = initializer(tuple(shape), dtype=dtype) if callable(initializer) else torch.as_tensor(initializer)
+    value = initializer(tuple(shape), dtype=dtype) if callable(initializer) else initializer
     if not isinstance(value, torch.Tensor):
-        raise ArgumentTypeError(f"{where}: expected the initializer to return a tensor, got {type(value).__name__}.")
+        raise ArgumentTypeError(f"{where}: expected an initializer that gives a tensor, got {type(value).__name__}.")
     if tuple(value.shape) != tuple(shape):
         raise ShapeError(f"{where}: expected an initial value {list(shape)}, got {list(value.shape)}.")
     return value.detach().to(dtype=dtype, copy=True)

@@ -16,11 +16,11 @@ from cellweave import _nest
 from cellweave._errors import ArgumentTypeError, ScopeError
 from cellweave._shape import TensorShape
 from cellweave._types import DTypeLike, ShapeLike, as_dtype, dtype_name
-from cellweave.scopes._context import AUTO_REUSE, Branch, VariableScope, frame, opened
+from cellweave.scopes._context import AUTO_REUSE, Branch, VariableScope, check_reuse, frame, opened
 from cellweave.scopes._graph import graph_of, symbols_in
 from cellweave.scopes._layer_nodes import LayerNodes
 from cellweave.scopes._layer_weights import LayerWeights
-from cellweave.scopes._variable_scope import check_reuse, default_scope, named_scope
+from cellweave.scopes._variable_scope import default_scope, named_scope
 
 
 def snake_case(name: str) -> str:
@@ -62,6 +62,7 @@ class Layer(LayerNodes, LayerWeights):
         layer._base_name = cls._class_base_name or snake_case(cls.__name__)
         layer._layer_name, layer._named = layer._base_name, False
         layer._scope, layer._outer_scope, layer._records, layer._adopted = None, None, {}, set()
+        layer._aliases = {}
         layer._built = layer._first_call_done = False
         layer._activity_regularizer = None
         layer.__dict__.update(layer._fresh_nodes(), _graph=frame.graph)
@@ -221,11 +222,16 @@ class Layer(LayerNodes, LayerWeights):
             if not self._built:
                 self._build_from(inputs)
 
-    def _build_from(self, inputs: Any) -> None:
+    def _take_dtype(self, inputs: Any) -> list[Any]:
+        """Tensors among the inputs; the first floating one gives the layer its dtype, if that is still open."""
         leaves = [leaf for leaf in _nest.flatten(inputs) if hasattr(leaf, "shape") and hasattr(leaf, "dtype")]
         numbers = [leaf.dtype for leaf in leaves if leaf.dtype.is_floating_point or leaf.dtype.is_complex]
         if self._dtype is None and numbers:
             self._dtype = numbers[0]
+        return leaves
+
+    def _build_from(self, inputs: Any) -> None:
+        leaves = self._take_dtype(inputs)
         device = leaves[0].device if leaves else torch.get_default_device()
         with torch.device(device):
             self.build(_nest.map_structure(lambda leaf: TensorShape(tuple(leaf.shape)), inputs) if leaves else None)
@@ -238,6 +244,7 @@ class Layer(LayerNodes, LayerWeights):
         if self._reuse:
             check_reuse(self._reuse, self.where)
         if isinstance(scope, VariableScope):
+            check_reuse(scope.reuse, self.where)
             self._scope = replace(scope)
         elif isinstance(scope, str):
             self._scope = named_scope(scope)
@@ -267,6 +274,7 @@ class Layer(LayerNodes, LayerWeights):
             yield
             return
         records, scope, built, dtype = dict(self._records), self._scope, self._built, self._dtype
+        aliases, outer_scope = dict(self._aliases), self._outer_scope
         counts = dict(frame.counts)
         parameters = dict(self._parameters)
         stored = set() if frame.store is None else set(frame.store.variables)
@@ -277,6 +285,7 @@ class Layer(LayerNodes, LayerWeights):
                 if frame.store is not None and record.full_name not in stored:
                     frame.store.variables.pop(record.full_name, None)
             self._records, self._scope, self._built, self._dtype = records, scope, built, dtype
+            self._aliases, self._outer_scope = aliases, outer_scope
             self._parameters.clear()
             self._parameters.update(parameters)
             frame.counts.clear()

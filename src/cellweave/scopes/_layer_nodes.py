@@ -146,6 +146,9 @@ class LayerNodes:
         prop = getattr(type(self), name, None)
         if isinstance(prop, property) and prop.fget is not None and "_inbound_nodes" in self.__dict__:
             return prop.fget(self)
+        alias = self.__dict__.get("_aliases", {}).get(name)
+        if alias is not None:
+            return getattr(self, alias)
         return super().__getattr__(name)  # type: ignore[misc]
 
     @property

@@ -13,7 +13,7 @@ from torch import nn
 from cellweave._errors import DTypeError, ScopeError, ShapeError
 from cellweave._types import DTypeLike, ShapeLike, dtype_name
 from cellweave.scopes._context import VariableScope, frame
-from cellweave.scopes._variables import VariableRecord, VariableRequest, create_or_get
+from cellweave.scopes._variables import VariableRecord, VariableRequest, requested
 
 
 class LayerWeights(nn.Module):
@@ -26,6 +26,8 @@ class LayerWeights(nn.Module):
     _outer_scope: VariableScope | None
     _records: dict[str, VariableRecord]
     _adopted: set[str]
+    #: Other attributes that a variable was assigned to, such as `self._kernel = self.add_weight("kernel", ...)`.
+    _aliases: dict[str, str]
     _built: bool
 
     #: Whether the layer has variables of its own once it is built; a TF1 wrapper has none.
@@ -37,6 +39,15 @@ class LayerWeights(nn.Module):
         def where(self) -> str: ...
 
         def _entered(self, scope: Any = None) -> AbstractContextManager[VariableScope]: ...
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, nn.Parameter) and name not in self._parameters:
+            for record in self._records.values():
+                if self._parameters.get(record.attribute) is value:
+                    self.__dict__.pop(name, None)
+                    self._aliases[name] = record.attribute
+                    return
+        super().__setattr__(name, value)
 
     def variable_records(self) -> list[VariableRecord]:
         """What is known of each of its variables, in creation order."""
@@ -83,9 +94,9 @@ class LayerWeights(nn.Module):
             existing = self.find_variable(full_name)
             if existing is not None and self._built:
                 return existing
-            return create_or_get(
+            return requested(
                 VariableRequest(
-                    full_name=full_name,
+                    name=full_name,
                     shape=shape,
                     dtype=self._dtype if dtype is None else dtype,
                     initializer=initializer,
@@ -106,12 +117,12 @@ class LayerWeights(nn.Module):
 
     def own_variable(self, request: VariableRequest, variable: nn.Parameter, *, shared: bool) -> nn.Parameter:
         """Register a variable, new or shared from the store, as a parameter of this layer."""
-        record = self._records.get(request.full_name)
+        record = self._records.get(request.name)
         if record is not None:
             return variable
         scope = self._scope or self._outer_scope
         prefix = "" if scope is None or not scope.name else scope.name + "/"
-        suffix = request.full_name.removeprefix(prefix)
+        suffix = request.name.removeprefix(prefix)
         attribute = self._free_attribute(suffix.replace("/", "_").replace(".", "_"))
         if attribute in self._adopted:
             variable = self._take_adopted(attribute, request, variable, shared)
@@ -119,8 +130,8 @@ class LayerWeights(nn.Module):
             variable.requires_grad_(False)
         pieces = request.partitioner if isinstance(request.partitioner, int) else 1
         trainable = request.trainable is not False
-        self._records[request.full_name] = VariableRecord(
-            request.full_name, attribute, trainable, request.regularizer, request.constraint, pieces
+        self._records[request.name] = VariableRecord(
+            request.name, attribute, trainable, request.regularizer, request.constraint, pieces
         )
         self.register_parameter(attribute, variable)
         return variable
@@ -152,7 +163,7 @@ class LayerWeights(nn.Module):
             return made
         loaded.requires_grad_(made.requires_grad)
         if frame.store is not None:
-            frame.store.variables[request.full_name] = loaded
+            frame.store.variables[request.name] = loaded
         return loaded
 
     def _check_adopted(self) -> None:
@@ -276,9 +287,11 @@ class LayerWeights(nn.Module):
 
     def _adopt(self, state_dict: Mapping[str, Any], prefix: str) -> None:
         """Make room for the weights of a state_dict that comes before the first call."""
-        for key, value in state_dict.items():
-            attribute = key.removeprefix(prefix)
-            if not key.startswith(prefix) or "." in attribute or not isinstance(value, torch.Tensor):
+        attributes = [key.removeprefix(prefix) for key in state_dict if key.startswith(prefix)]
+        known_order = [name for name in self._weight_attributes() if name in attributes]
+        for attribute in dict.fromkeys([*known_order, *attributes]):
+            value = state_dict[prefix + attribute]
+            if "." in attribute or not isinstance(value, torch.Tensor):
                 continue
             if attribute == "_extra_state" or attribute in self._buffers or not self._accepts_weight(attribute):
                 continue

@@ -21,8 +21,9 @@ class Loop:
         drawn: Per mask: (undo, draws made), so that steps that TF1 would not have run can be taken back.
     """
 
-    def __init__(self, run: Run, steps: int | None) -> None:
+    def __init__(self, run: Run, steps: int | None, outer: Loop | None = None) -> None:
         self.run = run
+        self.outer = outer
         self.steps = steps
         self.step = -1
         self.cache: dict[Hashable, Any] = {}
@@ -46,7 +47,7 @@ class Loop:
         self._calls[id(layer)] = call + 1
         key = (id(layer), call)
         if key not in self._ops:
-            self._ops[key] = self.run.new_op(layer)
+            self._ops[key] = self.run.new_op(layer) if self.outer is None else self.outer.op_of(layer)
         return self._ops[key]
 
     def take_back(self, steps: int) -> None:
@@ -64,10 +65,16 @@ class Run:
         self.memo: dict[Hashable, Any] = {}
         self.fed: dict[str, Any] = {}
         self._calls: dict[tuple[int, int], int] = {}
+        self._kept: dict[int, object] = {}
+
+    def keep(self, thing: object) -> int:
+        """Its `id`, which no other object gets while the run lasts."""
+        self._kept[id(thing)] = thing
+        return id(thing)
 
     def new_op(self, layer: object) -> int:
         """Number of a new op of `layer` in the node that runs."""
-        key = (self.node, id(layer))
+        key = (self.node, self.keep(layer))
         self._calls[key] = self._calls.get(key, 0) + 1
         return self._calls[key] - 1
 
@@ -109,7 +116,8 @@ def session_run() -> Iterator[Run]:
 def running_loop(steps: int | None) -> Iterator[Loop]:
     """A loop of `steps` steps (None: unknown) in the open run, or in a run of its own."""
     with session_run() as run:
-        outer, run.loop = run.loop, Loop(run, steps)
+        outer = run.loop
+        run.loop = Loop(run, steps, outer)
         try:
             yield run.loop
         finally:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from types import TracebackType
 
 from torch import nn
 
-from cellweave.scopes._context import installed
+from cellweave.scopes._context import frame, installed
 
 
 class VariableStore:
@@ -26,7 +25,6 @@ class VariableStore:
         self.variables: dict[str, nn.Parameter] = {}
         self.scope_counts: dict[str, int] = {}
         self.layer_counts: dict[str, int] = {}
-        self._open: list[AbstractContextManager[None]] = []
 
     def trainable_variables(self) -> list[nn.Parameter]:
         """The variables that take gradients, in creation order."""
@@ -35,10 +33,10 @@ class VariableStore:
     def __enter__(self) -> VariableStore:
         context = installed(self)
         context.__enter__()
-        self._open.append(context)
+        frame.installed.append(context)  # of this thread: another one may have the same object open
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._open.pop().__exit__(kind, error, trace)
+        frame.installed.pop().__exit__(kind, error, trace)

@@ -11,24 +11,13 @@ from torch import nn
 
 from cellweave._errors import ArgumentError, ArgumentTypeError, ScopeError
 from cellweave._types import DTypeLike, ShapeLike
-from cellweave.scopes._context import AUTO_REUSE, Branch, VariableScope, frame, opened, unique_name
-from cellweave.scopes._variables import VariableRequest, create_or_get
+from cellweave.scopes._context import Branch, VariableScope, check_reuse, frame, opened, unique_name
+from cellweave.scopes._variables import VariableRequest, requested
 
 
 def get_variable_scope() -> VariableScope:
     """The variable scope that is open here."""
     return frame.scope
-
-
-def check_reuse(reuse: Any, where: str) -> None:
-    """Raise unless variables can be shared here when that is asked for."""
-    if reuse not in (None, False, True) and reuse is not AUTO_REUSE:
-        raise ArgumentTypeError(f"{where}: expected reuse None, False, True or AUTO_REUSE, got {reuse!r}.")
-    if reuse and frame.store is None:
-        raise ScopeError(
-            f"{where}: expected an open variable store because reuse={reuse!r} shares variables, got none. "
-            "Wrap the code in `with cellweave.VariableStore():`."
-        )
 
 
 def named_scope(name: str, **changes: Any) -> VariableScope:
@@ -86,6 +75,7 @@ def variable_scope(
     }
     changes = {key: value for key, value in given.items() if value is not None}
     if isinstance(name_or_scope, VariableScope):
+        check_reuse(name_or_scope.reuse, "variable_scope")
         with opened(replace(name_or_scope, **changes), reopened=True) as scope:
             yield scope
         return
@@ -139,22 +129,14 @@ def get_variable(
         ShapeError, DTypeError: the existing variable differs.
     Source: TF1 `tf.get_variable`.
     """
-    scope = frame.scope
-    getter = custom_getter if custom_getter is not None else scope.custom_getter
-
-    def make(name: str, **changes: Any) -> nn.Parameter:
-        given = {
-            "shape": shape,
-            "dtype": dtype,
-            "initializer": initializer,
-            "regularizer": regularizer,
-            "trainable": trainable,
-            "partitioner": partitioner,
-            "constraint": constraint,
-        }
-        return create_or_get(VariableRequest(full_name=name, **(given | changes)))
-
-    full_name = f"{scope.name}/{name}" if scope.name else name
-    if getter is None:
-        return make(full_name)
-    return getter(make, name=full_name, shape=shape, dtype=dtype, initializer=initializer)  # type: ignore[no-any-return]
+    request = VariableRequest(
+        name=f"{frame.scope.name}/{name}" if frame.scope.name else name,
+        shape=shape,
+        dtype=dtype,
+        initializer=initializer,
+        regularizer=regularizer,
+        trainable=trainable,
+        partitioner=partitioner,
+        constraint=constraint,
+    )
+    return requested(request, custom_getter)

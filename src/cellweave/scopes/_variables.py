@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import unset_fake_temporarily
@@ -12,7 +13,7 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from cellweave._errors import ArgumentError, DTypeError, ScopeError, ShapeError
 from cellweave._types import as_dtype, dtype_name, shape_dims
 from cellweave.scopes._context import AUTO_REUSE, frame
-from cellweave.scopes._initializers import GlorotUniform, Zeros, as_tensor_of
+from cellweave.scopes._initializers import GlorotUniform, Zeros, as_tensor_of, deserialize
 
 if TYPE_CHECKING:
     from cellweave.scopes._store import VariableStore
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 class VariableRequest:
     """What was asked for; `get_variable` and `Layer.add_weight` both make one."""
 
-    full_name: str
+    name: str
     shape: Any = None
     dtype: Any = None
     initializer: Any = None
@@ -31,6 +32,10 @@ class VariableRequest:
     partitioner: Any = None
     constraint: Any = None
     ignore_scope_initializer: bool = False
+
+
+#: What a scope gives its variables unless they are asked for with their own.
+_INHERITED = ("dtype", "regularizer", "partitioner", "constraint")
 
 
 @dataclass
@@ -53,19 +58,37 @@ class VariableRecord:
     pieces: int = 1
 
 
+def requested(request: VariableRequest, custom_getter: Any = None) -> nn.Parameter:
+    """The variable, with the open scope's defaults, by way of a custom getter where there is one."""
+    scope = frame.scope
+    defaults = {key: getattr(scope, key) for key in _INHERITED if getattr(request, key) is None}
+    if request.initializer is None and not request.ignore_scope_initializer:
+        defaults["initializer"] = scope.initializer
+    request = replace(request, **defaults)
+    getter = scope.custom_getter if custom_getter is None else custom_getter
+    if getter is None:
+        return create_or_get(request)
+
+    def make(name: str, **changes: Any) -> nn.Parameter:
+        return create_or_get(replace(request, name=name, **changes))
+
+    given = {key: value for key, value in vars(request).items() if key != "ignore_scope_initializer"}
+    return getter(make, **given)  # type: ignore[no-any-return]
+
+
 def create_or_get(request: VariableRequest) -> nn.Parameter:
     """The variable that the request names, by the rules of the open store or of the layer that owns it."""
     owner, store = frame.owner, frame.store
-    own = owner.find_variable(request.full_name) if owner is not None else None
+    own = owner.find_variable(request.name) if owner is not None else None
     if own is not None:
         if owner is not None and owner.first_call_done:
             _check_same(request, own)
             return own
         if store is None:
-            raise ScopeError(_exists(request.full_name))
+            raise ScopeError(_exists(request.name))
     elif owner is not None and owner.first_call_done:
         raise ScopeError(
-            f"get_variable: expected {request.full_name!r} to exist because its layer is built, got no such variable. "
+            f"get_variable: expected {request.name!r} to exist because its layer is built, got no such variable. "
             "Create all variables in the first call."
         )
     variable, shared = (_new(request), False) if store is None else _from_store(request, store)
@@ -76,17 +99,17 @@ def create_or_get(request: VariableRequest) -> nn.Parameter:
 
 def _from_store(request: VariableRequest, store: VariableStore) -> tuple[nn.Parameter, bool]:
     reuse = frame.scope.reuse
-    existing = store.variables.get(request.full_name)
+    existing = store.variables.get(request.name)
     if existing is None:
         if reuse is True:
             raise ScopeError(
-                f"get_variable: expected {request.full_name!r} in the store because reuse=True, got no such variable. "
+                f"get_variable: expected {request.name!r} in the store because reuse=True, got no such variable. "
                 "Create it first, or use reuse=AUTO_REUSE."
             )
-        created = store.variables[request.full_name] = _new(request)
+        created = store.variables[request.name] = _new(request)
         return created, False
     if reuse is not True and reuse is not AUTO_REUSE:
-        raise ScopeError(_exists(request.full_name))
+        raise ScopeError(_exists(request.name))
     _check_same(request, existing)
     return existing, True
 
@@ -101,13 +124,13 @@ def _exists(name: str) -> str:
 def _check_same(request: VariableRequest, existing: nn.Parameter) -> None:
     if request.shape is not None and _full_shape(request) != tuple(existing.shape):
         raise ShapeError(
-            f"get_variable: expected {request.full_name!r} of shape {list(existing.shape)} because it exists, "
+            f"get_variable: expected {request.name!r} of shape {list(existing.shape)} because it exists, "
             f"got {list(_full_shape(request))}."
         )
-    dtype = request.dtype if request.dtype is not None else frame.scope.dtype
+    dtype = request.dtype
     if dtype is not None and as_dtype(dtype) != existing.dtype:
         raise DTypeError(
-            f"get_variable: expected {request.full_name!r} of dtype {dtype_name(existing.dtype)} because it exists, "
+            f"get_variable: expected {request.name!r} of dtype {dtype_name(existing.dtype)} because it exists, "
             f"got {dtype_name(as_dtype(dtype))}."
         )
 
@@ -115,25 +138,24 @@ def _check_same(request: VariableRequest, existing: nn.Parameter) -> None:
 def _full_shape(request: VariableRequest) -> tuple[int, ...]:
     dims = shape_dims(request.shape)
     if any(dim is None for dim in dims):
-        raise ShapeError(f"get_variable: expected a known shape for {request.full_name!r}, got {list(dims)}.")
+        raise ShapeError(f"get_variable: expected a known shape for {request.name!r}, got {list(dims)}.")
     return tuple(dim for dim in dims if dim is not None)
 
 
 def _new(request: VariableRequest) -> nn.Parameter:
-    scope = frame.scope
-    initializer = request.initializer
-    if initializer is None and not request.ignore_scope_initializer:
-        initializer = scope.initializer
-    dtype = request.dtype if request.dtype is not None else scope.dtype
+    initializer = deserialize(request.initializer, request.name)
+    dtype = initializer.dtype if isinstance(initializer, torch.Tensor) and request.dtype is None else request.dtype
+    if isinstance(initializer, np.ndarray | np.generic | list | int | float):
+        initializer = torch.as_tensor(initializer)
     fixed = initializer if isinstance(initializer, torch.Tensor) else None
-    resolved = as_dtype(dtype) if dtype is not None else (torch.float32 if fixed is None else fixed.dtype)
+    resolved = torch.float32 if dtype is None else as_dtype(dtype)
     if request.shape is None and fixed is None:
-        raise ArgumentError(f"get_variable: expected a shape for the new variable {request.full_name!r}, got None.")
+        raise ArgumentError(f"get_variable: expected a shape for the new variable {request.name!r}, got None.")
     shape = tuple(fixed.shape) if request.shape is None and fixed is not None else _full_shape(request)
     takes_gradient = resolved.is_floating_point or resolved.is_complex
     if initializer is None:
         initializer = GlorotUniform() if takes_gradient else Zeros()
     with unset_fake_temporarily(), torch.no_grad():
-        value = as_tensor_of(initializer, shape, resolved, request.full_name)
+        value = as_tensor_of(initializer, shape, resolved, request.name)
     trainable = request.trainable is not False and takes_gradient
     return nn.Parameter(value, requires_grad=trainable)

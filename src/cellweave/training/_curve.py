@@ -41,7 +41,7 @@ def draw_curve(metrics: list[dict[str, Any]], level: str, title: str) -> tuple[b
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     value = "bits" if level == "char" else "perplexity"
     figure = Figure(figsize=(8.0, 4.5), dpi=150, layout="constrained")
@@ -67,7 +67,8 @@ def draw_curve(metrics: list[dict[str, Any]], level: str, title: str) -> tuple[b
     else:
         axes.set_ylabel("perplexity (log scale)", color=_INK)
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:g}"))
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:,.0f}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlim(left=0)

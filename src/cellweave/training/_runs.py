@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -103,9 +104,8 @@ def _folder_errors(folder: RunFolder) -> Iterator[None]:
 
 
 def _interrupted(folder: RunFolder, step: int) -> KeyboardInterrupt:
-    return KeyboardInterrupt(
-        f"Interrupted after step {step}; the snapshot is saved. Continue: cellweave train --resume --out {folder.path}"
-    )
+    command = f"cellweave train --resume --out {shlex.quote(str(folder.path))}"
+    return KeyboardInterrupt(f"Interrupted after step {step}; the snapshot is saved. Continue: {command}")
 
 
 def _finish(

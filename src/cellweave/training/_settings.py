@@ -18,8 +18,8 @@ SCHEDULES = ("cosine", "plateau", "constant")
 DEFAULT_EPOCHS = 10
 
 #: Settings by preset. `demo` learns from the standard library's own source text: its steps are fixed, so that every
-#: machine trains the same model, and its seconds end the run early on a machine too slow for them. One thread: two would
-#: be faster on an idle machine, and many times slower on a busy one, where threads wait for each other.
+#: machine trains the same model, and its seconds end the run early on a machine too slow for them. One thread: two
+#: would be faster on an idle machine, and many times slower on a busy one, where threads wait for each other.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "demo": {
         "level": "char",

@@ -35,10 +35,9 @@ def as_keep_prob(value: Any, what: str, where: str) -> KeepProb:
         if value.device.type != "meta" and not 0.0 <= float(value.detach()) <= 1.0:
             raise ArgumentError(f"{where}: expected {what} in [0, 1], got {float(value.detach())}.")
         return value
-    try:
-        number = float(np.float32(value))
-    except (TypeError, ValueError) as error:
-        raise ArgumentTypeError(f"{where}: expected {what} as a number or a scalar tensor, got {value!r}.") from error
+    if not isinstance(value, int | float | np.number) and not (isinstance(value, np.ndarray) and value.ndim == 0):
+        raise ArgumentTypeError(f"{where}: expected {what} as a number or a scalar tensor, got {value!r}.")
+    number = float(np.float32(value))
     if not 0.0 <= number <= 1.0:
         raise ArgumentError(f"{where}: expected {what} in [0, 1], got {value!r}.")
     return number

@@ -68,7 +68,7 @@ class MaskStreams:
         """The noise of a variational mask: drawn once per run."""
         if is_probing():
             return torch.empty(tuple(shape), dtype=dtype, device=device)
-        key = (id(self), kind, index, tuple(shape))
+        key = (run.keep(self), kind, index, tuple(shape))
         if key not in run.memo:
             stream = self._stream(Site(kind, index))
             run.memo[key] = stream.peek(shape, dtype, device)[0]

@@ -102,7 +102,9 @@ class MultiRNNCell(RNNCell):
         return state[:, position : position + width], position + width
 
     def _build_from(self, inputs: Any) -> None:
-        """Nothing: every cell builds itself at its own first call, from what really reaches it."""
+        """Every cell builds itself at its own first call, from what really reaches it."""
+        self._take_dtype(inputs)
+        self._built = True
 
     def build(self, input_shape: ShapeLike) -> None:
         """Build every cell for inputs `[B, I]`, taking each cell's output size as the next one's input size."""
@@ -113,6 +115,7 @@ class MultiRNNCell(RNNCell):
                     build_inside(cell, shape, self._dtype)
                 if index + 1 < len(self.cells):
                     shape = (shape[0], *TensorShape(cell.output_size).dims)
+        self._dtype = self._dtype or next((weight.dtype for weight in self.parameters()), None)
         self._built = True
 
     def _parts(self, what: str) -> list[Any]:

@@ -37,7 +37,7 @@ def as_device(device: Any, where: str) -> torch.device:
             raise ArgumentError(
                 f"{where}: expected a device such as 'cpu', 'cuda:0' or '/gpu:0', got {device!r}."
             ) from error
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+    if found.type == "cuda" and not 0 <= (found.index or 0) < torch.cuda.device_count():
         raise ArgumentError(
             f"{where}: expected a device of this machine, got {device!r}: it has {torch.cuda.device_count()} GPUs."
         )
