@@ -204,6 +204,9 @@ class Graph:
         self.fx_graph = fx.Graph()
         self.tracer = _Tracer(self)
         self.modules: dict[str, nn.Module] = {}
+        #: (owning layer or None, name, variable, regularizer) of variables whose losses are not recorded yet.
+        self.regularized: list[tuple[Any, str, nn.Parameter, Callable[[Any], Any]]] = []
+        self._unowned = nn.ParameterDict()
         self._collections: dict[str, list[Any]] = {}
         self._fake = FakeTensorMode(allow_non_fake_inputs=True)
         self._ids = 0
@@ -232,7 +235,20 @@ class Graph:
 
     def get_collection(self, name: str) -> list[Any]:
         """A copy of a named list; empty when nothing was added."""
+        if name == REGULARIZATION_LOSSES:
+            self._record_regularizers()
         return list(self._collections.get(name, []))
+
+    def _record_regularizers(self) -> None:
+        waiting, self.regularized = self.regularized, []
+        for owner, name, variable, regularizer in waiting:
+            if owner is not None:
+                _ = owner.losses  # records them and adds them to the collection
+                continue
+            attribute = name.replace("/", "_").replace(".", "_")
+            self._unowned[attribute] = variable
+            loss = self.record(regularizer, (self.parameter(self._unowned, attribute),), {})
+            self.add_to_collection(REGULARIZATION_LOSSES, loss)
 
     def next_id(self) -> int:
         """Number of the next node, from 1."""
@@ -326,6 +342,9 @@ class Graph:
         with _probe_mode(), session_run(), self._fake:
             return execute(kind, target, tuple(real_args), dict(real_kwargs), self.modules.__getitem__)
 
+
+#: TF1's name of the collection that holds every loss added to layers.
+REGULARIZATION_LOSSES = "regularization_losses"
 
 #: Keyword under which a node carries the symbolic tensors that its module holds inside.
 CAPTURED = "captured_symbols"

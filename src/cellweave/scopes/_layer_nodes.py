@@ -13,13 +13,10 @@ from cellweave import _nest
 from cellweave._errors import ArgumentError, ArgumentTypeError, ModeError, NodeError
 from cellweave._types import Nest
 from cellweave.scopes._context import frame
-from cellweave.scopes._graph import Graph, SymbolicTensor, graph_of, symbols_in
+from cellweave.scopes._graph import REGULARIZATION_LOSSES, Graph, SymbolicTensor, graph_of, symbols_in
 
 if TYPE_CHECKING:
     from cellweave.scopes._variables import VariableRecord
-
-#: TF1's name of the collection that holds every loss added to layers.
-REGULARIZATION_LOSSES = "regularization_losses"
 
 
 @dataclass(eq=False)
@@ -98,9 +95,9 @@ class LayerNodes:
         graph = self._graph = graph_of(symbols, self.where)
         masks = _nest.map_structure(lambda leaf: getattr(leaf, "mask", None), inputs)
         given = any(mask is not None for mask in _nest.flatten(masks))
+        out_masks = self.compute_mask(inputs, masks if given else None)
         with graph.opened():
             outputs = graph.record_module(self, (inputs, *args), dict(kwargs))  # type: ignore[arg-type]
-        out_masks = self.compute_mask(inputs, masks if given else None)
         node = Node(self, inputs, outputs, masks if given else None, out_masks)
         index = len(self._inbound_nodes)
         self._inbound_nodes.append(node)

@@ -93,7 +93,9 @@ def create_or_get(request: VariableRequest) -> nn.Parameter:
         )
     variable, shared = (_new(request), False) if store is None else _from_store(request, store)
     if owner is not None:
-        return owner.own_variable(request, variable, shared=shared)
+        variable = owner.own_variable(request, variable, shared=shared)
+    if frame.graph is not None and request.regularizer is not None and not shared:
+        frame.graph.regularized.append((owner, request.name, variable, request.regularizer))
     return variable
 
 
@@ -147,6 +149,8 @@ def _new(request: VariableRequest) -> nn.Parameter:
     dtype = initializer.dtype if isinstance(initializer, torch.Tensor) and request.dtype is None else request.dtype
     if isinstance(initializer, np.ndarray | np.generic | list | int | float):
         initializer = torch.as_tensor(initializer)
+        if dtype is None and not initializer.is_floating_point():
+            dtype = initializer.dtype
     fixed = initializer if isinstance(initializer, torch.Tensor) else None
     resolved = torch.float32 if dtype is None else as_dtype(dtype)
     if request.shape is None and fixed is None:
