@@ -14,13 +14,20 @@ def _directory(config: pytest.Config) -> Path:
     return DEFAULT if given is None else Path(given)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker of this folder."""
+    config.addinivalue_line("markers", "drivers(*names): make this test for cases of these drivers only")
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Fill in `case` and `probe_entry`."""
     directory = _directory(metafunc.config)
     try:
         if "case" in metafunc.fixturenames:
             cases = read_manifest(directory)["cases"]
-            metafunc.parametrize("case", [_case(case, metafunc) for case in cases])
+            marker = metafunc.definition.get_closest_marker("drivers")
+            chosen = [case for case in cases if marker is None or case["driver"] in marker.args]
+            metafunc.parametrize("case", [_case(case, metafunc) for case in chosen])
         if "probe_entry" in metafunc.fixturenames:
             metafunc.parametrize("probe_entry", read_errors(directory), ids=lambda entry: entry["id"])
     except GoldenSetError as error:

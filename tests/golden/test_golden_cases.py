@@ -12,6 +12,7 @@ import pytest
 
 from helpers.golden_drivers import DRIVERS
 from helpers.golden_eager import check_cudnn, check_eager, check_rng
+from helpers.golden_graph import NOT_RECORDED, check_in_graph
 from helpers.golden_runs import check_values, check_variables
 from helpers.golden_set import Arrays, read_arrays
 
@@ -30,9 +31,16 @@ def test_values(case: dict[str, Any], golden_directory: Path) -> None:
     VALUE_CHECKS[case["driver"]](case, Arrays(read_arrays(golden_directory, case)))
 
 
+@pytest.mark.drivers(*DRIVERS, "cudnn")
 def test_variables(case: dict[str, Any], golden_directory: Path) -> None:
-    """Names, shapes, dtypes and creation order; rng and v2_eager cases make none of their own (see test_values)."""
+    """Names, shapes, dtypes, starting values and creation order (v2_eager: see test_values)."""
     if case["driver"] == "cudnn":
         check_cudnn(case, Arrays({}))
-    if case["driver"] in DRIVERS:
+    else:
         check_variables(case, Arrays(read_arrays(golden_directory, case)))
+
+
+@pytest.mark.drivers(*(DRIVERS.keys() - NOT_RECORDED))
+def test_values_of_a_recorded_graph(case: dict[str, Any], golden_directory: Path) -> None:
+    """The same numbers when the driver is recorded with symbolic inputs and run by a Model, streams included."""
+    check_in_graph(case, Arrays(read_arrays(golden_directory, case)))

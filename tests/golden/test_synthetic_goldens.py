@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 
 from helpers.golden_eager import check_eager
+from helpers.golden_graph import NOT_RECORDED, check_in_graph
 from helpers.golden_runs import check_values, check_variables
 from helpers.golden_set import DEFAULT, Arrays, GoldenSetError, read_errors, read_manifest
 from helpers.synthetic_goldens import make_case, make_eager_case, write_set
 
 GOLDEN = Path(__file__).resolve().parent
-CASES, EAGER_CASES, HALF_CASES = 160, 40, 30
+CASES, GRAPH_CASES, EAGER_CASES, HALF_CASES = 160, 60, 40, 30
 
 
 @pytest.mark.parametrize("number", range(CASES))
@@ -27,6 +28,12 @@ def test_random_compositions(number: int) -> None:
     case, arrays = make_case(number)
     check_variables(case, Arrays(arrays))
     check_values(case, Arrays(arrays))
+
+
+@pytest.mark.parametrize("number", [n for n in range(GRAPH_CASES) if make_case(n)[0]["driver"] not in NOT_RECORDED])
+def test_random_compositions_in_a_recorded_graph(number: int) -> None:
+    case, arrays = make_case(number)
+    check_in_graph(case, Arrays(arrays))
 
 
 @pytest.mark.parametrize("number", range(HALF_CASES))
@@ -58,6 +65,7 @@ def _outcomes(directory: Path, tmp_path: Path) -> dict[str, str]:
 def test_command_line(tmp_path: Path) -> None:
     """A good set passes; each bad case fails by itself."""
     good, other = make_case(5), make_case(6)
+    number = next(n for n in range(1000) if _is_wrapped_dynamic(make_case(n)[0]))
     bad: dict[str, tuple[dict[str, Any], dict[str, np.ndarray]]] = {}
     for fault in (
         "value",
@@ -72,7 +80,7 @@ def test_command_line(tmp_path: Path) -> None:
         "array",
         "structure",
     ):
-        case, arrays = make_case(16)  # dynamic_rnn over DropoutWrapper(LSTMCell)
+        case, arrays = make_case(number)
         case["id"], bad[fault] = fault, (case, arrays)
     bad["value"][1]["out"] = bad["value"][1]["out"] + 1e-3
     bad["nan"][1]["final0"][0, 0] = np.nan
@@ -107,6 +115,11 @@ def test_command_line(tmp_path: Path) -> None:
         assert found[f"test_probe[{probe}]"] == "FAILED", probe
 
 
+def _is_wrapped_dynamic(case: dict[str, Any]) -> bool:
+    tree = case.get("cell", {})
+    return case["driver"] == "dynamic_rnn" and tree["class"] == "DropoutWrapper" and len(case["variables"]) > 1
+
+
 def _first(tree: dict[str, Any], kwarg: str) -> dict[str, Any]:
     """The kwargs of the first cell of a tree that has this one."""
     if kwarg in tree["kwargs"]:
@@ -130,5 +143,5 @@ def test_a_directory_that_is_no_set(manifest: str | None, tmp_path: Path) -> Non
 
 def test_command_line_without_a_set(tmp_path: Path) -> None:
     done = _pytest(tmp_path, "--goldens", str(tmp_path / "nowhere"), str(GOLDEN / "test_golden_files.py"))
-    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert done.returncode == pytest.ExitCode.INTERRUPTED
     assert "expected a readable manifest.json" in done.stdout + done.stderr

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812 (torch's habit)
+import torch.nn.functional as F
 
 import cellweave as cw
 

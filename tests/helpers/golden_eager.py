@@ -59,19 +59,26 @@ def _eager_wrapper(case: Case) -> tuple[Any, Any, Placeholders]:
     cell = cell_class(case["units"], **extra)
     kwargs = dict(case["wrapper_kwargs"])
     size = kwargs.pop("input_size", None)  # kept as given: the config shows it
-    given = arguments(cw.RNNCellDropoutWrapper, _without_layer_keywords(kwargs), placeholders)
+    wrapper_class = _wrapper_class(case["symbol"])
+    given = arguments(wrapper_class, _without_layer_keywords(wrapper_class, kwargs), placeholders)
     given |= {key: kwargs[key] for key in kwargs.keys() - given.keys()}
     if size is not None:
         given["input_size"] = size
     if given.get("variational_recurrent") or case["dtype"] != "float32":
         given.setdefault("dtype", case["dtype"])
     placeholders.feed(0)
-    return cw.RNNCellDropoutWrapper(cell, **given), cell, placeholders
+    return wrapper_class(cell, **given), cell, placeholders
 
 
-def _without_layer_keywords(kwargs: dict[str, Any]) -> dict[str, Any]:
+def _wrapper_class(symbol: str) -> Any:
+    """TF2's wrapper that the case's symbol names; the dropout wrapper where it names none."""
+    name = symbol.rsplit(".", 1)[-1]
+    return getattr(cw, name) if name.startswith("RNNCell") else cw.RNNCellDropoutWrapper
+
+
+def _without_layer_keywords(cls: type, kwargs: dict[str, Any]) -> dict[str, Any]:
     """Keras layer keywords reach the class by `**kwargs`, so its signature does not show them."""
-    shown = inspect.signature(cw.RNNCellDropoutWrapper).parameters
+    shown = inspect.signature(cls).parameters
     return {key: value for key, value in kwargs.items() if key in shown or key not in ("name", "trainable", "dtype")}
 
 
@@ -145,6 +152,8 @@ def _check_config(got: dict[str, Any], wanted: dict[str, Any]) -> None:
         for key, value in golden.items():
             if key == "name":
                 assert _base_name(config["name"]) == _base_name(value)
+            elif key.endswith("_module"):  # where the caller's function lives
+                assert isinstance(config[key], str)
             elif key in config and (value is None or isinstance(value, bool | int | float | str)):
                 assert config[key] == value, key
                 assert type(config[key]) is type(value), key

@@ -44,10 +44,9 @@ class Trial:
 
     @property
     def module(self) -> nn.Module:
-        """All cells in one module."""
-        cells: list[Any] = []
-        for cell in self.cells.values():
-            cells += cell if isinstance(cell, list) else [cell]
+        """All cells in one module, in the order in which they make variables: layer by layer, forwards first."""
+        per_direction = [cell if isinstance(cell, list) else [cell] for cell in self.cells.values()]
+        cells = [cell for layer in zip(*per_direction, strict=True) for cell in layer]
         return cells[0] if len(cells) == 1 else nn.ModuleList(cells)
 
     def run(self, number: int) -> Outcome:
@@ -75,6 +74,18 @@ def check_variables(case: Case, arrays: Arrays) -> None:
     named = cw.variable_names(trial.module)
     assert list(named) == [name for name, _, _ in wanted]
     assert all(named[name] is store.variables[name] for name in named)
+    for name, variable in store.variables.items():
+        _check_first_value(name, variable.detach())
+
+
+def _check_first_value(name: str, value: torch.Tensor) -> None:
+    """Biases are zeros, a GRU's gates' bias ones, everything else Glorot uniform on its own shape."""
+    if name.endswith("bias"):
+        assert bool((value == float(name.endswith("/gates/bias"))).all()), f"{name} starts at {value}"
+        return
+    bound = 1.001 * (6.0 / (value.shape[0] + value.shape[-1])) ** 0.5  # float16 may round up
+    assert float(value.abs().max()) <= bound, f"{name} starts beyond {bound}"
+    assert value.numel() < 12 or float(value.abs().max()) > bound / 2, f"{name} starts within half of {bound}"
 
 
 def check_values(case: Case, arrays: Arrays) -> None:
@@ -96,7 +107,7 @@ def check_values(case: Case, arrays: Arrays) -> None:
                 assert_close(key + suffix, value, arrays[key + suffix], tolerance)
             loss = sum((v * torch.tensor(arrays[f"ct_{key}"])).sum() for key, v in outcome.tensors.items())
             assert_close("loss" + suffix, loss, arrays["loss" + suffix], tolerance)
-            _check_gradients(loss, leaves, arrays, suffix, tolerance)
+            check_gradients(loss, leaves, arrays, suffix, tolerance)
     assert list(store.variables) == [v["name"] for v in case["variables"]], "the run made other variables"
     arrays.check_all_used()
 
@@ -109,7 +120,8 @@ def _check_structure(case: Case, got: Any) -> None:
         assert got == nest.normal_picture(wanted)
 
 
-def _check_gradients(loss: Any, leaves: dict[str, torch.Tensor], arrays: Arrays, suffix: str, tolerance: float) -> None:
+def check_gradients(loss: Any, leaves: dict[str, torch.Tensor], arrays: Arrays, suffix: str, tolerance: float) -> None:
+    """Gradients of the loss by leaf, against the golden's; a leaf that the loss does not reach has zeros."""
     grads = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
     for (key, leaf), grad in zip(leaves.items(), grads, strict=True):
         found = torch.zeros_like(leaf) if grad is None else grad

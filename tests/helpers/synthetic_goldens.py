@@ -22,7 +22,8 @@ Arrays = dict[str, np.ndarray]
 _ACTIVATIONS = ("tanh", "relu", "sigmoid", "softsign", "softplus", "elu", "selu", "relu6", "identity", "sin", "swish")
 _VISITORS = ("drop_all", "drop_none", "only_c", "skip_lstm", "first_only")
 _RESIDUAL_FNS = ("half_in", "gate", "out_minus_in")
-_DRIVERS = ("cell", "dynamic_rnn", "dynamic_rnn", "dynamic_rnn", "static_rnn", "raw_rnn", "bidirectional_dynamic_rnn")
+_BOTH = ("bidirectional_dynamic_rnn", "static_bidirectional_rnn", "stack_bidirectional_dynamic_rnn")
+_DRIVERS = ("cell", "dynamic_rnn", "dynamic_rnn", "dynamic_rnn", "static_rnn", "raw_rnn", *_BOTH)
 _DEEPEST = 3
 
 
@@ -116,9 +117,16 @@ def make_case(number: int, dtype: str | None = None) -> tuple[Case, Arrays]:
         "graph_seed": rng.choice([None, None, 0, -3, 4321, 2**33]),
     }
     maker = _Maker(rng, runs)
-    places = {"fw": "cell_fw", "bw": "cell_bw"} if driver.startswith("bidirectional") else {"": "cell"}
-    for key in places.values():
-        case[key] = maker.tree(case["D"])[0]
+    if driver == "stack_bidirectional_dynamic_rnn":
+        case["cells_fw"], case["cells_bw"], depth = [], [], case["D"]
+        for _ in range(rng.randint(1, 3)):
+            (fw, fw_out, _), (bw, bw_out, _) = maker.tree(depth, 2), maker.tree(depth, 2)
+            case["cells_fw"].append(fw)
+            case["cells_bw"].append(bw)
+            depth = fw_out + bw_out
+    else:
+        for key in ("cell_fw", "cell_bw") if driver in _BOTH else ("cell",):
+            case[key] = maker.tree(case["D"])[0]
     if driver != "cell":
         case["T"] = rng.randint(1, 5)
     if driver == "raw_rnn" or (driver != "cell" and rng.random() < 0.6):
@@ -129,7 +137,7 @@ def make_case(number: int, dtype: str | None = None) -> tuple[Case, Arrays]:
             case["seq_len"][0] = case["T"]
     if "dynamic_rnn" in driver:
         case["driver_kwargs"] = {"parallel_iterations": 1, "time_major": rng.random() < 0.5}
-    return case, _fill(case, places, rng.random() < 0.6)
+    return case, _fill(case, rng.random() < 0.6)
 
 
 def make_eager_case(number: int) -> tuple[Case, Arrays]:
@@ -182,28 +190,49 @@ def _add_results(case: Case, arrays: Arrays, init: bool) -> None:
         arrays |= {k + suffix: np.asarray(v).astype(case["dtype"]) for k, v in kept.items()}
 
 
-def _fill(case: Case, places: dict[str, str], init: bool) -> Arrays:
+def _cells(case: Case, builder: Builder) -> dict[str, list[Any]]:
+    """The cells of a case by direction, built in the order in which they make variables."""
+    if "cell" in case:
+        return {"": [builder.build(case["cell"], case["D"], "" if case["driver"] == "cell" else "rnn/")]}
+    cells: dict[str, list[Any]] = {"fw": [], "bw": []}
+    if "cell_fw" in case:
+        for d, built in cells.items():
+            built.append(builder.build(case[f"cell_{d}"], case["D"], f"bidirectional_rnn/{d}/"))
+        return cells
+    depth = case["D"]
+    for k in range(len(case["cells_fw"])):
+        for d, built in cells.items():
+            scope = f"stack_bidirectional_rnn/cell_{k}/bidirectional_rnn/{d}/"
+            built.append(builder.build(case[f"cells_{d}"][k], depth, scope))
+        depth = sum(built[-1].output_size for built in cells.values())
+    return cells
+
+
+def _fill(case: Case, init: bool) -> Arrays:
     numbers = np.random.default_rng(zlib.crc32(case["id"].encode()))
 
     def normal(*shape: int) -> np.ndarray:
         return (numbers.normal(size=shape) * 0.7).astype(case["dtype"])
 
-    B, T = case["B"], case.get("T")
-    axes = {"cell": (B,)}.get(case["driver"], (B, T) if "dynamic_rnn" in case["driver"] else (T, B))
+    B, T, driver = case["B"], case.get("T"), case["driver"]
+    axes = {"cell": (B,)}.get(driver, (B, T) if "dynamic_rnn" in driver else (T, B))
     if case.get("driver_kwargs", {}).get("time_major"):
         axes = (T, B)
     arrays: Arrays = {"x": normal(*axes, case["D"])}
     builder = Builder(case["dtype"], case["graph_seed"])
-    scope = {"cell": "", "bidirectional_dynamic_rnn": "bidirectional_rnn/"}.get(case["driver"], "rnn/")
-    structures = {}
-    for d, key in places.items():
-        cell = builder.build(case[key], case["D"], f"{scope}{d}/" if d else scope)
-        sizes = flatten(cell.state_size)
-        structures[d] = _picture(cell.state_size)
+    cells = _cells(case, builder)
+    pictures = {}
+    for d, built in cells.items():
+        size = tuple(cell.state_size for cell in built) if "cells_fw" in case else built[0].state_size
+        sizes = flatten(size)
+        pictures[d] = _picture(size)
         if init:
             arrays |= {f"{_stem('init', d)}{k}": normal(B, size) for k, size in enumerate(sizes)}
-        arrays[_stem("ct_out", d)] = normal(*axes, cell.output_size)
         arrays |= {f"{_stem('ct_final', d)}{k}": normal(B, size) for k, size in enumerate(sizes)}
+        if driver not in _BOTH[1:]:
+            arrays[_stem("ct_out", d)] = normal(*axes, built[-1].output_size)
+    if driver in _BOTH[1:]:
+        arrays["ct_out"] = normal(*axes, sum(built[-1].output_size for built in cells.values()))
     if "seq_len" in case:
         arrays["seq_len"] = np.array(case["seq_len"], np.int32)
     case["variables"] = []
@@ -214,7 +243,7 @@ def _fill(case: Case, places: dict[str, str], init: bool) -> Arrays:
                 {"key": key, "name": prefix + suffix, "shape": list(shape), "dtype": case["dtype"]}
             )
             arrays[key] = normal(*shape)
-    case["state_structure"] = structures.get("", structures)
+    case["state_structure"] = pictures.get("", pictures)
     _add_results(case, arrays, init)
     return arrays
 

@@ -96,29 +96,101 @@ def one_direction(case: Case, arrays: Arrays) -> Iterator[Arrays]:
 
 
 def two_directions(case: Case, arrays: Arrays) -> Iterator[Arrays]:
-    """Results of bidirectional_dynamic_rnn, run by run."""
-    axes = _time_axes(case)
-    builder, lengths = Builder(case["dtype"], case["graph_seed"]), case.get("seq_len")
+    """Results of bidirectional_dynamic_rnn and static_bidirectional_rnn, run by run."""
+    axes, static = _time_axes(case), case["driver"].startswith("static")
+    builder = Builder(case["dtype"], case["graph_seed"])
     cells = {d: builder.build(case[f"cell_{d}"], case["D"], f"bidirectional_rnn/{d}/") for d in ("fw", "bw")}
     named = {v["name"]: arrays[v["key"]] for v in case["variables"]}
+    x = _time_major(arrays["x"], axes).astype(np.float64)
+    if static:
+        d_outs = np.split(arrays["ct_out"].astype(np.float64), [cells["fw"].output_size], axis=2)
+    else:
+        d_outs = [_time_major(arrays[f"ct_out_{d}"].astype(np.float64), axes) for d in cells]
+    for builder.run in range(case["runs"]):
+        builder.set_weights(named)
+        layer = _Bidirectional(cells, case.get("seq_len"), static)
+        starts = {d: _state(cell, arrays, f"init_{d}", case["B"]) for d, cell in cells.items()}
+        outs, finals = layer.forward(x, starts, Run())
+        values = {k: v for d in cells for k, v in _keyed(f"final_{d}", finals[d]).items()}
+        if static:
+            values["out"] = np.concatenate(outs, axis=2)
+        else:
+            values |= {f"out_{d}": _as_given(out, axes) for d, out in zip(cells, outs, strict=True)}
+        d_finals = {d: _upstream(cell, arrays, f"ct_final_{d}") for d, cell in cells.items()}
+        d_x, d_starts = layer.backward(d_outs, d_finals)
+        grads = {k: v for d in cells for k, v in _keyed(f"g_init_{d}", d_starts[d]).items()}
+        weights = _weight_gradients(case, builder)
+        yield {**_with_loss(values, arrays), "g_x": _as_given(d_x, axes), **grads, **weights}
 
-    def align(value: Array, direction: str) -> Array:
-        return reverse(value, lengths) if direction == "bw" else value
+
+class _Bidirectional:
+    """One cell forwards, one backwards, time major."""
+
+    def __init__(self, cells: dict[str, Cell], lengths: list[int] | None, op_per_step: bool = False) -> None:
+        self.cells, self.lengths, self.op_per_step = cells, lengths, op_per_step
+        self.trace: dict[str, tuple[Array, Any]] = {}
+
+    def _align(self, value: Array, direction: str) -> Array:
+        return reverse(value, self.lengths) if direction == "bw" else value
+
+    def forward(self, x: Array, starts: dict[str, Any], run: Run) -> tuple[list[Array], dict[str, Any]]:
+        outs, finals = [], {}
+        for d, cell in self.cells.items():
+            seen = self._align(x, d)
+            out, finals[d], caches = unroll(cell, seen, starts[d], self.lengths, run, self.op_per_step)
+            self.trace[d] = (seen, caches)
+            outs.append(self._align(out, d))
+        return outs, finals
+
+    def backward(self, d_outs: list[Array], d_finals: dict[str, Any]) -> tuple[Array, dict[str, Any]]:
+        total: Any = 0.0
+        d_starts = {}
+        for (d, cell), d_out in zip(self.cells.items(), d_outs, strict=True):
+            seen, caches = self.trace[d]
+            d_x, d_starts[d] = unroll_backward(cell, seen, caches, self._align(d_out, d), d_finals[d])
+            total = total + self._align(d_x, d)
+        return total, d_starts
+
+
+def stacked_directions(case: Case, arrays: Arrays) -> Iterator[Arrays]:
+    """Results of stack_bidirectional_dynamic_rnn, run by run."""
+    axes, builder, depth = _time_axes(case), Builder(case["dtype"], case["graph_seed"]), case["D"]
+    layers: list[dict[str, Cell]] = []
+    for k, trees in enumerate(zip(case["cells_fw"], case["cells_bw"], strict=True)):
+        scope = f"stack_bidirectional_rnn/cell_{k}/bidirectional_rnn"
+        pair = zip(("fw", "bw"), trees, strict=True)
+        layers.append({d: builder.build(tree, depth, f"{scope}/{d}/") for d, tree in pair})
+        depth = sum(cell.output_size for cell in layers[-1].values())
+    named = {v["name"]: arrays[v["key"]] for v in case["variables"]}
+    sizes = {d: tuple(layer[d].state_size for layer in layers) for d in ("fw", "bw")}
+
+    def states(stem: str, d: str) -> Any:
+        return pack(sizes[d], [arrays[f"{stem}_{d}{k}"] for k in range(len(flatten(sizes[d])))])
 
     for builder.run in range(case["runs"]):
         builder.set_weights(named)
-        session, values, grads = Run(), {}, {}
-        total = np.zeros(_time_major(arrays["x"], axes).shape)
-        for d, cell in cells.items():
-            x = align(_time_major(arrays["x"], axes), d)
-            out, final, caches = unroll(cell, x, _state(cell, arrays, f"init_{d}", case["B"]), lengths, session)
-            d_out = align(_time_major(arrays[f"ct_out_{d}"].astype(np.float64), axes), d)
-            d_x, d_init = unroll_backward(cell, x, caches, d_out, _upstream(cell, arrays, f"ct_final_{d}"))
-            values |= {f"out_{d}": _as_given(align(out, d), axes), **_keyed(f"final_{d}", final)}
-            grads |= _keyed(f"g_init_{d}", d_init)
-            total += align(d_x, d)
+        x, run, passes = _time_major(arrays["x"], axes).astype(np.float64), Run(), []
+        starts = {d: states("init", d) if "init_fw0" in arrays else zero_state(sizes[d], case["B"]) for d in sizes}
+        finals: dict[str, list[Any]] = {d: [] for d in sizes}
+        for k, layer in enumerate(layers):
+            passes.append(_Bidirectional(layer, case.get("seq_len")))
+            outs, new = passes[-1].forward(x, {d: starts[d][k] for d in sizes}, run)
+            x = np.concatenate(outs, axis=2)
+            for d in sizes:
+                finals[d].append(new[d])
+        values = {"out": _as_given(x, axes)}
+        for d in sizes:
+            values |= _keyed(f"final_{d}", tuple(finals[d]))
+        d_x, d_starts = _time_major(arrays["ct_out"].astype(np.float64), axes), {d: [] for d in sizes}
+        upstream = {d: states("ct_final", d) for d in sizes}
+        for k in reversed(range(len(layers))):
+            parts = np.split(d_x, [layers[k]["fw"].output_size], axis=2)
+            d_x, d_state = passes[k].backward(parts, {d: upstream[d][k] for d in sizes})
+            for d in sizes:
+                d_starts[d].insert(0, d_state[d])
+        grads = {k: v for d in sizes for k, v in _keyed(f"g_init_{d}", d_starts[d]).items()}
         weights = _weight_gradients(case, builder)
-        yield {**_with_loss(values, arrays), "g_x": _as_given(total, axes), **grads, **weights}
+        yield {**_with_loss(values, arrays), "g_x": _as_given(d_x, axes), **grads, **weights}
 
 
 class EagerDropout(DropoutWrapper):
@@ -162,5 +234,7 @@ RUNS = {
     "static_rnn": one_direction,
     "raw_rnn": one_direction,
     "bidirectional_dynamic_rnn": two_directions,
+    "static_bidirectional_rnn": two_directions,
+    "stack_bidirectional_dynamic_rnn": stacked_directions,
     "v2_eager": eager,
 }

@@ -11,10 +11,9 @@ import typer
 from rich.console import Console
 
 from cellweave import training
+from cellweave.cli._main import EXIT_INTERRUPTED
 from cellweave.cli._progress import show_progress
 
-#: Exit code after Ctrl-C, as shells report it: 128 + SIGINT.
-_EXIT_INTERRUPTED = 130
 _DEFAULTS = training.TrainConfig().to_settings()
 _MODEL = frozenset(field.name for field in fields(training.ModelConfig))
 _TEXT = ("level", "min_count", "max_vocabulary", "max_characters")
@@ -124,7 +123,7 @@ def train(
                 result = training.train(training.make_config(settings), out, overwrite=overwrite, observe=observe)
     except KeyboardInterrupt as error:
         typer.echo(f"cellweave: {str(error) or 'Interrupted.'}", err=True)
-        raise typer.Exit(_EXIT_INTERRUPTED) from error
+        raise typer.Exit(EXIT_INTERRUPTED) from error
     _report(result)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sysconfig
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,6 +75,13 @@ def read_text(path: Path) -> Text:
     return Text(content.replace("\r\n", "\n").replace("\r", "\n"), str(path))
 
 
+def _source_files(root: Path) -> Iterator[str]:
+    """Paths of the modules below `root`, relative to it, with slashes."""
+    for folder, inner, files in os.walk(root):
+        inner[:] = [name for name in inner if name not in _SKIPPED_FOLDERS]  # not even listed: packages are many
+        yield from (Path(folder, name).relative_to(root).as_posix() for name in files if name.endswith(".py"))
+
+
 def standard_library_text(max_characters: int) -> Text:
     """The source text of Python's standard library on this machine, files in the order of their paths.
 
@@ -82,16 +91,13 @@ def standard_library_text(max_characters: int) -> Text:
         RunError: this Python came without its library's source files.
     """
     root = Path(sysconfig.get_path("stdlib"))
-    files = ((path.relative_to(root), path) for path in root.rglob("*.py"))
-    kept = sorted((rel.as_posix(), path) for rel, path in files if not _SKIPPED_FOLDERS.intersection(rel.parts))
     pieces: list[str] = []
     length = 0
-    for _, path in kept:
+    for name in sorted(_source_files(root)):
         if length >= max_characters:
             break
-        data = path.read_bytes()
         try:
-            content = data.decode("utf-8")
+            content = (root / name).read_bytes().decode("utf-8")
         except UnicodeDecodeError:
             continue  # a few modules declare another encoding
         pieces.append(content.replace("\r\n", "\n"))

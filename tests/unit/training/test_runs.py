@@ -107,6 +107,33 @@ def test_resuming_any_kind_of_run(text_file, tmp_path, changes):
     same_run(result.run, undisturbed.run)
 
 
+def test_resuming_between_two_validations_that_patience_counts(text_file, tmp_path):
+    changes = {"lr": 3.0, "warmup": 0, "schedule": "constant", "patience": 2, "steps": 200}
+    undisturbed = train_tiny(text_file, tmp_path / "undisturbed", **changes)
+    worse = next(line["step"] for line in metrics_of(undisturbed.run) if line.get("best") is False)
+    result = stop_then_resume(text_file, tmp_path / "run", stop_at(worse, "valid"), **changes)
+    assert (result.reason, result.step) == ("patience", undisturbed.step)
+    same_run(result.run, undisturbed.run)
+
+
+def test_torchs_default_generator_goes_on_where_it_stood(text_file, tmp_path):
+    def drawing(numbers, stop=0):
+        def observe(progress):
+            if progress.kind == "step":
+                numbers.append(torch.rand(1).item())
+                if progress.step == stop:
+                    signal.raise_signal(signal.SIGINT)
+
+        return observe
+
+    whole, parts = [], []
+    train(make_config(tiny_settings(text_file)), tmp_path / "whole", observe=drawing(whole))
+    with pytest.raises(KeyboardInterrupt):
+        train(make_config(tiny_settings(text_file)), tmp_path / "parts", observe=drawing(parts, stop=9))
+    resume(tmp_path / "parts", observe=drawing(parts))
+    assert parts == whole
+
+
 def test_ctrl_c_says_where_it_stopped(text_file, tmp_path):
     with pytest.raises(KeyboardInterrupt, match=r"after step 7; .* cellweave train --resume --out .*run"):
         train(make_config(tiny_settings(text_file)), tmp_path / "run", observe=stop_at(7))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from cellweave import ArgumentError, RunError
 from cellweave.training import generate
 from cellweave.training._run_folder import RunFolder
-from cellweave.training._sampling import build_model
+from cellweave.training._sampling import _draw, build_model
 
 
 def test_prompt_and_length(finished):
@@ -46,6 +48,15 @@ def test_temperature_zero_takes_the_likeliest(finished):
     logits[..., 0] = -torch.inf
     assert description.vocabulary.tokens[int(logits[-1, 0].argmax())] == text[5]
     assert generate(finished.run, "the c", length=5, temperature=1e-300) == text
+
+
+@pytest.mark.parametrize("temperature, share", [(0.5, 9 / 10), (1.0, 3 / 4), (2.0, 3**0.5 / (1 + 3**0.5))])
+def test_temperature_divides_the_logits(temperature, share):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.tensor([50.0, 0.0, math.log(3.0)])  # number 0 is <unk>
+    drawn = [_draw(logits, temperature, generator) for _ in range(2000)]
+    assert set(drawn) == {1, 2}
+    assert drawn.count(2) / 2000 == pytest.approx(share, abs=0.04)
 
 
 def test_a_hot_model_never_writes_unk(finished_words):

@@ -42,7 +42,10 @@ def test_unknown_characters_are_number_zero_and_shown_as_replaced():
 def test_words_keep_their_lines():
     assert split_tokens("one two\nthree", "word") == ["one", "two", "<eos>", "three"]
     vocabulary = make("one two\nthree four\n", "word")
-    assert vocabulary.decode(vocabulary.encode(split_tokens("four one\ntwo", "word")).tolist()) == "four one\ntwo"
+    assert (
+        vocabulary.decode(vocabulary.encode(split_tokens("four one\n\n\ntwo\n", "word")).tolist())
+        == "four one\n\n\ntwo\n"
+    )
 
 
 def test_unk_written_in_a_text_of_words_is_the_unknown_word():

@@ -1,0 +1,309 @@
+"""Faults that the tests must see: where, what to replace by what, and which tests fail of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+GOLDEN = "tests/golden/test_golden_cases.py"
+NUMERICS = "tests/numerics/test_recurrences.py"
+BITS = "tests/numerics/test_philox_bits.py"
+ERRORS = "tests/golden/test_golden_errors.py"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A fault.
+
+    Attributes:
+        name: What is wrong.
+        file: Below `src/cellweave`.
+        old, new: Text that occurs once, and what takes its place.
+        tests: pytest arguments of the tests that must fail: a file, or a file and a `-k` expression.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+def _golden(*ids: str) -> tuple[str, ...]:
+    return (GOLDEN, "-k", " or ".join(f"[{i}]" for i in ids))
+
+
+def _numerics(*words: str) -> tuple[str, ...]:
+    return (NUMERICS, "-k", f"oracle and float64 and T7-B3 and ({' or '.join(words)})")
+
+
+LSTM = "ops/lstm/_reference.py"
+GRU = "ops/gru/_reference.py"
+STREAMS = "ops/common/_streams.py"
+MASKS = "wrappers/_mask_streams.py"
+FILTER = "wrappers/_state_filter.py"
+DROPOUT = "wrappers/_dropout_base.py"
+STEPS = "layers/_sequence.py"
+
+MUTANTS = (
+    # gates and formulas
+    Mutant("lstm: input gate and candidate swapped", "specs/_cells.py", '"ijfo"', '"jifo"', _golden("step_lstm")),
+    Mutant("lstm: forget and output gates swapped", "specs/_cells.py", '"ijfo"', '"ijof"', _numerics("-lstm-")),
+    Mutant("lstm: no forget bias", LSTM, 'gate["f"] + spec.forget_bias', 'gate["f"]', _golden("step_basiclstm_fb03")),
+    Mutant(
+        "lstm: no bias",
+        LSTM,
+        "total if bias is None else total + bias",
+        "total",
+        _golden("dyn_lstm_zero_len", "step_lstm"),
+    ),
+    Mutant(
+        "lstm: output peephole sees the old c", LSTM, '"w_o_diag"] * new_c', '"w_o_diag"] * c', _numerics("peephole")
+    ),
+    Mutant(
+        "lstm: peepholes of i and f swapped",
+        LSTM,
+        'i + weights["w_i_diag"] * c, f + weights["w_f_diag"] * c',
+        'i + weights["w_f_diag"] * c, f + weights["w_i_diag"] * c',
+        _golden("step_lstm_peephole"),
+    ),
+    Mutant(
+        "lstm: c is not clipped",
+        LSTM,
+        "torch.clamp(new_c, -spec.cell_clip, spec.cell_clip)",
+        "new_c",
+        _golden("step_lstm_clip"),
+    ),
+    Mutant(
+        "lstm: the projection is not clipped",
+        LSTM,
+        "torch.clamp(new_h, -spec.proj_clip, spec.proj_clip)",
+        "new_h",
+        _numerics("projclip"),
+    ),
+    Mutant(
+        "gru: reset and update swapped",
+        GRU,
+        "r, u = gates.chunk(2, dim=1)",
+        "u, r = gates.chunk(2, dim=1)",
+        _golden("step_gru"),
+    ),
+    Mutant(
+        "gru: reset behind the product",
+        GRU,
+        "torch.cat([inputs, r * h], dim=1) @ candidate_kernel",
+        "(inputs @ candidate_kernel[: inputs.shape[1]] + r * (h @ candidate_kernel[inputs.shape[1] :]))",
+        _golden("step_gru"),
+    ),
+    Mutant(
+        "gru: update takes the new state",
+        GRU,
+        "c = activation_function(spec.activation)(total)\n    return u * h + (1 - u) * c",
+        "c = activation_function(spec.activation)(total)\n    return u * c + (1 - u) * h",
+        _numerics("-gru-"),
+    ),
+    Mutant(
+        "keras gru: reset before the product",
+        GRU,
+        'c = act(x["c"] + r * s["c"])',
+        'c = act(x["c"] + s["c"])',
+        _golden("v2_gru_step"),
+    ),
+    Mutant(
+        "rnn: no bias",
+        "ops/rnn/_reference.py",
+        "    total = torch.cat([inputs, h], dim=1) @ kernel\n        total = total if bias is None else total + bias",
+        "    total = torch.cat([inputs, h], dim=1) @ kernel",
+        _golden("step_basicrnn"),
+    ),
+    # time
+    Mutant(
+        "lengths ignored",
+        STEPS,
+        "    if active is None:\n        return output, new_state",
+        "    return output, new_state",
+        _golden("dyn_gru_tm_seqlen_init"),
+    ),
+    Mutant(
+        "rows past their end keep running",
+        STEPS,
+        "torch.where(rows_mask(active, new), new, old)",
+        "new",
+        _golden("dyn_lstm_f64_seqlen"),
+    ),
+    Mutant(
+        "the last step is skipped",
+        "layers/_dynamic_rnn.py",
+        "for step in range(ran):",
+        "for step in range(max(0, ran - 1)):",
+        _golden("dyn_gru"),
+    ),
+    Mutant(
+        "one step more than the longest row",
+        STEPS,
+        "return min(steps, max(1, int(lengths.max())))",
+        "return min(steps, 1 + int(lengths.max()))",
+        _golden("drop_lstm_all_seqlen"),
+    ),
+    Mutant(
+        "backward outputs are not aligned",
+        "layers/_bidirectional_rnn.py",
+        "output_bw = reverse_sequence(output_bw, lengths, time_major=time_major)",
+        "pass",
+        _golden("bi_gru"),
+    ),
+    Mutant(
+        "the whole row is reversed",
+        "layers/_bidirectional_rnn.py",
+        "    if lengths is None:\n            return leaf.flip(axis)",
+        "    return leaf.flip(axis)",
+        _golden("bi_lstm_seqlen_init"),
+    ),
+    # masks and streams
+    Mutant("mask index shifted", MASKS, "{seed}{kind}_{index}", "{seed}{kind}_{index + 1}", _golden("drop_gru_input")),
+    Mutant(
+        "a pruned sublevel counts its leaves",
+        DROPOUT,
+        "place.leaf if self._variational else place.pruned",
+        "place.leaf",
+        _golden("drop_around_multi_visit"),
+    ),
+    Mutant(
+        "variational indices are pruned",
+        DROPOUT,
+        "place.leaf if self._variational else place.pruned",
+        "place.pruned",
+        _golden("var_around_multi_visit"),
+    ),
+    Mutant(
+        "c of an LSTM is dropped",
+        FILTER,
+        "LSTMStateTuple(c=False, h=True)",
+        "LSTMStateTuple(c=True, h=True)",
+        _golden("drop_lstm_state_default"),
+    ),
+    Mutant(
+        "a stream advances by the blocks used",
+        STREAMS,
+        "BLOCKS_PER_ELEMENT * elements * draws",
+        "-(-elements // 4) * draws",
+        _golden("drop_step_runs3"),
+    ),
+    Mutant(
+        "a stream does not advance", STREAMS, "BLOCKS_PER_ELEMENT * elements * draws", "0", _golden("drop_gru_state")
+    ),
+    Mutant("noise of a run drawn at every step", MASKS, "if key not in run.memo:", "if True:", _golden("var_gru_all")),
+    Mutant("nine rounds", "ops/common/_philox.py", "_ROUNDS = 10", "_ROUNDS = 9", _golden("rng_float32")),
+    Mutant(
+        "key words swapped",
+        "ops/common/_philox.py",
+        "seed & _MASK32, (seed >> 32) & _MASK32\n    for",
+        "(seed >> 32) & _MASK32, seed & _MASK32\n    for",
+        (BITS, "-k", "test_words"),
+    ),
+    Mutant(
+        "no default graph seed",
+        "scopes/_seeds.py",
+        "_DEFAULT_GRAPH_SEED if state.graph_seed is None",
+        "0 if state.graph_seed is None",
+        _golden("rng_float64"),
+    ),
+    Mutant(
+        "kept values are not scaled",
+        "ops/common/_dropout.py",
+        "value * (1.0 / keep)",
+        "value",
+        _golden("drop_gru_output"),
+    ),
+    Mutant(
+        "state dropped before the output is taken",
+        DROPOUT,
+        "        output, new_state = step(inputs, state)",
+        "        output, new_state = step(inputs, state)\n        output = self._drop_state(output, run, op)",
+        _golden("drop_gru_state"),
+    ),
+    # composition and names
+    Mutant(
+        "residual adds the output twice",
+        "wrappers/_residual.py",
+        "return x + y",
+        "return y + y",
+        _golden("multi_residual_lstm3"),
+    ),
+    Mutant(
+        "all layers in one scope",
+        "wrappers/_multi_rnn_cell.py",
+        'else variable_scope(f"cell_{index}")',
+        'else variable_scope("cell_0")',
+        _golden("multi_gru_lstm"),
+    ),
+    Mutant(
+        "states joined in reverse",
+        "wrappers/_multi_rnn_cell.py",
+        "torch.cat(new_states, dim=1)",
+        "torch.cat(new_states[::-1], dim=1)",
+        _golden("multi_concat_f64"),
+    ),
+    Mutant(
+        "keep probabilities unchecked",
+        DROPOUT,
+        "    if not 0.0 <= number <= 1.0:",
+        "    if False:",
+        (ERRORS, "-k", "dropout_keep_above_1"),
+    ),
+    Mutant(
+        "finished rows of a raw loop go on",
+        "layers/_raw_rnn.py",
+        "return torch.where(rows_mask(finished, otherwise), if_finished, otherwise)",
+        "return otherwise",
+        _golden("raw_lstm"),
+    ),
+    Mutant(
+        "a fed keep probability of one draws nothing",
+        DROPOUT,
+        "if isinstance(keep, float) else True",
+        "if isinstance(keep, float) else bool(keep != 1.0)",
+        _golden("drop_keep_placeholder"),
+    ),
+    Mutant(
+        "keep probabilities are not rounded",
+        DROPOUT,
+        "number = float(np.float32(value))",
+        "number = float(value)",
+        _golden("drop_lstm_all_f64_tm"),
+    ),
+    Mutant(
+        "the seed pair (0, 0) stays",
+        "scopes/_seeds.py",
+        "pair if pair != (0, 0) else (0, _PRIME)",
+        "pair",
+        _golden("rng_float16"),
+    ),
+    Mutant(
+        "a stack returns a list of states",
+        "wrappers/_multi_rnn_cell.py",
+        "tuple(new_states) if self",
+        "new_states if self",
+        _golden("step_multi_concat_gru", "multi_gru_lstm"),
+    ),
+    Mutant(
+        "steps of a static unroll are one op",
+        "scopes/_run.py",
+        "return self._calls[key] - 1",
+        "return 0",
+        _golden("drop_static_same_mask"),
+    ),
+    Mutant(
+        "eager streams start anew at every draw",
+        MASKS,
+        "blocks[key] = (blocks.get(key, 0) + BLOCKS_PER_ELEMENT * math.prod(shape)) % 2**64",
+        "pass",
+        _golden("v2_lstm_step"),
+    ),
+    Mutant(
+        "the gates' bias starts at zero",
+        "specs/_cells.py",
+        '"gates/bias", (2 * n,), "bias", 1.0',
+        '"gates/bias", (2 * n,), "bias", 0.0',
+        _golden("dyn_gru"),
+    ),
+)
