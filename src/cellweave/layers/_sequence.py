@@ -13,6 +13,9 @@ from cellweave._types import DTypeLike, Nest, as_dtype, dtype_name
 from cellweave.cells import cell_zero_state
 from cellweave.scopes import Loop, VariableScope, is_probing, running_loop, variable_scope
 
+#: Longer rows are as long as any sequence can be.
+_LONGEST = 2**30
+
 
 def check_inputs(inputs: Nest, where: str, *, time_major: bool) -> tuple[int, int]:
     """Steps T and rows B of sequence inputs, which may be a structure.
@@ -50,13 +53,22 @@ def as_lengths(sequence_length: Any, rows: int, device: torch.device, where: str
     """
     if sequence_length is None:
         return None
-    lengths = torch.as_tensor(sequence_length)
-    if not isinstance(sequence_length, torch.Tensor):
-        lengths = lengths.to("cpu")
+    try:
+        lengths = (
+            sequence_length
+            if isinstance(sequence_length, torch.Tensor)
+            else torch.as_tensor(sequence_length, device="cpu")
+        )
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ArgumentTypeError(
+            f"{where}: expected sequence_length [{rows}] of numbers, got {sequence_length!r}."
+        ) from error
     if lengths.dim() != 1 or lengths.shape[0] != rows:
         raise ShapeError(f"{where}: expected sequence_length [{rows}], one per row, got {list(lengths.shape)}.")
     if lengths.dtype.is_complex or lengths.dtype == torch.bool:
         raise ArgumentError(f"{where}: expected sequence_length as numbers, got {dtype_name(lengths.dtype)}.")
+    if lengths.dtype == torch.int64 or lengths.dtype.is_floating_point:
+        lengths = lengths.clamp(-1, _LONGEST)  # what lies beyond would wrap
     return lengths.to(torch.int32)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -89,6 +89,8 @@ class _Frame(threading.local):
         self.scope = VariableScope()
         self.counts: dict[str, int] = {}
         self.owner: Layer | None = None
+        #: How to take back what the first calls that are under way have made.
+        self.undo: list[Callable[[], None]] = []
         #: What stores and graphs have to close, innermost last.
         self.installed: list[AbstractContextManager[None]] = []
 

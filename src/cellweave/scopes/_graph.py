@@ -15,7 +15,7 @@ from torch import fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from cellweave import _nest
-from cellweave._errors import ArgumentError, ModeError
+from cellweave._errors import ArgumentError, MemberError, ModeError
 from cellweave._shape import TensorShape
 from cellweave._types import DTypeLike, Nest, ShapeLike, as_dtype, shape_dims
 from cellweave.scopes._context import frame, installed
@@ -72,6 +72,14 @@ class SymbolicTensor(fx.Proxy):
     def name(self) -> str:
         """Name of the node."""
         return self.node.name
+
+    def __getattr__(self, name: str) -> Any:
+        member = getattr(torch.Tensor, name, None)
+        if not self.is_tensor or member is None or name.startswith("__"):
+            raise MemberError(f"{self.node.name}: expected a member of a tensor, got {name!r}.")
+        if callable(member):
+            return lambda *args, **kwargs: self.tracer.create_proxy("call_method", name, (self, *args), kwargs)
+        return self.tracer.create_proxy("call_function", getattr, (self, name), {})
 
     def dim(self) -> int:
         """Number of axes."""

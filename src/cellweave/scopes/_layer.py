@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -27,6 +27,12 @@ def snake_case(name: str) -> str:
     """A class name in snake case, as TF1 writes it: `BasicLSTMCell` gives `basic_lstm_cell`."""
     name = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", name)
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
+
+
+#: Attributes that a first call or a build changes.
+_STATE_OF_BUILDING = (
+    "_records", "_aliases", "_adopted", "_scope", "_outer_scope", "_dtype", "_built", "_first_call_done",
+)  # fmt: skip
 
 
 class Layer(LayerNodes, LayerWeights):
@@ -164,7 +170,7 @@ class Layer(LayerNodes, LayerWeights):
         """
         symbols = symbols_in(inputs, args, kwargs)
         if symbols:
-            with graph_of(symbols, self.where).opened():
+            with graph_of(symbols, self.where).opened(), self._undone_on_error():
                 self._build_symbolically(inputs, scope)
                 return self.recorded(symbols, inputs, args, kwargs)
         if self._first_call_done and not self._call_makes_variables:
@@ -212,6 +218,13 @@ class Layer(LayerNodes, LayerWeights):
         ):
             return super().apply(inputs)
         return self(inputs, *args, **kwargs)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """As in `nn.Module`: `.to()`, `.double()` and so on; a dtype that is known already follows."""
+        module = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self._dtype is not None:
+            self._dtype = fn(torch.empty(0, dtype=self._dtype, device="cpu")).dtype
+        return module
 
     def build(self, input_shape: ShapeLike) -> None:
         """Make the weights for inputs of this shape (batch first). The base makes none."""
@@ -269,28 +282,41 @@ class Layer(LayerNodes, LayerWeights):
 
     @contextmanager
     def _undone_on_error(self) -> Iterator[None]:
-        """Leave no half-made layer behind: forget what a failing first call or build made."""
+        """Leave nothing half-made behind: forget what a failing first call or build made, here and in layers inside."""
         if self._first_call_done:
             yield
             return
-        records, scope, built, dtype = dict(self._records), self._scope, self._built, self._dtype
-        aliases, outer_scope = dict(self._aliases), self._outer_scope
-        counts = dict(frame.counts)
-        parameters = dict(self._parameters)
-        stored = set() if frame.store is None else set(frame.store.variables)
+        outermost = not frame.undo
+        mark = len(frame.undo)
+        frame.undo.append(self._undo())
         try:
             yield
         except BaseException:
+            for undo in reversed(frame.undo[mark:]):
+                undo()
+            del frame.undo[mark:]
+            raise
+        finally:
+            if outermost:
+                frame.undo.clear()
+
+    def _undo(self) -> Callable[[], None]:
+        """What brings this layer, the store and the counts of names back to where they are now."""
+        kept = {name: copy.copy(self.__dict__[name]) for name in _STATE_OF_BUILDING}
+        parameters, counts, store = dict(self._parameters), dict(frame.counts), frame.store
+        stored = set() if store is None else set(store.variables)
+
+        def undo() -> None:
             for record in self._records.values():
-                if frame.store is not None and record.full_name not in stored:
-                    frame.store.variables.pop(record.full_name, None)
-            self._records, self._scope, self._built, self._dtype = records, scope, built, dtype
-            self._aliases, self._outer_scope = aliases, outer_scope
+                if store is not None and record.full_name not in stored:
+                    store.variables.pop(record.full_name, None)
+            self.__dict__.update(kept)
             self._parameters.clear()
             self._parameters.update(parameters)
             frame.counts.clear()
             frame.counts.update(counts)
-            raise
+
+        return undo
 
     # Configuration, copies, state
 
