@@ -12,7 +12,32 @@ from typing import Any
 
 from cellweave.training import TrainResult, make_config, resume, train
 
-_WORDS = "the cell keeps what the gate lets in and the gate forgets what the cell let go of . every step adds a little".split()
+_WORDS = [
+    "the",
+    "cell",
+    "keeps",
+    "what",
+    "the",
+    "gate",
+    "lets",
+    "in",
+    "and",
+    "the",
+    "gate",
+    "forgets",
+    "what",
+    "the",
+    "cell",
+    "let",
+    "go",
+    "of",
+    ".",
+    "every",
+    "step",
+    "adds",
+    "a",
+    "little",
+]
 #: Fields of a metrics line that the clock decides.
 TIMING = ("seconds", "tokens_per_second")
 

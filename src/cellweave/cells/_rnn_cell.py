@@ -13,7 +13,7 @@ from cellweave import _nest
 from cellweave._errors import ArgumentError, ArgumentTypeError
 from cellweave._shape import TensorShape
 from cellweave._types import DTypeLike, Nest, Size, as_dtype, dtype_name
-from cellweave.scopes import Layer, is_probing, recordable, symbols_in
+from cellweave.scopes import Layer, is_probing, recordable, session_run, symbols_in
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -40,7 +40,8 @@ class StepLayer(Layer):
         Returns:
             output `[B, output_size]` and the new state.
         """
-        return super().__call__(inputs, state, scope=scope, **kwargs)
+        with session_run():
+            return super().__call__(inputs, state, scope=scope, **kwargs)
 
     @property
     def state_size(self) -> Size:
@@ -62,7 +63,7 @@ def _owning(function: Callable[..., Any]) -> Callable[..., Any]:
         symbols = symbols_in(inputs, state)
         if symbols:
             return self.recorded(symbols, inputs, (state, *args), kwargs)
-        with self.owning():
+        with session_run(), self.owning():
             return function(self, inputs, state, *args, **kwargs)
 
     return call

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 
 from cellweave import _nest
-from cellweave._errors import ArgumentError, ArgumentTypeError, ShapeError
+from cellweave._errors import ArgumentError, ArgumentTypeError, ModeError, ShapeError
 from cellweave._shape import TensorShape
 from cellweave._tensor_array import TensorArray
 from cellweave._types import Nest
 from cellweave.cells import require_rnn_cell
 from cellweave.layers._sequence import open_scope, rows_mask
-from cellweave.scopes import VariableScope, running_loop
+from cellweave.scopes import VariableScope, running_loop, symbols_in
 
 LoopFunction = Callable[[int, Any, Any, Any], tuple[torch.Tensor, Any, Any, Any, Any]]
 
@@ -49,6 +49,8 @@ def raw_rnn(
         raise ArgumentTypeError(f"raw_rnn: expected loop_fn as a function, got {loop_fn!r}.")
     with open_scope(scope, "rnn"), running_loop(None) as loop:
         finished, inputs, state, emit_like, loop_state = _unpacked(loop_fn(0, None, None, None))
+        if symbols_in(finished, inputs, state):
+            raise ModeError("raw_rnn: expected real tensors, got symbolic ones. What it runs depends on their values.")
         _nest.same_structure(cell.state_size, state, "raw_rnn: the initial state")
         if inputs is None:
             raise ArgumentError("raw_rnn: expected loop_fn to give the first input, got None.")

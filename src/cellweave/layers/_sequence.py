@@ -11,7 +11,7 @@ from cellweave._errors import ArgumentError, ArgumentTypeError, ShapeError
 from cellweave._shape import TensorShape
 from cellweave._types import DTypeLike, Nest, as_dtype, dtype_name
 from cellweave.cells import cell_zero_state
-from cellweave.scopes import Loop, VariableScope, is_probing, running_loop, variable_scope
+from cellweave.scopes import Loop, VariableScope, is_probing, probing, variable_scope
 
 #: Longer rows are as long as any sequence can be.
 _LONGEST = 2**30
@@ -145,10 +145,8 @@ def without_padding(inputs: Nest, active: torch.Tensor) -> Any:
 
 def run_for_variables(cell: Any, inputs: Nest, state: Nest) -> None:
     """Run a step for nobody, so that the cell makes its variables; its random streams stay where they were."""
-    with running_loop(1) as loop, torch.no_grad():
-        loop.next_step()
+    with probing(), torch.no_grad():
         cell(inputs, state)
-        loop.take_back(1)
 
 
 def zero_outputs(cell: Any, leading: tuple[int, ...], like: torch.Tensor) -> Any:

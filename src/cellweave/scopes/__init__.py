@@ -7,6 +7,7 @@ from cellweave.scopes._graph import Input as Input
 from cellweave.scopes._graph import SymbolicTensor as SymbolicTensor
 from cellweave.scopes._graph import fed_value as fed_value
 from cellweave.scopes._graph import is_probing as is_probing
+from cellweave.scopes._graph import probing as probing
 from cellweave.scopes._graph import recordable as recordable
 from cellweave.scopes._graph import symbols_in as symbols_in
 from cellweave.scopes._layer import Layer as Layer

@@ -90,7 +90,7 @@ class _Frame(threading.local):
         self.counts: dict[str, int] = {}
         self.owner: Layer | None = None
         #: How to take back what the first calls that are under way have made.
-        self.undo: list[Callable[[], None]] = []
+        self.undo: list[Callable[[], None]] | None = None
         #: What stores and graphs have to close, innermost last.
         self.installed: list[AbstractContextManager[None]] = []
 
@@ -158,3 +158,23 @@ def seeded_by(seeds: SeedState) -> Iterator[None]:
         yield
     finally:
         frame.seeds = outer
+
+
+@contextmanager
+def undone_on_error(*undo: Callable[[], None]) -> Iterator[None]:
+    """Take back what was made inside when it fails: the given steps, and those of every such block inside."""
+    outermost = frame.undo is None
+    journal: list[Callable[[], None]] = [] if frame.undo is None else frame.undo
+    frame.undo = journal
+    mark = len(journal)
+    journal.extend(undo)
+    try:
+        yield
+    except BaseException:
+        for step in reversed(journal[mark:]):
+            step()
+        del journal[mark:]
+        raise
+    finally:
+        if outermost:
+            frame.undo = None

@@ -18,7 +18,7 @@ from cellweave import _nest
 from cellweave._errors import ArgumentError, MemberError, ModeError
 from cellweave._shape import TensorShape
 from cellweave._types import DTypeLike, Nest, ShapeLike, as_dtype, shape_dims
-from cellweave.scopes._context import frame, installed
+from cellweave.scopes._context import frame, installed, undone_on_error
 from cellweave.scopes._run import session_run
 from cellweave.scopes._seeds import SeedState
 from cellweave.scopes._store import VariableStore
@@ -27,6 +27,10 @@ from cellweave.scopes._store import VariableStore
 _PROBE_SIZES = (3, 5)
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+#: Members of tensors that ask for values.
+_NEED_VALUES = frozenset({"item", "tolist", "numpy", "data_ptr", "storage", "backward"})
 
 
 class SymbolicTensor(fx.Proxy):
@@ -53,6 +57,11 @@ class SymbolicTensor(fx.Proxy):
         return isinstance(self.probes[0], torch.Tensor)
 
     @property
+    def has_open_depth(self) -> bool:
+        """Whether the last of several axes is unknown: no size may be guessed for it."""
+        return self.is_tensor and len(self.shape) > 1 and self.shape[len(self.shape) - 1] is None
+
+    @property
     def shape(self) -> TensorShape:
         """Dimensions, None where unknown."""
         a, b = self.probes
@@ -75,6 +84,8 @@ class SymbolicTensor(fx.Proxy):
 
     def __getattr__(self, name: str) -> Any:
         member = getattr(torch.Tensor, name, None)
+        if name in _NEED_VALUES or (name.endswith("_") and not name.startswith("_") and member is not None):
+            raise self._no_value(name)
         if not self.is_tensor or member is None or name.startswith("__"):
             raise MemberError(f"{self.node.name}: expected a member of a tensor, got {name!r}.")
         if callable(member):
@@ -85,13 +96,49 @@ class SymbolicTensor(fx.Proxy):
         """Number of axes."""
         return len(self.shape)
 
-    def __bool__(self) -> bool:
-        raise ModeError(
-            f"{self.node.name}: expected a value to branch on, got a symbolic tensor. It has none until a Model runs."
+    def _no_value(self, use: str) -> ModeError:
+        return ModeError(
+            f"{self.node.name}: expected a real tensor for {use}, got a symbolic one. "
+            "It has no value until a Model runs."
         )
+
+    def __bool__(self) -> bool:
+        raise self._no_value("a condition")
+
+    def __int__(self) -> int:
+        raise self._no_value("int()")
+
+    def __float__(self) -> float:
+        raise self._no_value("float()")
+
+    def __index__(self) -> int:
+        raise self._no_value("an index")
+
+    def __len__(self) -> int:
+        size = self.shape[0] if self.is_tensor and len(self.shape) else None
+        if size is None:
+            raise self._no_value("len()")
+        return size
+
+    def __iter__(self) -> Iterator[Any]:
+        if not self.is_tensor or not len(self.shape) or self.shape[0] is None:
+            raise self._no_value("a loop over its first axis")
+        return iter(self.unbind(0))
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        raise self._no_value("writing in place")
 
     def __hash__(self) -> int:
         return id(self)
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        symbols = symbols_in(args, kwargs or {})
+        name = getattr(function, "__name__", "function")
+        graph_of(symbols, name)
+        if name.endswith("_") and not name.endswith("__"):
+            raise symbols[0]._no_value(f"writing in place by {name}")
+        return super().__torch_function__(function, types, args, kwargs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SymbolicTensor:
         return self
@@ -111,9 +158,28 @@ class ModuleRef:
     def __repr__(self) -> str:
         return self.key
 
+    def resolve(self, module_of: Callable[[str], nn.Module]) -> Any:
+        """What stands in the argument's place when the node runs."""
+        return module_of(self.key)
 
-def _node_of(value: Any) -> Any:
-    return value.node if isinstance(value, fx.Proxy) else value
+
+class ParameterRef(ModuleRef):
+    """A parameter inside a node's arguments, by the key of the module that holds it."""
+
+    def resolve(self, module_of: Callable[[str], nn.Module]) -> Any:
+        """The parameter."""
+        return module_of(self.key).value
+
+
+class VariableHolder(nn.Module):
+    """Holds one parameter that recorded functions use directly."""
+
+    def __init__(self, value: nn.Parameter, full_name: str, from_store: bool) -> None:
+        super().__init__()
+        self.value = value
+        self.full_name = full_name
+        self.from_store = from_store
+        self.name = full_name.replace("/", "_")
 
 
 class _Tracer(fx.Tracer):
@@ -126,7 +192,12 @@ class _Tracer(fx.Tracer):
         self.root = nn.Module()
 
     def create_arg(self, a: Any) -> Any:
-        return fx.node.map_aggregate(a, _node_of)
+        def recorded(value: Any) -> Any:
+            if isinstance(value, nn.Parameter):
+                return ParameterRef(self.owner.key_of(self.owner.holder_of(value)))
+            return value.node if isinstance(value, fx.Proxy) else value
+
+        return fx.node.map_aggregate(a, recorded)
 
     def create_proxy(
         self,
@@ -138,6 +209,9 @@ class _Tracer(fx.Tracer):
         type_expr: Any = None,
         proxy_factory_fn: Any = None,
     ) -> Any:
+        symbols = symbols_in(args, kwargs)
+        if symbols:
+            graph_of(symbols, str(getattr(target, "__name__", target)))
         results = self.owner.learn(kind, target, args, kwargs)
         node = self.create_node(kind, target, self.create_arg(args), self.create_arg(kwargs), name)
         node.meta["id"] = self.owner.next_id()
@@ -186,7 +260,8 @@ def is_probing() -> bool:
 
 
 @contextmanager
-def _probe_mode() -> Iterator[None]:
+def probing() -> Iterator[None]:
+    """Run layers for their shapes and variables only: random streams stay where they are."""
     outer, _probing.active = _probing.active, True
     try:
         yield
@@ -214,7 +289,7 @@ class Graph:
         self.modules: dict[str, nn.Module] = {}
         #: (owning layer or None, name, variable, regularizer) of variables whose losses are not recorded yet.
         self.regularized: list[tuple[Any, str, nn.Parameter, Callable[[Any], Any]]] = []
-        self._unowned = nn.ParameterDict()
+        self._holders: dict[int, VariableHolder] = {}
         self._collections: dict[str, list[Any]] = {}
         self._fake = FakeTensorMode(allow_non_fake_inputs=True)
         self._ids = 0
@@ -253,10 +328,16 @@ class Graph:
             if owner is not None:
                 _ = owner.losses  # records them and adds them to the collection
                 continue
-            attribute = name.replace("/", "_").replace(".", "_")
-            self._unowned[attribute] = variable
-            loss = self.record(regularizer, (self.parameter(self._unowned, attribute),), {})
+            loss = self.record(regularizer, (self.parameter(self.holder_of(variable, name), "value"),), {})
             self.add_to_collection(REGULARIZATION_LOSSES, loss)
+
+    def holder_of(self, variable: nn.Parameter, name: str = "variable") -> VariableHolder:
+        """The module that holds a parameter which no recorded layer owns."""
+        holder = self._holders.get(id(variable))
+        if holder is None:
+            known = [key for key, value in self.store.variables.items() if value is variable]
+            holder = self._holders[id(variable)] = VariableHolder(variable, (known or [name])[0], bool(known))
+        return holder
 
     def next_id(self) -> int:
         """Number of the next node, from 1."""
@@ -306,7 +387,7 @@ class Graph:
             return value
 
         args, kwargs = fx.node.map_aggregate((args, kwargs), reference)
-        with self.opened():
+        with self.opened(), undone_on_error():
             return self.tracer.create_proxy("call_function", _WithCaptured(target), (captured, *args), dict(kwargs))
 
     def record_module(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -329,6 +410,8 @@ class Graph:
         try:
             return self._probe(kind, target, args, kwargs, 0), self._probe(kind, target, args, kwargs, 1)
         except (ValueError, RuntimeError):
+            if any(symbol.has_open_depth for symbol in symbols_in(args, kwargs)):
+                raise
             for size in _known_sizes((args, kwargs)):
                 with contextlib.suppress(ValueError, RuntimeError):
                     result = self._probe(kind, target, args, kwargs, 0, size)
@@ -341,13 +424,13 @@ class Graph:
         def stand_in(value: Any) -> Any:
             if isinstance(value, SymbolicTensor):
                 return value.probes[which] if size is None else self._resized(value, size)
-            return self.modules[value.key] if isinstance(value, ModuleRef) else value
+            return value.resolve(self.modules.__getitem__) if isinstance(value, ModuleRef) else value
 
         if kind == "get_attr":
             key, attribute = target.split(".", 1)
             return self._fake.from_tensor(getattr(self.modules[key], attribute))
         real_args, real_kwargs = fx.node.map_aggregate((args, kwargs), stand_in)
-        with _probe_mode(), session_run(), self._fake:
+        with probing(), session_run(), self._fake:
             return execute(kind, target, tuple(real_args), dict(real_kwargs), self.modules.__getitem__)
 
 

@@ -16,7 +16,7 @@ from cellweave import _nest
 from cellweave._errors import ArgumentTypeError, ScopeError
 from cellweave._shape import TensorShape
 from cellweave._types import DTypeLike, ShapeLike, as_dtype, dtype_name
-from cellweave.scopes._context import AUTO_REUSE, Branch, VariableScope, check_reuse, frame, opened
+from cellweave.scopes._context import AUTO_REUSE, Branch, VariableScope, check_reuse, frame, opened, undone_on_error
 from cellweave.scopes._graph import graph_of, symbols_in
 from cellweave.scopes._layer_nodes import LayerNodes
 from cellweave.scopes._layer_weights import LayerWeights
@@ -222,8 +222,10 @@ class Layer(LayerNodes, LayerWeights):
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         """As in `nn.Module`: `.to()`, `.double()` and so on; a dtype that is known already follows."""
         module = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if self._dtype is not None:
-            self._dtype = fn(torch.empty(0, dtype=self._dtype, device="cpu")).dtype
+        before = self._dtype or torch.float32
+        after = fn(torch.empty(0, dtype=before, device="cpu")).dtype
+        if self._dtype is not None or after != before:
+            self._dtype = after
         return module
 
     def build(self, input_shape: ShapeLike) -> None:
@@ -286,19 +288,8 @@ class Layer(LayerNodes, LayerWeights):
         if self._first_call_done:
             yield
             return
-        outermost = not frame.undo
-        mark = len(frame.undo)
-        frame.undo.append(self._undo())
-        try:
+        with undone_on_error(self._undo()):
             yield
-        except BaseException:
-            for undo in reversed(frame.undo[mark:]):
-                undo()
-            del frame.undo[mark:]
-            raise
-        finally:
-            if outermost:
-                frame.undo.clear()
 
     def _undo(self) -> Callable[[], None]:
         """What brings this layer, the store and the counts of names back to where they are now."""

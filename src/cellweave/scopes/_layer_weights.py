@@ -278,12 +278,18 @@ class LayerWeights(nn.Module):
     ) -> None:
         if not self._built:
             self._adopt(state_dict, prefix)
-            if self._adopted:
+            if local_metadata.get("built", True):  # else the one that was saved had no weights either
                 expected = [name for name in self._weight_attributes() if name not in self._adopted]
                 missing_keys.extend(prefix + name for name in expected)
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        metadata = getattr(destination, "_metadata", {}).get(prefix[:-1])
+        if metadata is not None:
+            metadata["built"] = self._built
 
     def _adopt(self, state_dict: Mapping[str, Any], prefix: str) -> None:
         """Make room for the weights of a state_dict that comes before the first call."""

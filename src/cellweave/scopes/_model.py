@@ -32,7 +32,7 @@ class _Runner(fx.Interpreter):
         args, kwargs = super().fetch_args_kwargs_from_env(n)
 
         def resolve(value: Any) -> Any:
-            return self._parts[value.key] if isinstance(value, ModuleRef) else value
+            return value.resolve(self._parts.__getitem__) if isinstance(value, ModuleRef) else value
 
         return fx.node.map_aggregate((args, kwargs), resolve)
 
@@ -71,6 +71,8 @@ class Model(nn.Module):
                     raise ArgumentTypeError(
                         f"Model: expected {what} to be symbolic tensors, got {type(leaf).__name__}."
                     )
+        if not _nest.flatten(outputs):
+            raise ArgumentError("Model: expected at least one output, got none.")
         self.name = name
         self.inputs, self.outputs = inputs, outputs
         graph = graph_of(symbols_in(inputs, outputs), "Model")
@@ -150,6 +152,8 @@ class Model(nn.Module):
             ShapeError, DTypeError, ArgumentError: an input does not fit what was declared.
         """
         given: Any = inputs[0] if len(inputs) == 1 else inputs
+        if isinstance(self.inputs, dict):
+            _nest.same_structure(self.inputs, given, f"{self.name}")
         values, symbols = _nest.flatten(given), symbols_in(self.inputs)
         if len(values) != len(symbols):
             raise ArgumentError(f"{self.name}: expected {len(symbols)} inputs, got {len(values)}.")

@@ -6,6 +6,7 @@ from torch import nn
 
 from cellweave._errors import ScopeError
 from cellweave.scopes._context import Branch
+from cellweave.scopes._graph import VariableHolder
 from cellweave.scopes._layer import Layer
 
 
@@ -25,6 +26,8 @@ def variable_names(module: nn.Module) -> dict[str, nn.Parameter]:
     found: dict[str, nn.Parameter] = {}
     heads: dict[Branch, str] = {}
     for path, layer in module.named_modules():
+        if isinstance(layer, VariableHolder) and layer.from_store:
+            found.setdefault(layer.full_name, layer.value)
         if not isinstance(layer, Layer):
             continue
         if layer.makes_variables and not layer.built:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import nn
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from cellweave._errors import ArgumentError, DTypeError, ScopeError, ShapeError
@@ -159,7 +160,9 @@ def _new(request: VariableRequest) -> nn.Parameter:
     takes_gradient = resolved.is_floating_point or resolved.is_complex
     if initializer is None:
         initializer = GlorotUniform() if takes_gradient else Zeros()
-    with unset_fake_temporarily(), torch.no_grad():
-        value = as_tensor_of(initializer, shape, resolved, request.name)
     trainable = request.trainable is not False and takes_gradient
-    return nn.Parameter(value, requires_grad=trainable)
+    # a real variable, also where the first call runs on stand-ins, under inference mode or in a function transform
+    with unset_fake_temporarily(), torch.inference_mode(False), temporarily_clear_interpreter_stack():
+        with torch.no_grad():
+            value = as_tensor_of(initializer, shape, resolved, request.name)
+        return nn.Parameter(value, requires_grad=trainable)

@@ -19,7 +19,7 @@ from cellweave.cells import (
     layer_call,
     require_rnn_cell,
 )
-from cellweave.scopes import Layer, recordable, symbols_in
+from cellweave.scopes import Layer, recordable, session_run, symbols_in
 
 
 class CellWrapper(RNNCell):
@@ -64,7 +64,8 @@ class CellWrapper(RNNCell):
             return super().__call__(inputs, state, **kwargs)
         if scope is not None:
             kwargs["scope"] = scope
-        return nn.Module.__call__(self, inputs, state, **kwargs)
+        with session_run():
+            return nn.Module.__call__(self, inputs, state, **kwargs)
 
     def _build_symbolically(self, inputs: Any, scope: Any) -> None:
         """Nothing: the cell inside builds itself when its shapes are learnt."""

@@ -84,7 +84,7 @@ class DropoutWrapper(DropoutBehavior, CellWrapper):
         return self.streams.per_step(kind, index, value, run, op)
 
     def _noise_per_run(self, kind: str, index: int, value: torch.Tensor, run: Run) -> torch.Tensor:
-        dtype = self._noise_dtype
+        dtype = self._dtype  # the one given, or what .to() made of it
         if dtype is None or value.dtype != dtype:
             wanted = "None" if dtype is None else dtype_name(dtype)
             raise DTypeError(

@@ -68,6 +68,11 @@ def _decide(visitor: Visitor, value: Nest, where: str) -> Iterator[tuple[Any, bo
             return
         per_child = [True] * len(value)
     else:
+        wanted = f"{where}: expected the visitor to return a level like {_nest.describe(value)}, got {decision!r}."
+        if not isinstance(value, type(decision)):
+            raise ArgumentTypeError(wanted)
+        if isinstance(value, dict) and set(value) != set(decision):
+            raise ArgumentError(wanted)
         per_child = [_as_bool(item, where) for item in _nest.children(decision)]
         if len(per_child) != len(value):
             raise ArgumentError(f"{where}: expected the visitor to return {len(value)} bools, got {len(per_child)}.")

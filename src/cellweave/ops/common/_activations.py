@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.nn import functional as F  # noqa: N812 (torch's own habit)
+from torch.nn import functional as F
 
 from cellweave._errors import ArgumentError, ArgumentTypeError
 from cellweave._types import Activation
