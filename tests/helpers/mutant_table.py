@@ -140,7 +140,7 @@ MUTANTS = (
     Mutant(
         "one step more than the longest row",
         STEPS,
-        "return min(steps, max(1, int(lengths.max())))",
+        "return min(steps, max(at_least, int(lengths.max())))",
         "return min(steps, 1 + int(lengths.max()))",
         _golden("drop_lstm_all_seqlen"),
     ),

@@ -63,8 +63,8 @@ def write_text(folder: Path, characters: int = 4000) -> Path:
 def tiny_settings(text: Path, **changes: Any) -> dict[str, Any]:
     """Settings of a run with every kind of state: dropout streams, schedule, carried state, validation, part logs."""
     settings = {
-        "text": str(text), "min_count": 1, "layers": 2, "units": 7, "embedding": 5, "input_keep": 0.9, "state_keep": 0.9,
-        "output_keep": 0.8, "steps": 24, "batch": 4, "time": 6, "lr": 0.02, "warmup": 3, "validate_every": 5,
+        "text": str(text), "min_count": 1, "layers": 2, "units": 7, "embedding": 5, "input_keep": 0.9,
+        "state_keep": 0.9, "output_keep": 0.8, "steps": 24, "batch": 4, "time": 6, "lr": 0.02, "warmup": 3, "validate_every": 5,
         "snapshot_every": 4, "log_every": 3, "seed": 5, "threads": 1,
     }  # fmt: skip
     return settings | changes
@@ -96,7 +96,7 @@ def start_or_resume_telling(run: Path, settings: dict[str, Any], began: Any) -> 
 
 
 def start_or_resume_dying(run: Path, settings: dict[str, Any], place: str, call: int) -> None:
-    """The same in a process that kills itself at the `call`-th passing of a place: before or after a rename, or at a sync."""
+    """The same in a process that kills itself at the `call`-th passing of a rename (before or after it) or a sync."""
     name = {"before rename": "replace", "after rename": "replace", "at sync": "fsync"}[place]
     original: Callable[..., Any] = getattr(os, name)
     passed = 0

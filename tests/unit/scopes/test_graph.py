@@ -147,6 +147,16 @@ class TestOperations:
         assert torch.allclose(cw.Model(x, y)(X), X / 3 + 12)
         assert "SymbolicValue" in repr(rows)
 
+    def test_sizes_as_a_tuple(self, graph: Any) -> None:
+        """PyTorch's `batch, depth = x.size()`."""
+        x = cw.Input((None, 4))
+        batch, depth = x.size()
+        assert depth == 4
+        y = x.reshape(depth, batch)
+        assert torch.equal(cw.Model(x, y)(X), X.reshape(4, 3))
+        assert x.size(-1) == x.size(dim=1) == 4
+        assert tuple(cw.Input((2, 3)).size()) == (2, 3)
+
     def test_in_place_operators_make_new_tensors(self, graph: Any) -> None:
         """`x += 1` must not write into what a Model is fed with."""
         x = cw.Input((None, 4))
@@ -288,7 +298,7 @@ class TestGraphs:
             with cw.Graph() as graph:
                 x = cw.Input((None, 4))
                 out, _ = cw.GRUCell(3)(x, cw.Input((None, 3)))
-                found[index] = (out.graph is graph, list(graph.store.variables)[0])
+                found[index] = (out.graph is graph, next(iter(graph.store.variables)))
 
         threads = [threading.Thread(target=run, args=(index,)) for index in range(2)]
         for thread in threads:

@@ -103,6 +103,7 @@ class TestDynamicRNN:
             out, state = cw.dynamic_rnn(cell, x, initial_state=cell.zero_state(B, "float32") + 1)
             model = cw.Model(x, [out, state])
         assert state.shape == (B, N)
+        assert out.shape == (B, None, N)  # the state says nothing of the number of steps
         expected = cw.dynamic_rnn(cell, SEQUENCE, initial_state=torch.ones(B, N))
         assert all(torch.equal(a, b) for a, b in zip(model(SEQUENCE), expected, strict=True))
 
@@ -116,6 +117,29 @@ class TestDynamicRNN:
         found = model(torch.ones(7, D))
         assert type(found) is cw.LSTMStateTuple
         assert found.h.tolist() == [[0.0] * N] * 7
+
+    @pytest.mark.parametrize("time_major", [False, True])
+    def test_a_real_state_fixes_the_batch_and_no_other_size(self, time_major: bool) -> None:
+        with cw.Graph():
+            x = cw.Input((None, None, D))
+            cell = cw.GRUCell(N)
+            state = cell.zero_state(B, "float32")
+            out, _ = cw.dynamic_rnn(cell, x, initial_state=state, time_major=time_major)
+            model = cw.Model(x, out.sum(dim=0 if time_major else 1))
+        inputs = SEQUENCE.transpose(0, 1) if time_major else SEQUENCE
+        assert tuple(out.shape) == ((None, B, N) if time_major else (B, None, N))
+        assert torch.allclose(model(inputs), cw.dynamic_rnn(cell, SEQUENCE, dtype="float32")[0].sum(dim=1), atol=1e-6)
+
+    @pytest.mark.parametrize("kind", ["gru", "lstm", "lstm-one-tensor", "multi", "dropout", "device"])
+    def test_the_zero_state_of_an_open_batch(self, kind: str) -> None:
+        """TF1's `cell.zero_state(tf.shape(x)[0], tf.float32)`."""
+        with cw.Graph():
+            x = cw.Input((None, None, D))
+            cell = CELLS[kind]().eval()
+            state = cell.zero_state(x.size(0), "float32")
+            model = cw.Model(x, cw.dynamic_rnn(cell, x, initial_state=state))
+        _assert_same(model(SEQUENCE), cw.dynamic_rnn(cell, SEQUENCE, dtype="float32"))
+        assert model(torch.ones(7, 1, D))[0].shape[0] == 7
 
     def test_weights_follow_graph_rules(self) -> None:
         with cw.Graph() as graph:
@@ -159,6 +183,24 @@ BIDIRECTIONAL: dict[str, Callable[..., Any]] = {
 
 
 class TestOtherUnrolls:
+    @pytest.mark.parametrize("state", [N, B])
+    def test_an_unknown_depth_is_an_error(self, state: int) -> None:
+        """Also where another size would happen to fit."""
+        runs: list[Callable[[Any], Any]] = [
+            lambda cell: cw.static_rnn(cell, [cw.Input((None, None))], initial_state=cw.Input((state, N))),
+            lambda cell: cw.static_rnn(cell, [cw.Input((None, None))], initial_state=cw.Input((None, N))),
+            lambda cell: cw.bidirectional_dynamic_rnn(cell, cw.GRUCell(N), cw.Input((None, None, None)), dtype="float32"),
+            lambda cell: cw.dynamic_rnn(cw.MultiRNNCell([cell]), cw.Input((None, None, None)), dtype="float32"),
+            lambda cell: cw.DropoutWrapper(cell)(cw.Input((None, None)), cw.Input((None, N))),
+        ]
+        for run in runs:
+            with cw.Graph() as graph:
+                cell = cw.GRUCell(N)
+                with pytest.raises(cw.ShapeError):
+                    run(cell)
+                assert graph.store.variables == {}
+                assert not cell.built
+
     @pytest.mark.parametrize("lengths", [False, True], ids=["all", "lengths"])
     @pytest.mark.parametrize("kind", BIDIRECTIONAL)
     def test_bidirectional(self, kind: str, lengths: bool) -> None:

@@ -299,7 +299,7 @@ class TestBuild:
         assert layer.built and layer.count_params() == 1
 
 
-@pytest.mark.parametrize("kind", [kind for kind in MAKERS if kind not in ("keras_gru",)])
+@pytest.mark.parametrize("kind", [kind for kind in MAKERS if kind != "keras_gru"])
 def test_cells_do_not_say_their_output_shape(kind: str) -> None:
     with pytest.raises(NotImplementedError, match="compute_output_shape"):
         MAKERS[kind]().compute_output_shape([2, 4])

@@ -103,6 +103,15 @@ class TestRegularizersOfGraphs:
         x = cw.Input((1,))
         assert cw.Model(x, loss + x.sum())(torch.ones(1)).item() == 2 * weight.sum().item() + 1
 
+    def test_a_shared_weight_is_regularized_once(self, graph: Any) -> None:
+        x = cw.Input((None, 4))
+        first, second = Dense(name="d"), Dense(name="d", _reuse=True)
+        first(x)
+        second(x)
+        assert second.kernel is first.kernel
+        assert len({id(loss) for loss in first.losses + second.losses}) == 1
+        assert len(graph.get_collection(COLLECTION)) == 1
+
     def test_collections_are_the_graphs_own(self, graph: Any) -> None:
         Dense()(cw.Input((None, 4)))
         with cw.Graph() as other:

@@ -51,7 +51,7 @@ def test_eager_layers_have_empty_lists_of_nodes() -> None:
 @pytest.mark.parametrize("member", EAGER)
 def test_has_and_getattr_go_with_attribute_errors(member: str) -> None:
     """Only AttributeErrors may be taken for a missing member."""
-    act, kind = EAGER[member]
+    _act, kind = EAGER[member]
     if kind is AttributeError:
         assert not hasattr(cw.GRUCell(N), member)
 
@@ -271,7 +271,7 @@ class TestGraphs:
             inputs = _inputs()
         cell(*inputs)
         assert cell.graph is graph
-        assert list(graph.store.variables)[0] == "gru_cell/gates/kernel"
+        assert next(iter(graph.store.variables)) == "gru_cell/gates/kernel"
 
     def test_symbols_of_two_graphs(self) -> None:
         with cw.Graph():

@@ -183,6 +183,36 @@ class TestParameters:
         model(X).sum().backward()
         assert w.grad is not None and b.grad is not None
 
+    def test_variables_of_other_outputs_are_left_out(self, graph: Any) -> None:
+        x = cw.Input((None, 4))
+        a, b = cw.get_variable("a", [4, 2]), cw.get_variable("b", [4, 2])
+        models = [cw.Model(x, x @ a), cw.Model(x, x @ b), cw.Model(x, x @ a + x @ b)]
+        assert [list(cw.variable_names(model)) for model in models] == [["a"], ["b"], ["a", "b"]]
+
+    def test_values_computed_from_variables_outside_the_graph(self, graph: Any) -> None:
+        """They would be constants that no training moves, so they are refused."""
+        x = cw.Input((None, 4))
+        w = cw.get_variable("w", [4, 2])
+        for act in (lambda: x @ (w * 2), lambda: torch.cat([x, (w * 2).T]), lambda: nn.functional.linear(x, w.T.clone())):
+            with pytest.raises(cw.ModeError, match=r"expected .*got "):
+                act()
+        with torch.no_grad():
+            constant = w * 2
+        assert torch.equal(cw.Model(x, x @ constant)(X), X @ constant)
+
+    def test_a_weight_of_a_layer_used_directly(self, graph: Any) -> None:
+        x, h = cw.Input((None, 4)), cw.Input((None, N))
+        cell = cw.BasicRNNCell(N)
+        out, _ = cell(x, h)
+        model = cw.Model([x, h], nn.functional.linear(out, cell.kernel))
+        assert len(list(model.parameters())) == 2
+        assert len(cw.variable_names(model)) == 2
+        model(X, H).sum().backward()
+        both = cell.kernel.grad.clone()
+        cell.zero_grad()
+        nn.functional.linear(cell(X, H)[0], cell.kernel).sum().backward()
+        assert torch.allclose(both, cell.kernel.grad)
+
     def test_torch_modules_on_symbols(self, graph: Any) -> None:
         x = cw.Input((None, 4))
         linear = nn.Linear(4, 2)
@@ -214,6 +244,19 @@ class TestParameters:
         model = cw.Model([x, h], cell(x, h)[0])
         assert (model.train()(X, H) == 0).any()
         assert torch.equal(model.eval()(X, H), cell.cell(X, H)[0])
+
+    def test_modes_reach_torchs_dropout(self, graph: Any) -> None:
+        x = cw.Input((None, 4))
+        model = cw.Model(x, nn.Dropout(0.5)(x))
+        ones = torch.ones(50, 4)
+        assert (model(ones) == 0).any()
+        assert torch.equal(model.eval()(ones), ones)
+
+    def test_functional_call(self, graph: Any) -> None:
+        _, model = _cell_model()
+        zeros = {name: torch.zeros_like(value) for name, value in model.named_parameters()}
+        out, _ = torch.func.functional_call(model, zeros, (X, H + 1))
+        assert torch.allclose(out, torch.full((2, N), 0.5))
 
     def test_moving(self, graph: Any) -> None:
         _, model = _cell_model()

@@ -217,6 +217,23 @@ class TestCustomGetter:
             _called(cw.GRUCell(N))
         assert seen == [f"a/gru_cell/{part}/{kind}" for part in ("gates", "candidate") for kind in ("kernel", "bias")]
 
+    def test_getters_of_nested_scopes_call_each_other(self) -> None:
+        """The innermost first; what it calls as its getter is the outer scope's."""
+        order: list[str] = []
+
+        def getter_of(scope: str) -> Callable[..., Any]:
+            def getter(getter: Callable[..., Any], name: str, *args: Any, **kwargs: Any) -> Any:
+                order.append(scope)
+                return getter(name, *args, **kwargs)
+
+            return getter
+
+        with cw.variable_scope("a", custom_getter=getter_of("outer")):
+            with cw.variable_scope("b", custom_getter=getter_of("inner")):
+                cw.get_variable("v", [1])
+            cw.get_variable("w", [1])
+        assert order == ["inner", "outer", "outer"]
+
     def test_an_argument_wins_over_the_scopes(self) -> None:
         with cw.variable_scope("a", custom_getter=lambda *a, **k: pytest.fail("the scope's getter ran")):
             made = cw.get_variable("v", [1], custom_getter=lambda getter, name, **k: getter(name, **k))
