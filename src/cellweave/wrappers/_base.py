@@ -67,6 +67,10 @@ class CellWrapper(RNNCell):
         with session_run():
             return nn.Module.__call__(self, inputs, state, **kwargs)
 
+    def _step(self, inputs: Nest, state: Nest, **kwargs: Any) -> tuple[Any, Any]:
+        """One step of the cell inside."""
+        return self.cell(inputs, state, **kwargs)  # type: ignore[no-any-return]
+
     def _build_symbolically(self, inputs: Any, scope: Any) -> None:
         """Nothing: the cell inside builds itself when its shapes are learnt."""
 
@@ -146,6 +150,10 @@ class KerasCellWrapper(RNNCell):
     def output_size(self) -> Size:
         """The cell's."""
         return self.cell.output_size
+
+    def _step(self, inputs: Nest, state: Nest, **kwargs: Any) -> tuple[Any, Any]:
+        """One step of the cell inside, past its own `__call__`: the variables are this wrapper's."""
+        return self.cell.call(inputs, state, **kwargs)  # type: ignore[no-any-return]
 
     def build(self, input_shape: ShapeLike) -> None:
         """Build the cell inside for inputs `[B, I]`; its variables get this wrapper's name."""

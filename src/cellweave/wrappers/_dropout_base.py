@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,8 +11,10 @@ import torch
 from cellweave import _nest
 from cellweave._errors import ArgumentError, ArgumentTypeError, DTypeError
 from cellweave._types import Nest, dtype_name
+from cellweave.cells import RNNCell
 from cellweave.ops.common import drop_by_floor, drop_by_threshold
 from cellweave.scopes import Run, SymbolicTensor, current_run, fed_value
+from cellweave.wrappers._function_config import function_config, with_function
 from cellweave.wrappers._state_filter import Visitor, places
 
 #: A constant as a Python float, or a tensor that the caller feeds.
@@ -43,12 +45,14 @@ def as_keep_prob(value: Any, what: str, where: str) -> KeepProb:
     return number
 
 
-class DropoutBehavior:
+class DropoutBehavior(RNNCell):
     """Mixin of the dropout wrappers. The wrapper gives `_noise_per_step` and `_noise_per_run`."""
 
-    where: str
-    training: bool
     cell: Any
+
+    if TYPE_CHECKING:
+
+        def _step(self, inputs: Nest, state: Nest, **kwargs: Any) -> tuple[Any, Any]: ...
 
     def _init_dropout(
         self,
@@ -85,8 +89,10 @@ class DropoutBehavior:
         """Keep probabilities that a recorded graph feeds."""
         return [value for value in self._keep.values() if isinstance(value, SymbolicTensor)]
 
-    def _keep_config(self) -> dict[str, Any]:
-        return {
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments as plain data; a visitor as its marshalled code."""
+        config = {
+            **super().get_config(),
             "input_keep_prob": self._keep["input"],
             "output_keep_prob": self._keep["output"],
             "state_keep_prob": self._keep["state"],
@@ -94,6 +100,17 @@ class DropoutBehavior:
             "input_size": self._input_size,
             "seed": self._seed,
         }
+        if self._given_visitor is not None:
+            config.update(function_config("dropout_fn", self._given_visitor))
+        return config
+
+    @classmethod
+    def _loaded(
+        cls, arguments: dict[str, Any], custom_objects: Mapping[str, Any] | None, safe_mode: bool
+    ) -> dict[str, Any]:
+        return with_function(
+            arguments, "dropout_fn", "dropout_state_filter_visitor", custom_objects, safe_mode, cls.__name__
+        )
 
     def _active(self, kind: str) -> bool:
         keep = self._keep[kind]
@@ -105,15 +122,15 @@ class DropoutBehavior:
     def _noise_per_run(self, kind: str, index: int, value: torch.Tensor, run: Run) -> torch.Tensor:
         raise NotImplementedError
 
-    def _run_step(self, inputs: Nest, state: Nest, step: Callable[[Nest, Nest], tuple[Any, Any]]) -> tuple[Any, Any]:
+    def call(self, inputs: Nest, state: Nest, **kwargs: Any) -> tuple[Any, Any]:
         """Drop the inputs, run the cell, drop the new state where the visitor says so, drop the output."""
         if not any(self._active(kind) for kind in self._keep):
-            return step(inputs, state)
+            return self._step(inputs, state, **kwargs)
         run = current_run()
         op = 0 if self._variational else run.op_of(self)
         if self._active("input"):
             inputs = self._drop_all("input", inputs, run, op)
-        output, new_state = step(inputs, state)
+        output, new_state = self._step(inputs, state, **kwargs)
         if self._active("state"):
             new_state = self._drop_state(new_state, run, op)
         if self._active("output"):

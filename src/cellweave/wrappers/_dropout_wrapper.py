@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,12 +9,11 @@ import torch
 from cellweave import _nest
 from cellweave._errors import DTypeError, ShapeError
 from cellweave._shape import TensorShape
-from cellweave._types import DTypeLike, Nest, as_dtype, dtype_name
+from cellweave._types import DTypeLike, as_dtype, dtype_name
 from cellweave.cells import register, require_rnn_cell
 from cellweave.scopes import Run
 from cellweave.wrappers._base import CellWrapper
 from cellweave.wrappers._dropout_base import DropoutBehavior
-from cellweave.wrappers._function_config import function_config, with_function
 from cellweave.wrappers._mask_streams import MaskStreams
 from cellweave.wrappers._state_filter import default_visitor
 
@@ -76,10 +74,6 @@ class DropoutWrapper(DropoutBehavior, CellWrapper):
         self._mask_per_row = bool(mask_per_row)
         self.streams = MaskStreams(self._seed)
 
-    def call(self, inputs: Nest, state: Nest, **kwargs: Any) -> tuple[Any, Any]:
-        """One step of the cell with dropout around it."""
-        return self._run_step(inputs, state, lambda x, s: self.cell(x, s, **kwargs))
-
     def _noise_per_step(self, kind: str, index: int, value: torch.Tensor, run: Run, op: int) -> torch.Tensor:
         return self.streams.per_step(kind, index, value, run, op)
 
@@ -112,17 +106,7 @@ class DropoutWrapper(DropoutBehavior, CellWrapper):
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments as plain data; a visitor as its marshalled code."""
-        config = {**super().get_config(), **self._keep_config()}
+        config = super().get_config()
         if self._mask_per_row:
             config["mask_per_row"] = True
-        if self._given_visitor is not None:
-            config.update(function_config("dropout_fn", self._given_visitor))
         return config
-
-    @classmethod
-    def _loaded(
-        cls, arguments: dict[str, Any], custom_objects: Mapping[str, Any] | None, safe_mode: bool
-    ) -> dict[str, Any]:
-        return with_function(
-            arguments, "dropout_fn", "dropout_state_filter_visitor", custom_objects, safe_mode, cls.__name__
-        )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from cellweave import _nest
 from cellweave._errors import ArgumentError
-from cellweave._types import Nest
+from cellweave._types import DTypeLike, Nest, ShapeLike
+from cellweave.cells import RNNCell
 
 _TF_DEVICE = re.compile(
     r"(?:/job:[^/]+)?(?:/replica:\d+)?(?:/task:\d+)?/(?:device:)?(cpu|gpu)(?::(\d+|\*))?", re.IGNORECASE
@@ -57,3 +58,33 @@ def run_on(
 
 def _moved(values: Nest, device: torch.device) -> Any:
     return _nest.map_structure(lambda leaf: leaf.to(device) if isinstance(leaf, torch.Tensor) else leaf, values)
+
+
+class DeviceBehavior(RNNCell):
+    """Mixin of the device wrappers."""
+
+    if TYPE_CHECKING:
+
+        def _step(self, inputs: Nest, state: Nest, **kwargs: Any) -> tuple[Any, Any]: ...
+
+    def _init_device(self, device: Any) -> None:
+        self._device = device
+        self._torch_device = as_device(device, type(self).__name__)
+
+    def call(self, inputs: Nest, state: Nest, **kwargs: Any) -> tuple[Any, Any]:
+        """One step of the cell on the device."""
+        return run_on(self._torch_device, inputs, state, lambda x, s: self._step(x, s, **kwargs))
+
+    def build(self, input_shape: ShapeLike) -> None:
+        """Build the cell inside, on the device."""
+        with torch.device(self._torch_device):
+            super().build(input_shape)
+
+    def zero_state(self, batch_size: Any, dtype: DTypeLike) -> Any:
+        """The cell's zero state, on the device."""
+        with torch.device(self._torch_device):
+            return super().zero_state(batch_size, dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments as plain data."""
+        return {**super().get_config(), "device": self._device}

@@ -1,14 +1,17 @@
-"""What the two residual wrappers share."""
+"""What the two residual wrappers share: everything but how they reach the cell."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from cellweave import _nest
-from cellweave._errors import ShapeError
+from cellweave._errors import ArgumentTypeError, ShapeError
 from cellweave._types import Nest
+from cellweave.cells import RNNCell
+from cellweave.wrappers._function_config import function_config, with_function
 
 
 def add_inputs(inputs: Nest, outputs: Nest, where: str) -> Any:
@@ -28,3 +31,38 @@ def add_inputs(inputs: Nest, outputs: Nest, where: str) -> Any:
         return x + y
 
     return _nest.map_structure(add, inputs, outputs)
+
+
+class ResidualBehavior(RNNCell):
+    """Mixin of the residual wrappers."""
+
+    _residual_fn: Any
+
+    if TYPE_CHECKING:
+
+        def _step(self, inputs: Nest, state: Nest, **kwargs: Any) -> tuple[Any, Any]: ...
+
+    def _init_residual(self, residual_fn: Any) -> None:
+        if residual_fn is not None and not callable(residual_fn):
+            raise ArgumentTypeError(f"{type(self).__name__}: expected residual_fn as a function, got {residual_fn!r}.")
+        self._residual_fn = residual_fn
+
+    def call(self, inputs: Nest, state: Nest, **kwargs: Any) -> tuple[Any, Any]:
+        """One step of the cell, joined with its inputs."""
+        outputs, new_state = self._step(inputs, state, **kwargs)
+        if self._residual_fn is not None:
+            return self._residual_fn(inputs, outputs), new_state
+        return add_inputs(inputs, outputs, self.where), new_state
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments as plain data; a function of the caller's as its marshalled code."""
+        config = super().get_config()
+        if self._residual_fn is not None:
+            config.update(function_config("residual_fn", self._residual_fn))
+        return config
+
+    @classmethod
+    def _loaded(
+        cls, arguments: dict[str, Any], custom_objects: Mapping[str, Any] | None, safe_mode: bool
+    ) -> dict[str, Any]:
+        return with_function(arguments, "residual_fn", "residual_fn", custom_objects, safe_mode, cls.__name__)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,7 +14,6 @@ from cellweave.cells import register
 from cellweave.scopes import Run
 from cellweave.wrappers._base import KerasCellWrapper
 from cellweave.wrappers._dropout_base import DropoutBehavior
-from cellweave.wrappers._function_config import function_config, with_function
 from cellweave.wrappers._mask_streams import EagerStreams
 from cellweave.wrappers._state_filter import visit_everything
 
@@ -88,10 +86,6 @@ class RNNCellDropoutWrapper(DropoutBehavior, KerasCellWrapper):
                 noise = self.streams.draw(kind, index, shape, dtype, torch.get_default_device())
                 self.register_buffer(f"noise_{kind}_{index}", noise)
 
-    def call(self, inputs: Nest, state: Nest, **kwargs: Any) -> tuple[Any, Any]:
-        """One step of the cell with dropout around it."""
-        return self._run_step(inputs, state, lambda x, s: self.cell.call(x, s, **kwargs))
-
     def _drop_state(self, state: Nest, run: Run, op: int) -> Any:
         if self._variational:
             _nest.same_structure(self.cell.state_size, state, f"{self.where}: variational state")
@@ -119,18 +113,3 @@ class RNNCellDropoutWrapper(DropoutBehavior, KerasCellWrapper):
     def set_extra_state(self, state: torch.Tensor) -> None:
         """Continue from what `get_extra_state` returned; streams shared with other wrappers move too."""
         self.streams.load_tensor(state.cpu(), self.where)
-
-    def get_config(self) -> dict[str, Any]:
-        """Constructor arguments as plain data; a visitor as its marshalled code."""
-        config = {**super().get_config(), **self._keep_config()}
-        if self._given_visitor is not None:
-            config.update(function_config("dropout_fn", self._given_visitor))
-        return config
-
-    @classmethod
-    def _loaded(
-        cls, arguments: dict[str, Any], custom_objects: Mapping[str, Any] | None, safe_mode: bool
-    ) -> dict[str, Any]:
-        return with_function(
-            arguments, "dropout_fn", "dropout_state_filter_visitor", custom_objects, safe_mode, cls.__name__
-        )
