@@ -64,8 +64,8 @@ def tiny_settings(text: Path, **changes: Any) -> dict[str, Any]:
     """Settings of a run with every kind of state: dropout streams, schedule, carried state, validation, part logs."""
     settings = {
         "text": str(text), "min_count": 1, "layers": 2, "units": 7, "embedding": 5, "input_keep": 0.9,
-        "state_keep": 0.9, "output_keep": 0.8, "steps": 24, "batch": 4, "time": 6, "lr": 0.02, "warmup": 3, "validate_every": 5,
-        "snapshot_every": 4, "log_every": 3, "seed": 5, "threads": 1,
+        "state_keep": 0.9, "output_keep": 0.8, "steps": 24, "batch": 4, "time": 6, "lr": 0.02, "warmup": 3,
+        "validate_every": 5, "snapshot_every": 4, "log_every": 3, "seed": 5, "threads": 1,
     }  # fmt: skip
     return settings | changes
 

@@ -57,6 +57,7 @@ def assert_same_bits(what: str, got: Any, expected: Any) -> None:
         raise AssertionError(f"{what}: expected {b.dtype}{list(b.shape)}, got {a.dtype}{list(a.shape)}")
     bits = {2: np.uint16, 4: np.uint32, 8: np.uint64}[a.dtype.itemsize]
     differs = np.ascontiguousarray(a).view(bits) != np.ascontiguousarray(b).view(bits)
+    differs = differs.reshape(a.shape)  # ascontiguousarray makes a scalar an array of one
     if differs.any():
         index = tuple(int(i) for i in np.argwhere(differs)[0])
         raise AssertionError(

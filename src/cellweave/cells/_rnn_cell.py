@@ -95,6 +95,7 @@ class RNNCell(StepLayer):
         super().__init__(trainable=trainable, name=name, dtype=dtype, **kwargs)
         self._restore_not_copied()
 
+    @recordable
     def zero_state(self, batch_size: Any, dtype: DTypeLike) -> Any:
         """A state of zeros, each leaf `[batch_size, size]`.
 

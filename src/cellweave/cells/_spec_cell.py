@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import nn
+
 from cellweave import _nest
 from cellweave._checks import check_matrix, check_same_dtype, check_weight_dtype
 from cellweave._errors import ArgumentTypeError, ScopeError, ShapeError
@@ -23,6 +25,8 @@ class SpecWeights(StepLayer):
         super().__init__(**kwargs)
         self._spec = spec
         self._first_weight = self._weight_attributes()[0]
+        if isinstance(spec.activation, nn.Module):
+            self.activation_module = spec.activation  # so that its parameters are the cell's too
         check_weight_dtype(type(self).__name__, self._dtype)
 
     @property

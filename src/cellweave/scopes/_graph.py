@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -136,6 +137,11 @@ class SymbolicTensor(fx.Proxy):
         symbols = symbols_in(args, kwargs or {})
         name = getattr(function, "__name__", "function")
         graph_of(symbols, name)
+        if kwargs and kwargs.get("training"):
+            raise ModeError(
+                f"{name}: expected a function without a training mode, got training=True, which no Model could switch. "
+                "Call it inside a Layer."
+            )
         if name.endswith("_") and not name.endswith("__"):
             raise symbols[0]._no_value(f"writing in place by {name}")
         return super().__torch_function__(function, types, args, kwargs)
@@ -195,7 +201,14 @@ class _Tracer(fx.Tracer):
         def recorded(value: Any) -> Any:
             if isinstance(value, nn.Parameter):
                 return ParameterRef(self.owner.key_of(self.owner.holder_of(value)))
-            return value.node if isinstance(value, fx.Proxy) else value
+            if isinstance(value, fx.Proxy):
+                return value.node
+            if isinstance(value, torch.Tensor) and value.grad_fn is not None:
+                raise ModeError(
+                    "Graph: expected parameters or constants beside symbolic tensors, got a value computed from "
+                    "parameters, which a Model would not compute again. Compute it inside a Layer."
+                )
+            return value
 
         return fx.node.map_aggregate(a, recorded)
 
@@ -212,8 +225,9 @@ class _Tracer(fx.Tracer):
         symbols = symbols_in(args, kwargs)
         if symbols:
             graph_of(symbols, str(getattr(target, "__name__", target)))
+        recorded = self.create_arg(args), self.create_arg(kwargs)
         results = self.owner.learn(kind, target, args, kwargs)
-        node = self.create_node(kind, target, self.create_arg(args), self.create_arg(kwargs), name)
+        node = self.create_node(kind, target, *recorded, name)
         node.meta["id"] = self.owner.next_id()
         result = self._wrap(node, results)
         node.meta["shape"] = _nest.map_structure(lambda leaf: list(getattr(leaf, "shape", ())), result)
@@ -221,6 +235,8 @@ class _Tracer(fx.Tracer):
 
     def _wrap(self, node: fx.Node, results: tuple[Any, Any]) -> Any:
         first, second = results
+        if isinstance(first, torch.Size):
+            first, second = tuple(first), tuple(second)
         if _nest.is_nested(first):
             keys = sorted(first) if isinstance(first, dict) else range(len(first))
             pairs = zip(keys, _nest.children(first), _nest.children(second), strict=True)
@@ -290,6 +306,7 @@ class Graph:
         #: (owning layer or None, name, variable, regularizer) of variables whose losses are not recorded yet.
         self.regularized: list[tuple[Any, str, nn.Parameter, Callable[[Any], Any]]] = []
         self._holders: dict[int, VariableHolder] = {}
+        self._regularizer_losses: dict[int, Any] = {}
         self._collections: dict[str, list[Any]] = {}
         self._fake = FakeTensorMode(allow_non_fake_inputs=True)
         self._ids = 0
@@ -328,8 +345,17 @@ class Graph:
             if owner is not None:
                 _ = owner.losses  # records them and adds them to the collection
                 continue
-            loss = self.record(regularizer, (self.parameter(self.holder_of(variable, name), "value"),), {})
+            holder = self.holder_of(variable, name)
+            self.regularizer_loss(variable, regularizer, functools.partial(self.parameter, holder, "value"))
+
+    def regularizer_loss(
+        self, variable: nn.Parameter, regularizer: Callable[[Any], Any], symbol: Callable[[], SymbolicTensor]
+    ) -> Any:
+        """The loss of a variable's regularizer, recorded and added to the collection once."""
+        if id(variable) not in self._regularizer_losses:
+            loss = self._regularizer_losses[id(variable)] = self.record(regularizer, (symbol(),), {})
             self.add_to_collection(REGULARIZATION_LOSSES, loss)
+        return self._regularizer_losses[id(variable)]
 
     def holder_of(self, variable: nn.Parameter, name: str = "variable") -> VariableHolder:
         """The module that holds a parameter which no recorded layer owns."""
@@ -367,13 +393,16 @@ class Graph:
         with self._fake:
             return torch.empty([unknown if dim is None else dim for dim in shape], dtype=dtype)
 
-    def _resized(self, symbol: SymbolicTensor, size: int) -> Any:
-        """The stand-in of a symbol with its open dimensions set to a size."""
+    def _resized(self, symbol: SymbolicTensor, which: int, size: int, axis: int) -> Any:
+        """The stand-in of a symbol with its open batch axis set to a size; below three axes that is the first."""
         first, second = symbol.probes
         if not isinstance(first, torch.Tensor):
-            return first
+            return symbol.probes[which]
+        dims = list(symbol.probes[which].shape)
+        place = axis if len(dims) > 2 else 0
+        if len(dims) > place and (first.shape[place], second.shape[place]) == _PROBE_SIZES:
+            dims[place] = size
         with self._fake:
-            dims = [size if (a, b) == _PROBE_SIZES else a for a, b in zip(first.shape, second.shape, strict=True)]
             return torch.empty(dims, dtype=first.dtype, device=first.device)
 
     def record(self, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -405,25 +434,34 @@ class Graph:
         """Results of a call on stand-ins of both sizes.
 
         Where they do not go with the known sizes among the arguments (a state made for a fixed batch, say), the open
-        dimensions are taken to have one of those sizes.
+        batch axis, first or second, is taken to have one of those sizes.
         """
         try:
             return self._probe(kind, target, args, kwargs, 0), self._probe(kind, target, args, kwargs, 1)
         except (ValueError, RuntimeError):
             if any(symbol.has_open_depth for symbol in symbols_in(args, kwargs)):
                 raise
-            for size in _known_sizes((args, kwargs)):
+            for size, axis in itertools.product(_known_sizes((args, kwargs)), (0, 1)):
                 with contextlib.suppress(ValueError, RuntimeError):
-                    result = self._probe(kind, target, args, kwargs, 0, size)
-                    return result, result
+                    fixed = (size, axis)
+                    return (
+                        self._probe(kind, target, args, kwargs, 0, fixed),
+                        self._probe(kind, target, args, kwargs, 1, fixed),
+                    )
             raise
 
     def _probe(
-        self, kind: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], which: int, size: int | None = None
+        self,
+        kind: str,
+        target: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        which: int,
+        fixed: tuple[int, int] | None = None,
     ) -> Any:
         def stand_in(value: Any) -> Any:
             if isinstance(value, SymbolicTensor):
-                return value.probes[which] if size is None else self._resized(value, size)
+                return value.probes[which] if fixed is None else self._resized(value, which, *fixed)
             return value.resolve(self.modules.__getitem__) if isinstance(value, ModuleRef) else value
 
         if kind == "get_attr":

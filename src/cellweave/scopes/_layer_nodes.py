@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -263,10 +264,12 @@ class LayerNodes:
         for record in records:
             if record.full_name not in self._regularized:
                 self._regularized.add(record.full_name)
-                symbol = self._graph.parameter(self, record.attribute)  # type: ignore[arg-type]
-                self._declare_loss(
-                    self._graph, self._graph.record(record.regularizer, (symbol,), {}), conditional=False
+                loss = self._graph.regularizer_loss(
+                    getattr(self, record.attribute),
+                    record.regularizer,
+                    functools.partial(self._graph.parameter, self, record.attribute),  # type: ignore[arg-type]
                 )
+                self._losses.append(_Declared(loss, conditional=False))
         return [loss.value for loss in self._losses]
 
     def _declare_loss(self, graph: Graph, value: Any, conditional: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -74,6 +75,11 @@ def variable_scope(
         "reuse": reuse or None,
     }
     changes = {key: value for key, value in given.items() if value is not None}
+    outer = frame.scope.custom_getter
+    if custom_getter is not None and outer is not None:
+        changes["custom_getter"] = lambda getter, *args, **kwargs: custom_getter(
+            functools.partial(outer, getter), *args, **kwargs
+        )
     if isinstance(name_or_scope, VariableScope):
         check_reuse(name_or_scope.reuse, "variable_scope")
         with opened(replace(name_or_scope, **changes), reopened=True) as scope:

@@ -78,6 +78,7 @@ class CellWrapper(RNNCell):
         """Build the cell inside for inputs `[B, I]`; the wrapper itself is never built."""
         build_inside(self.cell, input_shape, self._dtype)
 
+    @recordable
     def zero_state(self, batch_size: Any, dtype: DTypeLike) -> Any:
         """The cell's zero state."""
         return cell_zero_state(self.cell, batch_size, dtype)
@@ -191,6 +192,7 @@ class KerasCellWrapper(RNNCell):
         """Regularization losses of the cell and of what was added here."""
         return [*super().losses, *getattr(self.cell, "losses", [])]
 
+    @recordable
     def zero_state(self, batch_size: Any, dtype: DTypeLike) -> Any:
         """The cell's `zero_state`; Keras-style cells have none (AttributeError)."""
         return self.cell.zero_state(batch_size, dtype)

@@ -13,7 +13,7 @@ from cellweave._errors import ArgumentError, ArgumentTypeError, ShapeError
 from cellweave._shape import TensorShape
 from cellweave._types import DTypeLike, Nest, ShapeLike, Size, shape_dims
 from cellweave.cells import RNNCell, cell_zero_state, register
-from cellweave.scopes import variable_scope
+from cellweave.scopes import recordable, variable_scope
 from cellweave.wrappers._base import build_inside
 
 
@@ -62,6 +62,7 @@ class MultiRNNCell(RNNCell):
         """The last cell's."""
         return self.cells[-1].output_size
 
+    @recordable
     def zero_state(self, batch_size: Any, dtype: DTypeLike) -> Any:
         """Each cell's own zero state."""
         if not self._state_is_tuple:

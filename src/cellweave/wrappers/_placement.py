@@ -12,6 +12,7 @@ from cellweave import _nest
 from cellweave._errors import ArgumentError
 from cellweave._types import DTypeLike, Nest, ShapeLike
 from cellweave.cells import RNNCell
+from cellweave.scopes import recordable
 
 _TF_DEVICE = re.compile(
     r"(?:/job:[^/]+)?(?:/replica:\d+)?(?:/task:\d+)?/(?:device:)?(cpu|gpu)(?::(\d+|\*))?", re.IGNORECASE
@@ -80,6 +81,7 @@ class DeviceBehavior(RNNCell):
         with torch.device(self._torch_device):
             super().build(input_shape)
 
+    @recordable
     def zero_state(self, batch_size: Any, dtype: DTypeLike) -> Any:
         """The cell's zero state, on the device."""
         with torch.device(self._torch_device):

@@ -317,3 +317,16 @@ def test_inputs_must_be_tensors(make: Callable[..., Any]) -> None:
     _step(cell)
     with pytest.raises(cw.ArgumentTypeError, match=f"{type(cell).__name__}: expected inputs as a tensor, got list"):
         cell(X.tolist(), _state(cell))
+
+
+def test_an_activation_with_parameters_belongs_to_the_cell() -> None:
+    cell = cw.BasicRNNCell(N, activation=torch.nn.PReLU())
+    out, _ = cell(X, torch.zeros(B, N))
+    out.sum().backward()
+    slope = dict(cell.named_parameters())["activation_module.weight"]
+    assert slope.grad is not None
+    twin = copy.deepcopy(cell)
+    with torch.no_grad():
+        twin.activation_module.weight.fill_(0.0)
+    assert (twin(X, torch.zeros(B, N))[0] >= 0).all()
+    assert torch.equal(cell(X, torch.zeros(B, N))[0], out)

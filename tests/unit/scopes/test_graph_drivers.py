@@ -182,6 +182,64 @@ BIDIRECTIONAL: dict[str, Callable[..., Any]] = {
 }
 
 
+class LinearInside(cw.RNNCell):
+    """A cell that keeps a torch module, made when the sizes are known."""
+
+    state_size = output_size = N
+
+    def build(self, input_shape: Any) -> None:
+        self.linear = torch.nn.Linear(input_shape[-1], N)
+        super().build(input_shape)
+
+    def call(self, inputs: torch.Tensor, state: torch.Tensor) -> Any:
+        new = torch.tanh(self.linear(inputs) + state)
+        return new, new
+
+
+class TestLayersInside:
+    def test_torch_modules_made_in_build_are_real(self) -> None:
+        with cw.Graph():
+            x = cw.Input((None, None, D))
+            cell = LinearInside()
+            model = cw.Model(x, cw.dynamic_rnn(cell, x, dtype="float32")[0])
+        assert len(list(model.parameters())) == 2
+        model(SEQUENCE).sum().backward()
+        assert cell.linear.weight.grad.abs().sum() > 0
+        assert torch.equal(model(SEQUENCE), cw.dynamic_rnn(cell, SEQUENCE, dtype="float32")[0])
+
+    @pytest.mark.parametrize(
+        "make", [cw.DropoutWrapper, cw.ResidualWrapper, lambda cell: cw.DeviceWrapper(cell, "cpu")]
+    )
+    def test_a_scope_given_to_a_wrapper_is_the_cells(self, make: Any) -> None:
+        with cw.Graph() as graph:
+            cell = cw.GRUCell(D)
+            wrapper = make(cw.DropoutWrapper(cell))
+            wrapper(cw.Input((None, D)), cw.Input((None, D)), scope="zed")
+            wrapper(cw.Input((None, D)), cw.Input((None, D)), scope="other")
+        assert cell.scope_name == "zed"
+        assert next(iter(graph.store.variables)) == "zed/gates/kernel"
+
+    def test_a_layer_that_looks_at_values(self) -> None:
+        class Branching(cw.Layer):
+            def call(self, inputs: torch.Tensor) -> torch.Tensor:
+                return inputs if inputs.sum() > 0 else -inputs
+
+        with cw.Graph():
+            layer = Branching()
+            with pytest.raises(cw.ModeError, match=r"expected .*got "):
+                layer(cw.Input((None, D)))
+            assert layer.inbound_nodes == []
+        assert torch.equal(layer(-torch.ones(1, 2)), torch.ones(1, 2))
+
+    def test_keyword_inputs(self) -> None:
+        with cw.Graph():
+            x, h = cw.Input((None, D)), cw.Input((None, N))
+            cell = cw.GRUCell(N)
+            out, _ = cell(inputs=x, state=h)
+        assert cell.input is x
+        assert out.shape == (None, N)
+
+
 class TestOtherUnrolls:
     @pytest.mark.parametrize("state", [N, B])
     def test_an_unknown_depth_is_an_error(self, state: int) -> None:
@@ -189,7 +247,9 @@ class TestOtherUnrolls:
         runs: list[Callable[[Any], Any]] = [
             lambda cell: cw.static_rnn(cell, [cw.Input((None, None))], initial_state=cw.Input((state, N))),
             lambda cell: cw.static_rnn(cell, [cw.Input((None, None))], initial_state=cw.Input((None, N))),
-            lambda cell: cw.bidirectional_dynamic_rnn(cell, cw.GRUCell(N), cw.Input((None, None, None)), dtype="float32"),
+            lambda cell: cw.bidirectional_dynamic_rnn(
+                cell, cw.GRUCell(N), cw.Input((None, None, None)), dtype="float32"
+            ),
             lambda cell: cw.dynamic_rnn(cw.MultiRNNCell([cell]), cw.Input((None, None, None)), dtype="float32"),
             lambda cell: cw.DropoutWrapper(cell)(cw.Input((None, None)), cw.Input((None, N))),
         ]

@@ -161,6 +161,17 @@ class TestFetching:
         assert not torch.equal(*masks)  # a is one run ahead
         assert torch.equal(masks[1], _mask(_fresh(_wrapper)))
 
+    def test_the_second_of_two_calls_alone(self, graph: Any) -> None:
+        """An op is known by its place in the graph, not by how many ran before it."""
+        x, h = _inputs()
+        cell = _wrapper()
+        a, b = cell(x, h)[0], cell(x, h)[0]
+        second, both = cw.Model([x, h], b), cw.Model([x, h], [a, b])
+        second(X, H)
+        masks = [_mask(out) for out in both(X, H)]
+        assert torch.equal(masks[0], _mask(_fresh(_wrapper)))
+        assert not torch.equal(*masks)
+
     def test_models_of_one_graph_are_one_session(self, graph: Any) -> None:
         x, h = _inputs()
         cell = _wrapper()
