@@ -217,8 +217,8 @@ MUTANTS = (
     Mutant(
         "state dropped before the output is taken",
         DROPOUT,
-        "        output, new_state = step(inputs, state)",
-        "        output, new_state = step(inputs, state)\n        output = self._drop_state(output, run, op)",
+        "        output, new_state = self._step(inputs, state, **kwargs)",
+        "        output, new_state = self._step(inputs, state, **kwargs)\n        output = self._drop_state(output, run, op)",
         _golden("drop_gru_state"),
     ),
     # composition and names
