@@ -217,8 +217,9 @@ MUTANTS = (
     Mutant(
         "state dropped before the output is taken",
         DROPOUT,
-        "        output, new_state = self._step(inputs, state, **kwargs)",
-        "        output, new_state = self._step(inputs, state, **kwargs)\n        output = self._drop_state(output, run, op)",
+        "output, new_state = self._step(inputs, state, **kwargs)\n        if",
+        "output, new_state = self._step(inputs, state, **kwargs)\n"
+        "        output = self._drop_state(output, run, op)\n        if",
         _golden("drop_gru_state"),
     ),
     # composition and names
