@@ -4,12 +4,10 @@ from cellweave.scopes._context import AUTO_REUSE as AUTO_REUSE
 from cellweave.scopes._context import VariableScope as VariableScope
 from cellweave.scopes._graph import Graph as Graph
 from cellweave.scopes._graph import Input as Input
-from cellweave.scopes._graph import SymbolicTensor as SymbolicTensor
 from cellweave.scopes._graph import fed_value as fed_value
 from cellweave.scopes._graph import is_probing as is_probing
 from cellweave.scopes._graph import probing as probing
 from cellweave.scopes._graph import recordable as recordable
-from cellweave.scopes._graph import symbols_in as symbols_in
 from cellweave.scopes._layer import Layer as Layer
 from cellweave.scopes._layer import snake_case as snake_case
 from cellweave.scopes._layer_nodes import Node as Node
@@ -25,6 +23,9 @@ from cellweave.scopes._seeds import op_seeds as op_seeds
 from cellweave.scopes._seeds import seed_state as seed_state
 from cellweave.scopes._seeds import set_random_seed as set_random_seed
 from cellweave.scopes._store import VariableStore as VariableStore
+from cellweave.scopes._symbols import SymbolicTensor as SymbolicTensor
+from cellweave.scopes._symbols import graph_of as graph_of
+from cellweave.scopes._symbols import symbols_in as symbols_in
 from cellweave.scopes._variable_scope import get_variable as get_variable
 from cellweave.scopes._variable_scope import get_variable_scope as get_variable_scope
 from cellweave.scopes._variable_scope import variable_scope as variable_scope

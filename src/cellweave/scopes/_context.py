@@ -63,6 +63,22 @@ class VariableScope:
         """Set the default initializer of kernels in this scope."""
         self.initializer = initializer
 
+    def set_regularizer(self, regularizer: Any) -> None:
+        """Set the default regularizer of variables in this scope."""
+        self.regularizer = regularizer
+
+    def set_dtype(self, dtype: Any) -> None:
+        """Set the default dtype of variables in this scope."""
+        self.dtype = dtype
+
+    def set_partitioner(self, partitioner: Any) -> None:
+        """Set the default number of checkpoint slices of variables in this scope."""
+        self.partitioner = partitioner
+
+    def set_custom_getter(self, custom_getter: Any) -> None:
+        """Set what stands between `get_variable` and the variable in this scope."""
+        self.custom_getter = custom_getter
+
     def child(self, name: str, **changes: Any) -> VariableScope:
         """A scope of this name below this one."""
         return replace(self, name=f"{self.name}/{name}" if self.name else name, **changes)

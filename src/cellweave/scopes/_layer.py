@@ -11,15 +11,16 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from cellweave import _nest
 from cellweave._errors import ArgumentTypeError, ScopeError
 from cellweave._shape import TensorShape
 from cellweave._types import DTypeLike, ShapeLike, as_dtype, dtype_name
 from cellweave.scopes._context import AUTO_REUSE, Branch, VariableScope, check_reuse, frame, opened, undone_on_error
-from cellweave.scopes._graph import graph_of, symbols_in
 from cellweave.scopes._layer_nodes import LayerNodes
 from cellweave.scopes._layer_weights import LayerWeights
+from cellweave.scopes._symbols import graph_of, symbols_in
 from cellweave.scopes._variable_scope import default_scope, named_scope
 
 
@@ -248,7 +249,7 @@ class Layer(LayerNodes, LayerWeights):
     def _build_from(self, inputs: Any) -> None:
         leaves = self._take_dtype(inputs)
         device = leaves[0].device if leaves else torch.get_default_device()
-        with torch.device(device):
+        with unset_fake_temporarily(), torch.device(device):  # torch modules made in `build` are real, too
             self.build(_nest.map_structure(lambda leaf: TensorShape(tuple(leaf.shape)), inputs) if leaves else None)
         self._built = True
 

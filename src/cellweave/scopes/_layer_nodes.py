@@ -14,7 +14,8 @@ from cellweave import _nest
 from cellweave._errors import ArgumentError, ArgumentTypeError, ModeError, NodeError
 from cellweave._types import Nest
 from cellweave.scopes._context import frame
-from cellweave.scopes._graph import REGULARIZATION_LOSSES, Graph, SymbolicTensor, graph_of, symbols_in
+from cellweave.scopes._graph import REGULARIZATION_LOSSES, Graph
+from cellweave.scopes._symbols import SymbolicTensor, graph_of, symbols_in
 
 if TYPE_CHECKING:
     from cellweave.scopes._variables import VariableRecord

@@ -12,8 +12,9 @@ from cellweave import _nest
 from cellweave._errors import ArgumentError, ArgumentTypeError, DTypeError, ShapeError
 from cellweave._types import Nest, dtype_name
 from cellweave.scopes._context import seeded_by
-from cellweave.scopes._graph import Graph, ModuleRef, SymbolicTensor, execute, graph_of, symbols_in, take
+from cellweave.scopes._graph import Graph, ModuleRef, execute, take
 from cellweave.scopes._run import Run, session_run
+from cellweave.scopes._symbols import SymbolicTensor, graph_of, symbols_in
 
 
 class _Runner(fx.Interpreter):

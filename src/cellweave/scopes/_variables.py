@@ -66,6 +66,8 @@ def requested(request: VariableRequest, custom_getter: Any = None) -> nn.Paramet
     if request.initializer is None and not request.ignore_scope_initializer:
         defaults["initializer"] = scope.initializer
     request = replace(request, **defaults)
+    if request.dtype is None and frame.owner is not None and not isinstance(request.initializer, torch.Tensor):
+        request = replace(request, dtype=frame.owner.dtype)
     getter = scope.custom_getter if custom_getter is None else custom_getter
     if getter is None:
         return create_or_get(request)

@@ -19,7 +19,7 @@ from cellweave.cells import (
     layer_call,
     require_rnn_cell,
 )
-from cellweave.scopes import Layer, recordable, session_run, symbols_in
+from cellweave.scopes import Layer, graph_of, recordable, session_run, symbols_in
 
 
 class CellWrapper(RNNCell):
@@ -60,19 +60,18 @@ class CellWrapper(RNNCell):
         self, inputs: Nest, state: Nest, scope: Any = None, **kwargs: Any
     ) -> Any:
         """Run one step; `scope` is handed to the cell inside."""
-        if symbols_in(inputs, state):
-            return super().__call__(inputs, state, **kwargs)
         if scope is not None:
             kwargs["scope"] = scope
+        symbols = symbols_in(inputs, state)
+        if symbols:
+            with graph_of(symbols, self.where).opened(), self._undone_on_error():
+                return self.recorded(symbols, inputs, (state,), kwargs)
         with session_run():
             return nn.Module.__call__(self, inputs, state, **kwargs)
 
     def _step(self, inputs: Nest, state: Nest, **kwargs: Any) -> tuple[Any, Any]:
         """One step of the cell inside."""
         return self.cell(inputs, state, **kwargs)  # type: ignore[no-any-return]
-
-    def _build_symbolically(self, inputs: Any, scope: Any) -> None:
-        """Nothing: the cell inside builds itself when its shapes are learnt."""
 
     def build(self, input_shape: ShapeLike) -> None:
         """Build the cell inside for inputs `[B, I]`; the wrapper itself is never built."""
