@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -136,4 +138,6 @@ def _report(result: training.TrainResult) -> None:
         f"step {result.best_step}, which is {result.bits_after:.2f} bits per {unit}."
     )
     typer.echo(f"Learning curve: {result.curve} (and {result.curve.with_suffix('.svg').name})")
-    typer.echo(f"Write more: cellweave generate {shlex.quote(str(result.run))} --prompt TEXT")
+    here = sys.argv[0]  # a clone's .venv/bin/cellweave is not on the path
+    program = here if here.endswith("/cellweave") and not shutil.which("cellweave") else "cellweave"
+    typer.echo(f"Write more: {program} generate {shlex.quote(str(result.run))} --prompt TEXT")
