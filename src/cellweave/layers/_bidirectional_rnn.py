@@ -87,7 +87,7 @@ def bidirectional_dynamic_rnn(
     require_rnn_cell(f"{where} cell_fw", cell_fw)
     require_rnn_cell(f"{where} cell_bw", cell_bw)
     steps, rows = check_inputs(inputs, where, time_major=time_major)
-    lengths = as_lengths(sequence_length, rows, _nest.flatten(inputs)[0].device, where)
+    lengths = as_lengths(sequence_length, rows, where)
     check_within(lengths, steps, where)
     common = {"sequence_length": lengths, "dtype": dtype, "time_major": time_major, "swap_memory": swap_memory}
     common["parallel_iterations"] = parallel_iterations
@@ -129,7 +129,7 @@ def static_bidirectional_rnn(
     require_rnn_cell(f"{where} cell_fw", cell_fw)
     require_rnn_cell(f"{where} cell_bw", cell_bw)
     rows = check_steps(inputs, where)
-    lengths = as_lengths(sequence_length, rows, _nest.flatten(inputs)[0].device, where)
+    lengths = as_lengths(sequence_length, rows, where)
     check_within(lengths, len(inputs), where)
     with session_run(), open_scope(scope, "bidirectional_rnn"):
         outputs_fw, state_fw = static_rnn(cell_fw, inputs, initial_state_fw, dtype, lengths, scope="fw")

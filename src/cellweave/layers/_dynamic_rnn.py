@@ -65,7 +65,7 @@ def dynamic_rnn(
         raise ArgumentTypeError(f"dynamic_rnn: expected parallel_iterations as an int, got {parallel_iterations!r}.")
     steps, rows = check_inputs(inputs, "dynamic_rnn", time_major=time_major)
     device = _nest.flatten(inputs)[0].device
-    lengths = as_lengths(sequence_length, rows, device, "dynamic_rnn")
+    lengths = as_lengths(sequence_length, rows, "dynamic_rnn")
     state = first_state(cell, initial_state, dtype, inputs, rows, "dynamic_rnn")
     if not time_major:
         inputs = _nest.map_structure(lambda leaf: leaf.transpose(0, 1), inputs)

@@ -45,7 +45,7 @@ def _layout(time_major: bool) -> str:
     return "[T, B, D]" if time_major else "[B, T, D]"
 
 
-def as_lengths(sequence_length: Any, rows: int, device: torch.device, where: str) -> torch.Tensor | None:
+def as_lengths(sequence_length: Any, rows: int, where: str) -> torch.Tensor | None:
     """Lengths `[B]` int32; floats are truncated. None stays None.
 
     Raises:

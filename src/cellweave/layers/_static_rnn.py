@@ -76,7 +76,7 @@ def static_rnn(
     require_rnn_cell("static_rnn", cell)
     rows = check_steps(inputs, "static_rnn")
     device = _nest.flatten(inputs)[0].device
-    lengths = as_lengths(sequence_length, rows, device, "static_rnn")
+    lengths = as_lengths(sequence_length, rows, "static_rnn")
     state = first_state(cell, initial_state, dtype, inputs[0], rows, "static_rnn")
     ran = steps_to_run(len(inputs), lengths, at_least=0)
     on_device = None if lengths is None else lengths.to(device, non_blocking=True)

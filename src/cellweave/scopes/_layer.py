@@ -295,7 +295,8 @@ class Layer(LayerNodes, LayerWeights):
     def _undo(self) -> Callable[[], None]:
         """What brings this layer, the store and the counts of names back to where they are now."""
         kept = {name: copy.copy(self.__dict__[name]) for name in _STATE_OF_BUILDING}
-        parameters, counts, store = dict(self._parameters), dict(frame.counts), frame.store
+        parameters, store = dict(self._parameters), frame.store
+        live, counts = frame.counts, dict(frame.counts)  # of the store that is open now, whichever is open later
         stored = set() if store is None else set(store.variables)
 
         def undo() -> None:
@@ -305,8 +306,8 @@ class Layer(LayerNodes, LayerWeights):
             self.__dict__.update(kept)
             self._parameters.clear()
             self._parameters.update(parameters)
-            frame.counts.clear()
-            frame.counts.update(counts)
+            live.clear()
+            live.update(counts)
 
         return undo
 
@@ -351,8 +352,9 @@ class Layer(LayerNodes, LayerWeights):
             for variable in self._parameters.values():
                 memo[id(variable)] = variable
         for key, value in self._copied_state().items():
-            other.__dict__[key] = copy.copy(value) if key == "_scope" else copy.deepcopy(value, memo)
-        if other._scope is not None:
-            other._scope.branch = copy.deepcopy(other._scope.branch, memo)
+            other.__dict__[key] = copy.copy(value) if isinstance(value, VariableScope) else copy.deepcopy(value, memo)
+        for scope in (other._scope, other._outer_scope):
+            if scope is not None:
+                scope.branch = copy.deepcopy(scope.branch, memo)
         other._restore_not_copied()
         return other

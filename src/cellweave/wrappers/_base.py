@@ -22,7 +22,43 @@ from cellweave.cells import (
 from cellweave.scopes import Layer, graph_of, recordable, session_run, symbols_in
 
 
-class CellWrapper(RNNCell):
+class Wrapper(RNNCell):
+    """A cell around a cell: what both forms of wrappers have, and what their kinds of behavior build on."""
+
+    cell: Any
+
+    @property
+    def wrapped_cell(self) -> Any:
+        """The cell inside."""
+        return self.cell
+
+    @property
+    def state_size(self) -> Size:
+        """The cell's."""
+        return self.cell.state_size
+
+    @property
+    def output_size(self) -> Size:
+        """The cell's."""
+        return self.cell.output_size
+
+    def _step(self, inputs: Nest, state: Nest, **kwargs: Any) -> tuple[Any, Any]:
+        """One step of the cell inside; each form reaches it in its own way."""
+        raise NotImplementedError
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments as plain data; the cell as `{"class_name", "config"}`."""
+        return {**super().get_config(), "cell": cell_config(self.cell)}
+
+    @classmethod
+    def _loaded(
+        cls, arguments: dict[str, Any], custom_objects: Mapping[str, Any] | None, safe_mode: bool
+    ) -> dict[str, Any]:
+        """The constructor's arguments, functions rebuilt from what the config holds of them."""
+        return arguments
+
+
+class CellWrapper(Wrapper):
     """Base of TF1's wrappers: no scope, no weights and no `built` of its own; all of that is the cell's.
 
     Args:
@@ -39,21 +75,6 @@ class CellWrapper(RNNCell):
         require_rnn_cell(type(self).__name__, cell)
         super().__init__(dtype=dtype, **kwargs)
         self.cell = cell
-
-    @property
-    def wrapped_cell(self) -> Any:
-        """The cell inside."""
-        return self.cell
-
-    @property
-    def state_size(self) -> Size:
-        """The cell's."""
-        return self.cell.state_size
-
-    @property
-    def output_size(self) -> Size:
-        """The cell's."""
-        return self.cell.output_size
 
     @layer_call
     def __call__(  # type: ignore[override]  # a cell's second argument is its state
@@ -82,10 +103,6 @@ class CellWrapper(RNNCell):
         """The cell's zero state."""
         return cell_zero_state(self.cell, batch_size, dtype)
 
-    def get_config(self) -> dict[str, Any]:
-        """Constructor arguments as plain data; the cell as `{"class_name", "config"}`."""
-        return {**super().get_config(), "cell": cell_config(self.cell)}
-
     @classmethod
     def from_config(
         cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None, safe_mode: bool = True
@@ -106,15 +123,8 @@ class CellWrapper(RNNCell):
             )
         return cls(**cls._loaded(dict(config), custom_objects, safe_mode))
 
-    @classmethod
-    def _loaded(
-        cls, arguments: dict[str, Any], custom_objects: Mapping[str, Any] | None, safe_mode: bool
-    ) -> dict[str, Any]:
-        """The constructor's arguments, functions rebuilt from what the config holds of them."""
-        return arguments
 
-
-class KerasCellWrapper(RNNCell):
+class KerasCellWrapper(Wrapper):
     """Base of TF2's wrappers: a layer whose variables are the cell's, under the wrapper's own name.
 
     Args:
@@ -135,21 +145,6 @@ class KerasCellWrapper(RNNCell):
         self.cell = cell
         if not self._trainable:
             self.trainable = False
-
-    @property
-    def wrapped_cell(self) -> Any:
-        """The cell inside."""
-        return self.cell
-
-    @property
-    def state_size(self) -> Size:
-        """The cell's."""
-        return self.cell.state_size
-
-    @property
-    def output_size(self) -> Size:
-        """The cell's."""
-        return self.cell.output_size
 
     def _step(self, inputs: Nest, state: Nest, **kwargs: Any) -> tuple[Any, Any]:
         """One step of the cell inside, past its own `__call__`: the variables are this wrapper's."""
@@ -205,10 +200,6 @@ class KerasCellWrapper(RNNCell):
         """
         return keras_zero_state(self, inputs, batch_size, dtype)
 
-    def get_config(self) -> dict[str, Any]:
-        """Constructor arguments as plain data; the cell as `{"class_name", "config"}`."""
-        return {**super().get_config(), "cell": cell_config(self.cell)}
-
     @classmethod
     def from_config(
         cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None, safe_mode: bool = True
@@ -226,13 +217,6 @@ class KerasCellWrapper(RNNCell):
         if isinstance(arguments.get("cell"), Mapping):
             arguments["cell"] = cell_from_config(arguments["cell"], custom_objects, cls.__name__, safe_mode=safe_mode)
         return cls(**cls._loaded(arguments, custom_objects, safe_mode))
-
-    @classmethod
-    def _loaded(
-        cls, arguments: dict[str, Any], custom_objects: Mapping[str, Any] | None, safe_mode: bool
-    ) -> dict[str, Any]:
-        """The constructor's arguments, functions rebuilt from what the config holds of them."""
-        return arguments
 
 
 def build_inside(cell: Any, input_shape: ShapeLike, dtype: torch.dtype | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,9 +11,9 @@ import torch
 from cellweave import _nest
 from cellweave._errors import ArgumentError, ArgumentTypeError, DTypeError
 from cellweave._types import Nest, dtype_name
-from cellweave.cells import RNNCell
 from cellweave.ops.common import drop_by_floor, drop_by_threshold
 from cellweave.scopes import Run, SymbolicTensor, current_run, fed_value
+from cellweave.wrappers._base import Wrapper
 from cellweave.wrappers._function_config import function_config, with_function
 from cellweave.wrappers._state_filter import Visitor, places
 
@@ -45,14 +45,8 @@ def as_keep_prob(value: Any, what: str, where: str) -> KeepProb:
     return number
 
 
-class DropoutBehavior(RNNCell):
+class DropoutBehavior(Wrapper):
     """Mixin of the dropout wrappers. The wrapper gives `_noise_per_step` and `_noise_per_run`."""
-
-    cell: Any
-
-    if TYPE_CHECKING:
-
-        def _step(self, inputs: Nest, state: Nest, **kwargs: Any) -> tuple[Any, Any]: ...
 
     def _init_dropout(
         self,

@@ -130,6 +130,11 @@ class EagerStreams:
             raise ShapeError(
                 f"{where}: expected a stream table int64 [rows, {_SAVED_COLUMNS}], got {list(table.shape)}."
             )
+        numbers_below = {_USED: len(_DTYPES), _OWN: len(KINDS)}
+        for row in table.tolist():
+            number = row[3] if row[0] == _USED else row[1]
+            if not 0 <= number < numbers_below.get(row[0], 0):
+                raise ShapeError(f"{where}: expected rows of a stream table, got {row}.")
         self._own, self._used, self._resets = {}, {}, seed_state().resets
         for row, a, b, c, d in table.tolist():
             if row == _USED:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from cellweave import _nest
 from cellweave._errors import ArgumentError
 from cellweave._types import DTypeLike, Nest, ShapeLike
-from cellweave.cells import RNNCell
 from cellweave.scopes import recordable
+from cellweave.wrappers._base import Wrapper
 
 _TF_DEVICE = re.compile(
     r"(?:/job:[^/]+)?(?:/replica:\d+)?(?:/task:\d+)?/(?:device:)?(cpu|gpu)(?::(\d+|\*))?", re.IGNORECASE
@@ -61,12 +61,8 @@ def _moved(values: Nest, device: torch.device) -> Any:
     return _nest.map_structure(lambda leaf: leaf.to(device) if isinstance(leaf, torch.Tensor) else leaf, values)
 
 
-class DeviceBehavior(RNNCell):
+class DeviceBehavior(Wrapper):
     """Mixin of the device wrappers."""
-
-    if TYPE_CHECKING:
-
-        def _step(self, inputs: Nest, state: Nest, **kwargs: Any) -> tuple[Any, Any]: ...
 
     def _init_device(self, device: Any) -> None:
         self._device = device

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from cellweave import _nest
 from cellweave._errors import ArgumentTypeError, ShapeError
 from cellweave._types import Nest
-from cellweave.cells import RNNCell
+from cellweave.wrappers._base import Wrapper
 from cellweave.wrappers._function_config import function_config, with_function
 
 
@@ -33,14 +33,10 @@ def add_inputs(inputs: Nest, outputs: Nest, where: str) -> Any:
     return _nest.map_structure(add, inputs, outputs)
 
 
-class ResidualBehavior(RNNCell):
+class ResidualBehavior(Wrapper):
     """Mixin of the residual wrappers."""
 
     _residual_fn: Any
-
-    if TYPE_CHECKING:
-
-        def _step(self, inputs: Nest, state: Nest, **kwargs: Any) -> tuple[Any, Any]: ...
 
     def _init_residual(self, residual_fn: Any) -> None:
         if residual_fn is not None and not callable(residual_fn):

@@ -109,3 +109,25 @@ def test_a_failing_first_call_leaves_nothing() -> None:
     assert list(cell.parameters()) == []
     cell(torch.randn(2, 6), torch.zeros(2, 3))
     assert next(cell.parameters()).shape == (9, 3)
+
+
+def test_a_failing_call_restores_the_counts_of_the_store_that_it_saw() -> None:
+    """Also where a layer inside was called in a store of its own, which is closed again when the call fails."""
+    inner_store = cw.VariableStore()
+
+    class Outer(cw.RNNCell):
+        state_size = output_size = 3
+
+        def call(self, inputs: Any, state: Any) -> Any:
+            with inner_store:
+                cw.GRUCell(3)(inputs, state)
+            raise ValueError("after the inner call")
+
+    with cw.VariableStore() as store:
+        cw.GRUCell(3)(torch.randn(2, 5), torch.zeros(2, 3))
+        counts = dict(store.scope_counts)
+        with pytest.raises(ValueError, match="after the inner call"):
+            Outer()(torch.randn(2, 5), torch.zeros(2, 3))
+        assert store.scope_counts == counts
+    assert inner_store.variables == {}
+    assert inner_store.scope_counts == {}

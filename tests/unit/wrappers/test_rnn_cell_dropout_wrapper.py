@@ -322,3 +322,13 @@ def test_extra_state_without_a_seed() -> None:
     other = _drop(output_keep_prob=0.5, seed=None)
     other.load_state_dict(saved)
     assert torch.equal(other(X, X)[0], expected)
+
+
+@pytest.mark.parametrize("row", [[0, 1, 2, 4, 0], [0, 1, 2, -1, 0], [1, 3, 0, 1, 2], [2, 0, 0, 0, 0]], ids=str)
+def test_a_damaged_stream_table_changes_nothing(row: list[int]) -> None:
+    wrapper = cw.RNNCellDropoutWrapper(cw.keras.GRUCell(3), output_keep_prob=0.5)
+    wrapper(torch.ones(2, 4), torch.zeros(2, 3))
+    before = wrapper.get_extra_state()
+    with pytest.raises(cw.ShapeError, match="expected rows of a stream table"):
+        wrapper.set_extra_state(torch.tensor([before[0].tolist(), row]))
+    assert torch.equal(wrapper.get_extra_state(), before)
