@@ -336,3 +336,43 @@ def test_scope_objects_by_hand() -> None:
     assert (cell.gates_kernel == 1).all()
     assert scope.child("down").name == "far/away/down"
     assert cw.VariableScope().child("top").name == "top"
+
+
+class TestSetters:
+    def test_each_changes_what_comes_after_it(self) -> None:
+        seen: list[str] = []
+
+        def getter(make: Any, name: str, **kwargs: Any) -> Any:
+            seen.append(name)
+            return make(name, **kwargs)
+
+        def regularizer(weight: Any) -> Any:
+            return weight.sum()
+
+        layer = cw.Layer()
+        with cw.variable_scope("a") as scope:
+            scope.set_initializer(cw.initializers.Constant(3.0))
+            scope.set_dtype("float64")
+            scope.set_regularizer(regularizer)
+            scope.set_partitioner(2)
+            scope.set_custom_getter(getter)
+            weight = cw.get_variable("w", [2])
+            layer.add_weight("v", [2])
+        assert weight.tolist() == [3.0, 3.0]
+        assert weight.dtype == torch.float64
+        assert seen == ["a/w", "a/layer/v"]
+        (record,) = layer.variable_records()
+        assert (record.regularizer, record.pieces) == (regularizer, 2)
+
+
+def test_a_variable_made_in_call_has_its_layers_dtype() -> None:
+    class Scaled(cw.RNNCell):
+        state_size = output_size = 2
+
+        def call(self, inputs: Any, state: Any) -> Any:
+            state = inputs @ cw.get_variable("w", [3, 2])
+            return state, state
+
+    cell = Scaled()
+    assert cell(torch.ones(1, 3, dtype=torch.float64), None)[0].dtype == torch.float64
+    assert Scaled(dtype="float16")(torch.ones(1, 3, dtype=torch.float16), None)[0].dtype == torch.float16
