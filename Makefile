@@ -5,6 +5,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO_OUT ?= runs/demo
+# rivals of the benchmarks; TensorFlow with TF1's graphs needs Python 3.9 to 3.11
+PEERS := .cache/bench
+TF1_PYTHON ?= $(PYTHON)
+NATIVE_SOURCES := $(shell find native/include native/src native/CMakeLists.txt -name '*.h' -o -name '*.cc' -o -name '*.txt')
 # pytest's worker processes; each computes with one thread
 WORKERS ?= auto
 
@@ -12,20 +16,23 @@ WORKERS ?= auto
 unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check docs bench clean
+.PHONY: help setup demo test test-native check docs bench bench-peers build clean
 .SECONDARY:
 .NOTPARALLEL:  # two installs into one .venv must not run at once
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(VENV)/.ready-dev $(VENV)/.ready-docs  ## Make .venv with everything a developer needs
+setup: $(VENV)/.ready-dev $(VENV)/.ready-docs $(VENV)/.ready-native  ## Make .venv with everything a developer needs
 
-demo: $(VENV)/.ready-train  ## Train a small language model on real text (about 3 minutes) and show what it learned
-	$(BIN)/cellweave train --preset demo --out $(DEMO_OUT) --overwrite
+demo: $(VENV)/.ready-train $(VENV)/.ready-native  ## Train a small language model on real text (about 3 minutes) and show what it learned
+	$(BIN)/cellweave train --preset demo --out $(DEMO_OUT) --overwrite --compare
 
-test: $(VENV)/.ready-dev  ## Run all tests (under 5 minutes on 2 cores)
+test: $(VENV)/.ready-dev $(VENV)/.ready-native  ## Run all tests (under 5 minutes on 2 cores)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS)
+
+test-native:  ## Test the native core in C++, as released and under sanitizers (about 3 minutes on 2 cores)
+	native/tests/run.sh .cache/native/tests
 
 check: $(VENV)/.ready-dev  ## Lint, format, types, layering
 	$(BIN)/ruff check .
@@ -37,17 +44,48 @@ docs: $(VENV)/.ready-docs  ## Build the documentation into site/; a warning fail
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "docs: site/index.html"
 
-bench: $(VENV)/.ready-dev  ## Time cellweave beside torch.nn, after the golden tests are green
-	$(BIN)/python benchmarks/run.py
+bench: $(VENV)/.ready-dev $(VENV)/.ready-native  ## Time cellweave beside its rivals, after green tests (all rivals: make bench ARGS="--peers all")
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+bench-peers: $(PEERS)/peers/.ready $(PEERS)/tf1/.ready  ## Install the rivals of `make bench` in environments of their own
+
+build: $(VENV)/.ready-dev  ## Make the wheel and the source distribution in dist/
+	rm -rf dist
+	$(BIN)/python -m build --quiet --outdir dist
 
 clean:  ## Remove .venv, caches and built documentation (runs/ stays)
 	rm -rf $(VENV) .cache site
 
+# Build tools come from .venv, not from an environment of pip's own, so that a change compiles only what it touched.
+pip_install := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# pip keeps the build's own words to itself, so say here what became of it; without the native core everything else works.
+say_native := $(BIN)/python -c "from cellweave.ops.common import _library as native; \
+  print('setup: native core:', native.missing_reason() or native.core().isa)"
+
 # One stamp per set of dependencies, so that `make demo` does not wait for the documentation tools.
-$(VENV)/.ready-%: $(BIN)/python pyproject.toml constraints.txt
+$(VENV)/.ready-%: $(VENV)/.ready-build
 	@echo "setup: installing cellweave[$*] into $(VENV) (the first time takes a few minutes)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[$*]"
+	@$(pip_install) --no-build-isolation --editable ".[$*]"
+	@$(say_native)
+	@touch $@ $(VENV)/.ready-native
+
+# The installs above build the native core too; this one follows changes of its sources.
+$(VENV)/.ready-native: $(NATIVE_SOURCES) | $(VENV)/.ready-build
+	@echo "setup: building the native core"
+	@$(pip_install) --no-build-isolation --no-deps --editable .
+	@$(say_native)
 	@touch $@
+
+$(VENV)/.ready-build: $(BIN)/python pyproject.toml constraints.txt
+	@$(pip_install) scikit-build-core cmake
+	@touch $@
+
+$(PEERS)/peers/.ready: BENCH_PYTHON = $(PYTHON)
+$(PEERS)/tf1/.ready: BENCH_PYTHON = $(TF1_PYTHON)
+$(PEERS)/%/.ready: benchmarks/requirements/%.txt
+	@echo "bench-peers: installing $< into $(@D)"
+	@$(BENCH_PYTHON) -m venv $(@D) && $(@D)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $< && touch $@ || { \
+	  rm -rf $(@D); echo "bench-peers: $< does not install with $$($(BENCH_PYTHON) --version 2>&1); the benchmarks go on without it."; }
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \

@@ -1,66 +1,229 @@
-"""What is timed: sizes, and for each the contestants that compute it. Cases are declared here and nowhere else."""
+"""What is timed, by whom, and what must be reached. Data only: every worker reads it, with or without torch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
-import torch
-
-import cellweave as cw
+#: Gates per unit.
+GATES = {"lstm": 4, "gru_before": 3, "gru_after": 3, "rnn": 1}
+#: gru_before: TF1's GRUCell, reset before the candidate's product; gru_after: Keras's, cuDNN's and torch's form.
+KINDS = tuple(GATES)
+MODES = ("inference", "training")
+#: (T, B, I = H)
+SHAPES = (
+    (100, 1, 128),
+    (100, 1, 256),
+    (100, 16, 256),
+    (100, 64, 256),
+    (35, 20, 650),
+    (100, 64, 512),
+    (100, 128, 1024),
+)
+KEEP = 0.8  # of every mask: input, state and output
+STEPS_BETWEEN_RESETS = 20  # on average
+STEP_UNITS = (32, 128, 256)
 
 
 @dataclass(frozen=True)
 class Case:
-    """A recurrence and its sizes: T steps, B rows, I inputs, H units, float32."""
+    """A layer and its sizes: T steps, B rows, I inputs, H units, float32, time-major.
+
+    variation: bare; variational and per-step (a DropoutWrapper on input, state and output); resets; step (one time step
+    from a given state, as in streaming). Training is forward and backward, with gradients of inputs and all weights.
+    """
 
     kind: str
-    steps: int
-    batch: int
-    inputs: int
-    units: int
+    mode: str
+    variation: str
+    T: int
+    B: int
+    I: int
+    H: int
 
     @property
     def name(self) -> str:
-        return f"{self.kind}-T{self.steps}-B{self.batch}-I{self.inputs}-H{self.units}"
+        return f"{self.kind}-{self.mode}-{self.variation}-T{self.T}-B{self.B}-H{self.H}"
+
+    @property
+    def flops(self) -> int:
+        """Of its matrix products: input and recurrent ones forward, and twice as much backward."""
+        forward = 2 * self.T * self.B * (self.I + self.H) * GATES[self.kind] * self.H
+        return forward * (3 if self.mode == "training" else 1)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
 
 
-CASES = tuple(
-    Case(kind, steps, batch, inputs, units)
-    for kind in ("lstm", "gru")
-    for steps, batch, inputs, units in ((20, 1, 64, 64), (50, 32, 128, 128), (35, 20, 200, 200), (65, 8, 63, 65))
-)
-
-Contestant = tuple[list[torch.Tensor], Callable[[torch.Tensor], torch.Tensor]]
+def small(case: Case) -> Case:
+    """Small awkward sizes, at which the results of a contestant are checked."""
+    sizes = {"B": 3, "I": 12, "H": 19}
+    return replace(case, T=1 if case.variation == "step" else 7, **sizes)
 
 
-def _stepwise_cellweave(case: Case) -> Contestant:
-    cell = {"lstm": cw.LSTMCell, "gru": cw.GRUCell}[case.kind](case.units)
-    cell.build([None, case.inputs])
-    return list(cell.parameters()), lambda x: cw.dynamic_rnn(cell, x, dtype="float32", time_major=True)[0]
+def _cases() -> tuple[Case, ...]:
+    bare = [Case(kind, mode, "bare", T, B, H, H) for kind in KINDS for mode in MODES for T, B, H in SHAPES]
+    # without torch.nn as a rival the largest shape says little: matrix products alone decide it
+    varied = [
+        Case(kind, "training", variation, T, B, H, H)
+        for variation in ("variational", "per-step", "resets")
+        for kind in ("lstm", "gru_before")
+        for T, B, H in ((100, 1, 128), (100, 16, 256), (35, 20, 650), (100, 64, 512))
+    ]
+    steps = [Case(kind, "inference", "step", 1, 1, H, H) for kind in ("lstm", "gru_after") for H in STEP_UNITS]
+    return tuple(bare + varied + steps)
 
 
-def _stepwise_torch(case: Case) -> Contestant:
-    cell = {"lstm": torch.nn.LSTMCell, "gru": torch.nn.GRUCell}[case.kind](case.inputs, case.units)
+CASES = _cases()
 
-    def run(x: torch.Tensor) -> torch.Tensor:
-        state, outputs = None, []
-        for step in x:
-            state = cell(step, state)
-            outputs.append(state[0] if case.kind == "lstm" else state)
-        return torch.stack(outputs)
-
-    return list(cell.parameters()), run
+OURS = "cellweave"
+OWN_BARE = "cellweave, bare"
 
 
-def _fused_torch(case: Case) -> Contestant:
-    layer = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}[case.kind](case.inputs, case.units)
-    return list(layer.parameters()), lambda x: layer(x)[0]
+@dataclass(frozen=True)
+class Contestant:
+    """Who computes a case.
+
+    module: file in contestants/ that builds it. process: those with the same one share a worker process. environment:
+    where its packages are installed. enough: it is not timed above this many units, where it would only cost time.
+    shapes: it is only timed at these (T, B, I = H). peer: false for ours and for yardsticks. seconds_to_build: longer,
+    and it is given up.
+    """
+
+    name: str
+    module: str
+    process: str
+    environment: str  # "project", "peers" or "tf1"
+    kinds: tuple[str, ...] = KINDS
+    modes: tuple[str, ...] = MODES
+    variations: tuple[str, ...] = ("bare", "variational", "per-step", "resets", "step")
+    enough: int = 1024
+    shapes: tuple[tuple[int, int, int], ...] | None = None
+    peer: bool = True
+    seconds_to_build: float = 300.0
+
+    def takes(self, case: Case) -> bool:
+        return (
+            case.kind in self.kinds
+            and case.mode in self.modes
+            and case.variation in self.variations
+            and self.enough >= case.H
+            and (self.shapes is None or (case.T, case.B, case.H) in self.shapes)
+        )
 
 
-BASELINE = "torch.nn"
-CONTESTANTS: dict[str, Callable[[Case], Contestant]] = {
-    "cellweave reference": _stepwise_cellweave,
-    "torch.nn cell, looped": _stepwise_torch,
-    BASELINE: _fused_torch,
-}
+_OURS_AND_TORCH = {"process": "torch", "environment": "project"}
+_WITH_MASKS = ("bare", "variational", "per-step", "resets")
+CONTESTANTS = (
+    Contestant(OURS, "cellweave_layers", **_OURS_AND_TORCH, peer=False),
+    Contestant(
+        OWN_BARE, "cellweave_layers", **_OURS_AND_TORCH, variations=("variational", "per-step", "resets"), peer=False
+    ),
+    Contestant("stepwise", "cellweave_layers", **_OURS_AND_TORCH, enough=650),
+    Contestant("torch.nn", "torch_layers", **_OURS_AND_TORCH, variations=("bare", "step")),
+    Contestant("torch loop", "torch_layers", **_OURS_AND_TORCH, enough=650),
+    Contestant(
+        "torch compiled", "torch_layers", "torch compiled", "project",
+        # every shape is compiled anew, for up to a minute
+        variations=("bare",), shapes=((100, 1, 128), (100, 16, 256), (35, 20, 650)), seconds_to_build=60,
+    ),
+    Contestant("jax", "jax_scan", "jax", "peers"),
+    Contestant("onnxruntime", "onnx_models", "onnxruntime", "peers", modes=("inference",), variations=("bare", "step")),
+    Contestant("openvino", "onnx_models", "openvino", "peers", modes=("inference",), variations=("bare", "step")),
+    Contestant(
+        "tf1", "tf1_graphs", "tf1", "tf1",
+        kinds=("lstm", "gru_before", "rnn"), variations=("bare", "variational", "per-step"), enough=650,
+    ),
+    Contestant(
+        "sgemm", "products", **_OURS_AND_TORCH,
+        modes=("training",), variations=("bare",), peer=False,
+    ),
+    Contestant(
+        "own products", "products", **_OURS_AND_TORCH,
+        modes=("training",), variations=("bare",), peer=False,
+    ),
+)  # fmt: skip
+BY_NAME = {contestant.name: contestant for contestant in CONTESTANTS}
+#: Measured without other packages: what `make bench` takes unless told otherwise.
+QUICK_PEERS = ("stepwise", "torch.nn", "torch loop")
+PEERS = tuple(contestant.name for contestant in CONTESTANTS if contestant.peer)
+#: Who can win against us: our own stepwise form is a yardstick, too.
+RIVALS = tuple(name for name in PEERS if name != "stepwise")
+#: m, k, n of the product whose rate is "sgemm": large enough for the full rate, small enough for a moment.
+LARGE_PRODUCT = (4096, 1024, 1024)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a case must reach: a quantity of its result at least or at most a bound.
+
+    quantity: "ratio" is the fastest of `versus` over ours (above 1 we are faster); "cost" ours over the only one of
+    `versus`; "sgemm" our share of the sgemm rate; "saved" floats kept for backward per step, row and unit.
+    """
+
+    quantity: str
+    bound: float
+    versus: tuple[str, ...] = ()
+
+    @property
+    def at_most(self) -> bool:
+        return self.quantity in ("cost", "saved")
+
+    def met(self, value: float) -> bool:
+        return value <= self.bound if self.at_most else value >= self.bound
+
+    def words(self) -> str:
+        subject = {"sgemm": "of sgemm", "saved": "floats saved"}.get(self.quantity, "of " + " / ".join(self.versus))
+        return f"{'≤' if self.at_most else '≥'} {self.bound:g} {subject}"
+
+
+_TORCH = ("torch.nn",)
+_BY_SHAPE = {(100, 1, 128): 0, (100, 16, 256): 1, (100, 64, 512): 2}
+
+
+def targets(case: Case) -> tuple[Target, ...]:
+    """All that the case must reach."""
+    return tuple(_speed(case)) + tuple(_frugality(case))
+
+
+def _speed(case: Case) -> list[Target]:
+    if case.variation == "bare":
+        rules: dict[str, Callable[[Case], list[Target]]] = {"lstm": _lstm, "gru_before": _gru, "gru_after": _gru}
+        return rules[case.kind](case) if case.kind in rules else []
+    if case.variation == "step":
+        if (case.kind, case.H) == ("lstm", 128):
+            return [Target("ratio", 20, _TORCH), Target("ratio", 5, ("torch loop",))]
+        return []
+    found = [Target("cost", 1.10 if case.variation == "per-step" else 1.05, (OWN_BARE,))]
+    at = _BY_SHAPE.get((case.T, case.B, case.H))
+    if case.variation == "variational" and at is not None:
+        found.append(Target("ratio", (12, 3.5, 1.8)[at], ("torch loop",)))
+        found.append(Target("ratio", (15, 4, 2.2)[at], ("tf1",)))
+    return found
+
+
+def _lstm(case: Case) -> list[Target]:
+    if case.mode == "inference":
+        return [Target("ratio", 2.0 if case.B == 1 else 1.0, _TORCH)]
+    return [Target("ratio", 1.8 if case.B == 1 else 1.05 if (case.B, case.H) == (16, 256) else 1.15, _TORCH)]
+
+
+def _gru(case: Case) -> list[Target]:
+    large = case.H >= 1024
+    if case.mode == "training":
+        bound = 6 if case.B == 1 else 1.2 if large else 1.4
+        return [Target("ratio", bound, _TORCH), Target("ratio", 1.0, ("jax",))]
+    bound = 3 if case.B == 1 else 1.05 if large else 1.3
+    return [Target("ratio", bound, _TORCH), Target("ratio", 0.95, ("openvino", "onnxruntime"))]
+
+
+def _frugality(case: Case) -> list[Target]:
+    if case.mode != "training":
+        return []
+    found = []
+    if case.variation == "bare" and case.H >= 512:
+        found.append(Target("sgemm", 0.85))
+    if case.kind == "lstm":
+        found.append(Target("saved", 6))
+    return found

@@ -22,8 +22,10 @@ from cellweave.cells import BasicRNNCell as BasicRNNCell
 from cellweave.cells import GRUCell as GRUCell
 from cellweave.cells import LSTMCell as LSTMCell
 from cellweave.cells import RNNCell as RNNCell
+from cellweave.layers import Stepper as Stepper
 from cellweave.layers import bidirectional_dynamic_rnn as bidirectional_dynamic_rnn
 from cellweave.layers import dynamic_rnn as dynamic_rnn
+from cellweave.layers import explain as explain
 from cellweave.layers import raw_rnn as raw_rnn
 from cellweave.layers import stack_bidirectional_dynamic_rnn as stack_bidirectional_dynamic_rnn
 from cellweave.layers import static_bidirectional_rnn as static_bidirectional_rnn
@@ -43,6 +45,9 @@ from cellweave.scopes import set_random_seed as set_random_seed
 from cellweave.scopes import variable_names as variable_names
 from cellweave.scopes import variable_scope as variable_scope
 from cellweave.specs import LSTMStateTuple as LSTMStateTuple
+from cellweave.weave import Plan as Plan
+from cellweave.weave import PlanRow as PlanRow
+from cellweave.weave import use_backend as use_backend
 from cellweave.wrappers import DeviceWrapper as DeviceWrapper
 from cellweave.wrappers import DropoutWrapper as DropoutWrapper
 from cellweave.wrappers import MultiRNNCell as MultiRNNCell

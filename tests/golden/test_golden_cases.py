@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import cellweave as cw
+from cellweave.ops.common._library import missing_reason
 from helpers.golden_drivers import DRIVERS
 from helpers.golden_eager import check_cudnn, check_eager, check_rng
 from helpers.golden_graph import NOT_RECORDED, check_in_graph
@@ -24,11 +27,45 @@ VALUE_CHECKS = {
 }
 pytestmark = pytest.mark.usefixtures("nan_poison")
 
+#: Words of a refusal, and whether a case has what they speak of.
+REFUSALS: list[tuple[str, Callable[[dict[str, Any]], bool]]] = [
+    ("has a residual_fn of its own", lambda case: "residual_fn" in str(case)),
+    ("computes in float32 and float64", lambda case: case["dtype"] not in ("float32", "float64")),
+    ("has no activation", lambda case: any(name in str(case) for name in ("gelu", "swish", "softmax", "mish"))),
+    ("keep probability", lambda case: "keep_prob" in str(case)),
+]
+
 
 def test_values(case: dict[str, Any], golden_directory: Path) -> None:
     if case["driver"] not in VALUE_CHECKS:
         pytest.fail(f"the golden harness does not know the driver {case['driver']!r}; it knows {sorted(VALUE_CHECKS)}")
     VALUE_CHECKS[case["driver"]](case, Arrays(read_arrays(golden_directory, case)))
+
+
+#: Drivers that unroll a cell over a sequence themselves; the others call the cell.
+UNROLLS = [name for name in DRIVERS if name not in ("cell", "raw_rnn")]
+
+
+@pytest.mark.drivers(*UNROLLS)
+def test_values_step_by_step(case: dict[str, Any], golden_directory: Path) -> None:
+    """What `test_values` judges woven is right step by step, too: the truth that every backend is compared with."""
+    with cw.use_backend("reference"):
+        check_values(case, Arrays(read_arrays(golden_directory, case)))
+
+
+@pytest.mark.drivers(*UNROLLS)
+def test_values_on_the_native_core(case: dict[str, Any], golden_directory: Path) -> None:
+    """Every layer on the core; only a case that shows a reason may be refused, and then for that reason."""
+    reason = missing_reason()
+    if reason is not None:
+        pytest.skip(f"native: {reason}")
+    reasons = [words for words, shows in REFUSALS if shows(case)]
+    try:
+        with cw.use_backend("native"):
+            check_values(case, Arrays(read_arrays(golden_directory, case)))
+    except cw.BackendError as error:
+        if not any(words in str(error) for words in reasons):
+            raise
 
 
 @pytest.mark.drivers(*DRIVERS, "cudnn")

@@ -132,7 +132,7 @@ MUTANTS = (
     ),
     Mutant(
         "the last step is skipped",
-        "layers/_dynamic_rnn.py",
+        "layers/_stepping.py",
         "for step in range(ran):",
         "for step in range(max(0, ran - 1)):",
         _golden("dyn_gru"),
@@ -146,14 +146,14 @@ MUTANTS = (
     ),
     Mutant(
         "backward outputs are not aligned",
-        "layers/_bidirectional_rnn.py",
-        "output_bw = reverse_sequence(output_bw, lengths, time_major=time_major)",
-        "pass",
+        "layers/_unroll.py",
+        "return reverse_sequence(outputs, task.lengths, time_major=True), state",
+        "return outputs, state",
         _golden("bi_gru"),
     ),
     Mutant(
         "the whole row is reversed",
-        "layers/_bidirectional_rnn.py",
+        "layers/_sequence.py",
         "    if lengths is None:\n            return leaf.flip(axis)",
         "    return leaf.flip(axis)",
         _golden("bi_lstm_seqlen_init"),
@@ -163,15 +163,15 @@ MUTANTS = (
     Mutant(
         "a pruned sublevel counts its leaves",
         DROPOUT,
-        "place.leaf if self._variational else place.pruned",
-        "place.leaf",
+        "index = place.leaf if self._variational else place.pruned",
+        "index = place.leaf",
         _golden("drop_around_multi_visit"),
     ),
     Mutant(
         "variational indices are pruned",
         DROPOUT,
-        "place.leaf if self._variational else place.pruned",
-        "place.pruned",
+        "[(place.leaf, place.leaf if self._variational else place.pruned)",
+        "[(place.leaf, place.pruned)",
         _golden("var_around_multi_visit"),
     ),
     Mutant(
@@ -191,7 +191,13 @@ MUTANTS = (
     Mutant(
         "a stream does not advance", STREAMS, "BLOCKS_PER_ELEMENT * elements * draws", "0", _golden("drop_gru_state")
     ),
-    Mutant("noise of a run drawn at every step", MASKS, "if key not in run.memo:", "if True:", _golden("var_gru_all")),
+    Mutant(
+        "noise of a run drawn at every step",
+        MASKS,
+        "found: RunDraw | None = run.memo.get(key)",
+        "found: RunDraw | None = None",
+        _golden("var_gru_all"),
+    ),
     Mutant("nine rounds", "ops/common/_philox.py", "_ROUNDS = 10", "_ROUNDS = 9", _golden("rng_float32")),
     Mutant(
         "key words swapped",
@@ -306,5 +312,41 @@ MUTANTS = (
         '"gates/bias", (2 * n,), "bias", 1.0',
         '"gates/bias", (2 * n,), "bias", 0.0',
         _golden("dyn_gru"),
+    ),
+    # the weave and the native core's other half
+    Mutant(
+        "native: the first step's operand has no part in the weights' gradient",
+        "ops/common/_native_backward.py",
+        "multiply(call.start[-1].t(), first, target, add=True, columns=used)",
+        "pass",
+        _numerics("-lstm-"),
+    ),
+    Mutant(
+        "native: a part of a sequence draws the first part's masks",
+        "ops/common/_native_call.py",
+        "mask.block + stride * steps_before",
+        "mask.block",
+        ("tests/numerics/test_layer_modes.py", "-k", "parts_of_the_sequence"),
+    ),
+    Mutant(
+        "native: masks are not drawn again on the gradient of the inputs",
+        "ops/common/_native_backward.py",
+        "call.mask_inputs(d_x, d_x, 0, zero_padding=False)",
+        "pass",
+        _golden("drop_gru_input"),
+    ),
+    Mutant(
+        "native: the candidate's two biases of a GRU are one",
+        "ops/common/_native_forward.py",
+        "both[candidate] = from_x[candidate]",
+        "pass",
+        ("tests/numerics/test_layers.py", "-k", "against_the_oracle and native and gru"),
+    ),
+    Mutant(
+        "a subclass with its own call still weaves",
+        "specs/_description.py",
+        '("call", "forward", "__call__", "state_size", "output_size")',
+        '("forward", "__call__", "state_size", "output_size")',
+        ("tests/unit/weave/test_planner.py", "-k", "reason"),
     ),
 )

@@ -5,6 +5,7 @@ torch is imported once; every copy is tested in a fork of this process. Prints o
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -43,9 +44,18 @@ def _run_here(parent: Path, arguments: list[str]) -> int:
     return status if Path(cellweave.__file__).is_relative_to(parent) else 99
 
 
+def native_files() -> list[Path]:
+    """The native core, which an installation keeps beside the sources."""
+    found = importlib.util.find_spec("cellweave")
+    places = [] if found is None else list(found.submodule_search_locations or [])
+    return [path for place in places for path in sorted(Path(place).glob("*cellweave.*")) if path.suffix != ".py"]
+
+
 def _copy_with_fault(parent: Path, file: str, old: str, new: str) -> str:
     """Make the copy; returns what is wrong with the table's entry, if anything."""
     shutil.copytree(SOURCE, parent / "cellweave", ignore=shutil.ignore_patterns("__pycache__"))
+    for path in native_files():
+        (parent / "cellweave" / path.name).symlink_to(path)
     if not file:
         return ""
     path = parent / "cellweave" / file

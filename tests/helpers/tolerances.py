@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -71,8 +72,19 @@ def assert_same_bits(what: str, got: Any, expected: Any) -> None:
 REFERENCE_VALUE = {"float32": 2e-6, "float64": 4e-15}
 REFERENCE_GRADIENT = {"float32": 2e-6, "float64": 5e-15}
 
+#: The same over the table of helpers/layer_cases.py, whose masks and residuals make larger sums: 7.8e-7 and 1.3e-6;
+#: 1.9e-15 and 9.5e-15 in float64.
+LAYER_VALUE = {"float32": 2e-6, "float64": 4e-15}
+LAYER_GRADIENT = {"float32": 3e-6, "float64": 2e-14}
+
 #: A fused backend may be off by twice the reference's own error at the same dtype, plus this floor.
 FLOOR = {"float32": 1e-6, "float64": 2e-15}
+
+
+#: A weight's gradient that is one product over T * B rows, where the reference adds up T products of B rows, rounds
+#: like a sum of T * B terms: from this many on the floor grows with their square root. Measured at T * B = 2080, for
+#: the native core's gradients and those of torch's own layers: 1.9e-6 in float32, 6.1e-15 in float64.
+LONG_SUM = 256
 
 
 def worst_error(got: Any, expected: Any) -> float:
@@ -86,6 +98,11 @@ def worst_error(got: Any, expected: Any) -> float:
     return error if error == error else float("inf")
 
 
-def assert_no_worse(what: str, got: Any, reference: Any, expected: Any, dtype: str) -> None:
-    """Fail unless `got` is as near to the oracle as twice the reference's error plus the floor allows."""
-    assert_close(what, got, expected, 2.0 * worst_error(reference, expected) + FLOOR[dtype])
+def assert_no_worse(what: str, got: Any, reference: Any, expected: Any, dtype: str, terms: int = 1) -> None:
+    """Fail unless `got` is as near to the oracle as twice the reference's error plus the floor allows.
+
+    Args:
+        terms: How many rows one product sums up.
+    """
+    floor = FLOOR[dtype] * max(1.0, math.sqrt(terms / LONG_SUM))
+    assert_close(what, got, expected, 2.0 * worst_error(reference, expected) + floor)

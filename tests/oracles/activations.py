@@ -55,6 +55,12 @@ ACTIVATIONS: dict[str, Activation] = {
         lambda x: _SELU_SCALE * np.where(x > 0, 1.0, _SELU_ALPHA * np.exp(np.minimum(x, 0.0))),
     ),
     "swish": Activation(lambda x: x * sigmoid(x), lambda x: sigmoid(x) + x * _sigmoid_slope(x)),
+    "hard_sigmoid": Activation(
+        lambda x: np.clip(0.2 * x + 0.5, 0.0, 1.0), lambda x: 0.2 * (np.abs(x) < 2.5).astype(x.dtype)
+    ),
+    "leaky_relu": Activation(lambda x: np.where(x > 0, x, 0.2 * x), lambda x: np.where(x > 0, 1.0, 0.2)),
+    "exponential": Activation(np.exp, np.exp),
+    "linear": Activation(lambda x: x, np.ones_like),
     "identity": Activation(lambda x: x, np.ones_like),
     "sin": Activation(np.sin, np.cos),
 }

@@ -100,6 +100,9 @@ class Tree:
                 cells.append(cells[-1])  # the same object again, where its depth allows
             return cw.MultiRNNCell(cells, self.options["state_is_tuple"])
         options = dict(self.options)
+        if options.get("residual_fn") == "sum":
+            inside = self.inside[0].make(depth)
+            return WRAPPERS[self.kind](inside, None if inside.output_size == depth else spread)
         if self.kind in DROPOUTS:
             if options.get("variational_recurrent"):
                 options |= {"input_size": depth, "dtype": "float64"}
@@ -194,7 +197,7 @@ def trees(draw: Any, levels: int = 3, one_tensor: bool = False, without: tuple[s
         return draw(_dropout(child, kind, without))
     if kind.endswith("device"):
         return Tree(kind, {"device": draw(st.sampled_from(["cpu", "/cpu:0"]))}, (child,))
-    return Tree(kind, {"residual_fn": spread}, (child,))
+    return Tree(kind, {"residual_fn": draw(st.sampled_from([spread, "sum", "sum"]))}, (child,))
 
 
 @dataclass(frozen=True)

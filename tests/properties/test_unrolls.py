@@ -9,6 +9,7 @@ from hypothesis import assume, given
 
 import cellweave as cw
 from helpers import nest
+from helpers.woven import assert_same_run
 from oracles.unroll import reverse
 from properties.compositions import DTYPE, Case, assert_same, cases, few, results, start_again, tables
 
@@ -41,7 +42,8 @@ def test_structures_and_shapes(case: Case) -> None:
 def test_an_unroll_is_stepping_by_hand(case: Case) -> None:
     """Calls outside any unroll are runs of their own: variational masks would be drawn anew."""
     cell = case.cell()
-    expected = results(_unroll(case, cell))
+    with cw.use_backend("reference"):  # to the bit; for what is woven see test_weave
+        expected = results(_unroll(case, cell))
     stood = tables(cell)
     cell, xs, outs = case.cell(), case.inputs(), []
     state = cell.get_initial_state(batch_size=case.batch, dtype=DTYPE)
@@ -58,7 +60,8 @@ def test_an_unroll_is_a_raw_loop(case: Case) -> None:
     ends = torch.tensor(case.lengths or [case.time] * case.batch)
     assume(bool(ends.any()))  # where no row has a step, an unroll runs one all the same
     cell = case.cell()
-    expected = results(_unroll(case, cell))
+    with cw.use_backend("reference"):
+        expected = results(_unroll(case, cell))
     stood = tables(cell)
     cell, xs = case.cell(), case.inputs()
 
@@ -78,9 +81,11 @@ def test_an_unroll_is_a_raw_loop(case: Case) -> None:
 @given(cases("per_step"))
 def test_a_static_unroll_is_a_dynamic_one(case: Case) -> None:
     """Where no mask is drawn per step: static steps are ops of their own, which start at one place."""
-    expected = results(_unroll(case, case.cell()))
-    outs, state = cw.static_rnn(case.cell(), list(case.inputs().unbind(1)), None, DTYPE, case.lengths)
-    assert_same(results((torch.stack(outs, dim=1), state)), expected)
+    for backend in ("reference", None):
+        with cw.use_backend(backend):
+            expected = results(_unroll(case, case.cell()))
+            outs, state = cw.static_rnn(case.cell(), list(case.inputs().unbind(1)), None, DTYPE, case.lengths)
+        assert_same_run(backend, results((torch.stack(outs, dim=1), state)), expected)
 
 
 @few(100)
@@ -143,11 +148,13 @@ def test_what_follows_a_rows_end_changes_nothing(case: Case) -> None:
 def test_two_unrolls_are_one_with_the_state_carried(case: Case) -> None:
     """A sequence cut in two: state and streams go on, except for what is drawn once per run."""
     xs = case.inputs(case.time + 1)
-    expected = results(cw.dynamic_rnn(case.cell(), xs, dtype=DTYPE))
-    cell = case.cell()
-    first, state = cw.dynamic_rnn(cell, xs[:, :1], dtype=DTYPE)
-    second, state = cw.dynamic_rnn(cell, xs[:, 1:], initial_state=state)
-    assert_same(results((torch.cat([first, second], dim=1), state)), expected)
+    for backend in ("reference", None):
+        with cw.use_backend(backend):
+            expected = results(cw.dynamic_rnn(case.cell(), xs, dtype=DTYPE))
+            cell = case.cell()
+            first, state = cw.dynamic_rnn(cell, xs[:, :1], dtype=DTYPE)
+            second, state = cw.dynamic_rnn(cell, xs[:, 1:], initial_state=state)
+        assert_same_run(backend, results((torch.cat([first, second], dim=1), state)), expected)
 
 
 @few(100)

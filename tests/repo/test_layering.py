@@ -30,6 +30,7 @@ GROUND = len(ROWS) - 1
 FORBIDDEN = {
     "ops": {"scopes", "initializers"},
     "weave": {"scopes", "initializers"},
+    "wrappers": {"weave"},
     "checkpoint": {"wrappers", "cells", "weave", "ops"},
     "training": {"keras"},
 }
@@ -122,6 +123,11 @@ def test_wrappers_know_no_concrete_cell(path: Path) -> None:
         ("cells", "ops", True),
         ("ops", "cells", False),
         ("cells", "weave", False),
+        ("weave", "cells", False),
+        ("weave", "scopes", False),
+        ("weave", "ops", True),
+        ("layers", "weave", True),
+        ("wrappers", "weave", False),
         ("specs", "scopes", False),
         ("ops", "scopes", False),
         ("_types", "_errors", True),

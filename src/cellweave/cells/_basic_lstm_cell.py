@@ -33,6 +33,8 @@ class BasicLSTMCell(LSTMCore):
     Source: Hochreiter & Schmidhuber 1997; TF1 `tf.nn.rnn_cell.BasicLSTMCell`.
     """
 
+    spec = LSTMCore.spec  # below this class, what changes a step needs its own
+
     def __init__(
         self,
         num_units: int,

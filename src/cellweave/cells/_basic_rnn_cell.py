@@ -32,6 +32,7 @@ class BasicRNNCell(SpecCell):
     """
 
     _spec: RNNSpec
+    spec = SpecCell.spec  # below this class, what changes a step needs its own
 
     def __init__(
         self,

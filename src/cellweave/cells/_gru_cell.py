@@ -41,6 +41,7 @@ class GRUCell(SpecCell):
     """
 
     _spec: GRUSpec
+    spec = SpecCell.spec  # below this class, what changes a step needs its own
 
     def __init__(
         self,

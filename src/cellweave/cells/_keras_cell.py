@@ -10,7 +10,7 @@ from cellweave import _nest
 from cellweave._checks import check_positive_int
 from cellweave._errors import ArgumentError, ShapeError
 from cellweave._types import DTypeLike, Nest
-from cellweave.cells._rnn_cell import keras_zero_state
+from cellweave.cells._rnn_cell import keras_zero_state, plain_zeros
 from cellweave.cells._spec_cell import SpecWeights
 from cellweave.initializers import deserialize, serialize
 from cellweave.ops.common import activation_name
@@ -66,6 +66,7 @@ class KerasCell(SpecWeights):
         )
 
     @recordable
+    @plain_zeros
     def get_initial_state(self, inputs: Nest = None, batch_size: Any = None, dtype: DTypeLike = None) -> Any:
         """Zeros per `state_size`; batch size and dtype come from `inputs` if given, else both are required.
 

@@ -38,6 +38,7 @@ class GRUCell(KerasCell):
     """
 
     _spec: GRUSpec
+    spec = KerasCell.spec  # below this class, what changes a step needs its own
 
     def __init__(
         self,

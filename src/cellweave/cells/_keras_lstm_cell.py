@@ -38,6 +38,8 @@ class LSTMCell(KerasCell):
     """
 
     _spec: LSTMSpec
+    state_order = "hc"
+    spec = KerasCell.spec  # below this class, what changes a step needs its own
 
     def __init__(
         self,

@@ -31,6 +31,7 @@ class SimpleRNNCell(KerasCell):
     """
 
     _spec: RNNSpec
+    spec = KerasCell.spec  # below this class, what changes a step needs its own
 
     def __init__(
         self,

@@ -43,6 +43,8 @@ class LSTMCell(LSTMCore):
     Source: Hochreiter & Schmidhuber 1997; Gers et al. 2002; Sak et al. 2014; TF1 `tf.nn.rnn_cell.LSTMCell`.
     """
 
+    spec = LSTMCore.spec  # below this class, what changes a step needs its own
+
     def __init__(
         self,
         num_units: int,

@@ -38,7 +38,7 @@ class LSTMCore(SpecCell):
         """
         c, h = self._split(state)
         self._checked(inputs, **{"state c": (c, self._spec.units), "state h": (h, self._spec.output_size)})
-        new_c, new_h = lstm_step(inputs, c, h, self._weights_by_name(), spec=self._spec)
+        new_c, new_h = lstm_step(inputs, c, h, self.named_weights(), spec=self._spec)
         return new_h, LSTMStateTuple(new_c, new_h) if self._state_is_tuple else torch.cat([new_c, new_h], dim=1)
 
     def _split(self, state: Nest) -> tuple[Any, Any]:
@@ -49,6 +49,3 @@ class LSTMCore(SpecCell):
             got = list(state.shape) if isinstance(state, torch.Tensor) else type(state).__name__
             raise ShapeError(f"{self.where}: expected state [B, {width}] (c, then h), got {got}.")
         return state[:, : self._spec.units], state[:, self._spec.units :]
-
-    def _weights_by_name(self) -> dict[str, torch.Tensor]:
-        return {weight.name: getattr(self, weight.name.replace("/", "_")) for weight in self._spec.weights(1)}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
+import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -24,8 +26,38 @@ def layer_call(function: _Function) -> _Function:
     return function
 
 
+def plain_zeros(function: _Function) -> _Function:
+    """Mark a method that gives nothing but zeros in the sizes of `state_size`."""
+    function.__dict__["gives_zeros"] = True
+    return function
+
+
+_numbers = itertools.count(1)
+_by_number: weakref.WeakValueDictionary[int, StepLayer] = weakref.WeakValueDictionary()
+
+
+def cell_of_number(number: int) -> StepLayer | None:
+    """The cell or wrapper with this number, None when it is gone."""
+    return _by_number.get(number)
+
+
 class StepLayer(Layer):
     """A layer that runs one time step: `layer(inputs, state) -> (output, new_state)`."""
+
+    #: Its number in this process, by which compiled code finds it.
+    _cell_number: int
+    #: Which of its two states comes first, for a cell whose spec is an LSTM's: "ch" or "hc".
+    state_order = "ch"
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """A cell with a number of its own."""
+        cell = super().__new__(cls, *args, **kwargs)
+        cell._take_number()
+        return cell
+
+    def _take_number(self) -> None:
+        self.__dict__["_cell_number"] = next(_numbers)
+        _by_number[self._cell_number] = self
 
     @layer_call
     def __call__(  # type: ignore[override]  # a cell's second argument is its state
@@ -42,6 +74,17 @@ class StepLayer(Layer):
         """
         with session_run():
             return super().__call__(inputs, state, scope=scope, **kwargs)
+
+    def _not_copied(self) -> tuple[str, ...]:
+        return ("_cell_number",)
+
+    def _restore_not_copied(self) -> None:
+        self._take_number()
+
+    @property
+    def has_unchecked_weights(self) -> bool:
+        """Whether a `state_dict` came before the first call, which has not looked for unused entries yet."""
+        return bool(self._adopted)
 
     @property
     def state_size(self) -> Size:
@@ -96,6 +139,7 @@ class RNNCell(StepLayer):
         self._restore_not_copied()
 
     @recordable
+    @plain_zeros
     def zero_state(self, batch_size: Any, dtype: DTypeLike) -> Any:
         """A state of zeros, each leaf `[batch_size, size]`.
 
@@ -121,6 +165,7 @@ class RNNCell(StepLayer):
         return state
 
     @recordable
+    @plain_zeros
     def get_initial_state(self, inputs: Nest = None, batch_size: Any = None, dtype: DTypeLike = None) -> Any:
         """The zero state for some inputs, or for a batch size and dtype.
 
@@ -133,9 +178,10 @@ class RNNCell(StepLayer):
         return initial_state(self, inputs, batch_size, dtype)
 
     def _not_copied(self) -> tuple[str, ...]:
-        return ("_zero_state",)
+        return (*super()._not_copied(), "_zero_state")
 
     def _restore_not_copied(self) -> None:
+        super()._restore_not_copied()
         self._zero_state = None
 
 
@@ -198,8 +244,18 @@ def _still_zeros(state: Nest) -> bool:
     return True
 
 
+#: Classes all of whose objects act as cells.
+_cell_classes: weakref.WeakSet[type] = weakref.WeakSet()
+
+
 def require_rnn_cell(where: str, cell: Any) -> None:
     """Raise ArgumentTypeError unless `cell` acts as a recurrent cell."""
+    kind = type(cell)
+    if kind in _cell_classes:
+        return
+    if issubclass(kind, StepLayer) and {"zero_state", "get_initial_state"} & set(dir(kind)):
+        _cell_classes.add(kind)
+        return
     members = set(dir(cell))
     missing = [name for name in ("output_size", "state_size") if name not in members]
     if not members & {"zero_state", "get_initial_state"}:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from cellweave import _nest
@@ -24,7 +25,8 @@ class SpecWeights(StepLayer):
     def __init__(self, spec: CellSpec, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._spec = spec
-        self._first_weight = self._weight_attributes()[0]
+        self._weight_names = tuple((weight.name, weight.name.replace("/", "_")) for weight in spec.weights(1))
+        self._first_weight = self._weight_names[0][1]
         if isinstance(spec.activation, nn.Module):
             self.activation_module = spec.activation  # so that its parameters are the cell's too
         check_weight_dtype(type(self).__name__, self._dtype)
@@ -38,6 +40,21 @@ class SpecWeights(StepLayer):
     def output_size(self) -> Size:
         """Size of the output."""
         return self._spec.output_size
+
+    def spec(self) -> CellSpec:
+        """What a step computes, as data: what lets whole sequences run on a fast backend.
+
+        A subclass that computes something else has to give its own, or it runs step by step.
+        """
+        return self._spec
+
+    def named_weights(self) -> dict[str, torch.Tensor]:
+        """The weights by the names that its spec gives them, such as `gates/kernel`. Raises when they do not exist."""
+        made, found = self._parameters, {}
+        for name, attribute in self._weight_names:
+            weight = made.get(attribute)
+            found[name] = getattr(self, attribute) if weight is None else weight
+        return found
 
     def _initializer_of(self, weight: WeightSpec) -> Any:
         """The caller's initializer for a weight, None for the default."""
@@ -77,7 +94,7 @@ class SpecWeights(StepLayer):
         )
 
     def _weight_attributes(self) -> tuple[str, ...]:
-        return tuple(weight.name.replace("/", "_") for weight in self._spec.weights(1))
+        return tuple(attribute for _, attribute in self._weight_names)
 
     def _checked(self, inputs: Any, **states: tuple[Any, int]) -> None:
         """Check inputs `[B, D]` and named states `[B, size]`, and their dtypes."""

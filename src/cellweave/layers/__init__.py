@@ -4,5 +4,7 @@ from cellweave.layers._bidirectional_rnn import bidirectional_dynamic_rnn as bid
 from cellweave.layers._bidirectional_rnn import stack_bidirectional_dynamic_rnn as stack_bidirectional_dynamic_rnn
 from cellweave.layers._bidirectional_rnn import static_bidirectional_rnn as static_bidirectional_rnn
 from cellweave.layers._dynamic_rnn import dynamic_rnn as dynamic_rnn
+from cellweave.layers._explain import explain as explain
 from cellweave.layers._raw_rnn import raw_rnn as raw_rnn
 from cellweave.layers._static_rnn import static_rnn as static_rnn
+from cellweave.layers._stepper import Stepper as Stepper

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,31 +12,12 @@ from cellweave import _nest
 from cellweave._errors import ArgumentError, ArgumentTypeError
 from cellweave._types import DTypeLike, Nest
 from cellweave.cells import require_rnn_cell
-from cellweave.layers._dynamic_rnn import dynamic_rnn
-from cellweave.layers._sequence import as_lengths, check_inputs, open_scope
+from cellweave.layers._again import run_again
+from cellweave.layers._compiled import run_traced, runs_outside_graphs
+from cellweave.layers._dynamic_rnn import check_parallel_iterations, run_task, task_of
+from cellweave.layers._sequence import as_lengths, check_inputs, open_scope, reverse_sequence
 from cellweave.layers._static_rnn import check_steps, static_rnn
-from cellweave.scopes import VariableScope, is_probing, recordable, session_run, variable_scope
-
-
-def reverse_sequence(values: Nest, lengths: torch.Tensor | None, *, time_major: bool) -> Any:
-    """Each row's first `lengths[b]` steps reversed, the rest as it was; all T steps without lengths.
-
-    Args:
-        values: `[T, B, ...]` if `time_major`, else `[B, T, ...]`; or a structure of such tensors.
-        lengths: `[B]`, each in 0..T.
-    """
-    axis = 0 if time_major else 1
-
-    def reverse(leaf: torch.Tensor) -> torch.Tensor:
-        if lengths is None:
-            return leaf.flip(axis)
-        steps = torch.arange(leaf.shape[axis], device=leaf.device)[:, None]
-        length = lengths.to(leaf.device)[None, :]
-        index = torch.where(steps < length, length - 1 - steps, steps).long()  # [T, B]
-        index = index if time_major else index.transpose(0, 1)
-        return leaf.gather(axis, index.reshape(*index.shape, *[1] * (leaf.dim() - 2)).expand_as(leaf))
-
-    return _nest.map_structure(reverse, values)
+from cellweave.scopes import VariableScope, is_probing, nothing_is_open, recordable, session_run, variable_scope
 
 
 def check_within(lengths: torch.Tensor | None, steps: int, where: str) -> None:
@@ -53,7 +36,6 @@ def check_within(lengths: torch.Tensor | None, steps: int, where: str) -> None:
         raise ArgumentError(f"{message}, got {lengths.tolist()}.")
 
 
-@recordable
 def bidirectional_dynamic_rnn(
     cell_fw: Any,
     cell_bw: Any,
@@ -83,22 +65,61 @@ def bidirectional_dynamic_rnn(
         As `dynamic_rnn`; ArgumentError: a length outside 0..T.
     Source: Schuster & Paliwal 1997; TF1 `tf.nn.bidirectional_dynamic_rnn`.
     """
+    if torch.compiler.is_compiling():
+        where = "bidirectional_dynamic_rnn"
+        directions = [(cell_fw, initial_state_fw, False), (cell_bw, initial_state_bw, True)]
+        traced = run_traced(where, directions, inputs, sequence_length, dtype, time_major, checked=True)
+        if traced is not None:
+            return (traced[0][0], traced[1][0]), (traced[0][1], traced[1][1])
+    return _bidirectional_dynamic_rnn(
+        cell_fw, cell_bw, inputs, sequence_length, initial_state_fw, initial_state_bw, dtype, parallel_iterations,
+        swap_memory, time_major, scope,
+    )  # fmt: skip
+
+
+def _bidirectional_dynamic_rnn(
+    cell_fw: Any,
+    cell_bw: Any,
+    inputs: Nest,
+    sequence_length: Any,
+    initial_state_fw: Nest,
+    initial_state_bw: Nest,
+    dtype: DTypeLike,
+    parallel_iterations: int | None,
+    swap_memory: bool,
+    time_major: bool,
+    scope: str | VariableScope | None,
+) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
     where = "bidirectional_dynamic_rnn"
     require_rnn_cell(f"{where} cell_fw", cell_fw)
     require_rnn_cell(f"{where} cell_bw", cell_bw)
     steps, rows = check_inputs(inputs, where, time_major=time_major)
     lengths = as_lengths(sequence_length, rows, where)
     check_within(lengths, steps, where)
-    common = {"sequence_length": lengths, "dtype": dtype, "time_major": time_major, "swap_memory": swap_memory}
-    common["parallel_iterations"] = parallel_iterations
-    with session_run(), open_scope(scope, "bidirectional_rnn"):
-        output_fw, state_fw = dynamic_rnn(cell_fw, inputs, initial_state=initial_state_fw, scope="fw", **common)
-        backwards = reverse_sequence(inputs, lengths, time_major=time_major)
-        output_bw, state_bw = dynamic_rnn(cell_bw, backwards, initial_state=initial_state_bw, scope="bw", **common)
-        output_bw = reverse_sequence(output_bw, lengths, time_major=time_major)
+    check_parallel_iterations("dynamic_rnn", parallel_iterations)
+
+    free = scope is None and nothing_is_open()  # then no name outlives this call
+
+    def run(cell: Any, initial_state: Nest, name: str, *, reverse: bool) -> tuple[Any, Any]:
+        if free:
+            found = run_again(cell, inputs, lengths, initial_state, dtype, time_major=time_major, reverse=reverse)
+            if found is not None:
+                return found
+        task = task_of("dynamic_rnn", cell, inputs, lengths, initial_state, dtype, time_major)
+        with open_scope(scope, "bidirectional_rnn") if free else nullcontext():
+            return run_task(cell, replace(task, reverse=reverse), name, time_major=time_major)
+
+    with session_run(), nullcontext() if free else open_scope(scope, "bidirectional_rnn"):
+        output_fw, state_fw = run(cell_fw, initial_state_fw, "fw", reverse=False)
+        output_bw, state_bw = run(cell_bw, initial_state_bw, "bw", reverse=True)
     return (output_fw, output_bw), (state_fw, state_bw)
 
 
+_bidirectional_dynamic_rnn.__name__ = "bidirectional_dynamic_rnn"  # as recorded nodes are called
+_bidirectional_dynamic_rnn = runs_outside_graphs(recordable(_bidirectional_dynamic_rnn))
+
+
+@runs_outside_graphs
 @recordable
 def static_bidirectional_rnn(
     cell_fw: Any,
@@ -151,6 +172,7 @@ def _reversed_steps(steps: Any, lengths: torch.Tensor | None) -> list[Any]:
     return [_nest.pack(steps[0], [column[step] for column in flipped]) for step in range(len(steps))]
 
 
+@runs_outside_graphs
 @recordable
 def stack_bidirectional_dynamic_rnn(
     cells_fw: Any,

@@ -7,25 +7,25 @@ from typing import Any
 import torch
 
 from cellweave import _nest
-from cellweave._errors import ArgumentTypeError
+from cellweave._errors import ArgumentError, ArgumentTypeError
 from cellweave._types import DTypeLike, Nest
 from cellweave.cells import require_rnn_cell
+from cellweave.layers._again import run_again
+from cellweave.layers._compiled import run_traced, runs_outside_graphs
 from cellweave.layers._sequence import (
     as_lengths,
+    as_resets,
     check_inputs,
+    check_state,
     first_state,
     open_scope,
-    run_for_variables,
-    step_with_lengths,
     steps_to_run,
-    take_back_late_steps,
-    without_padding,
-    zero_outputs,
 )
-from cellweave.scopes import VariableScope, recordable, running_loop
+from cellweave.layers._stepping import Task
+from cellweave.layers._unroll import unroll
+from cellweave.scopes import VariableScope, recordable
 
 
-@recordable
 def dynamic_rnn(
     cell: Any,
     inputs: Nest,
@@ -36,6 +36,9 @@ def dynamic_rnn(
     swap_memory: bool = False,
     time_major: bool = False,
     scope: str | VariableScope | None = None,
+    *,
+    resets: Any = None,
+    reset_state: Nest = None,
 ) -> tuple[Any, Any]:
     """Run a cell over a sequence.
 
@@ -52,55 +55,102 @@ def dynamic_rnn(
         parallel_iterations, swap_memory: Accepted for TF1 callers, without effect.
         time_major: Layout of inputs and outputs.
         scope: Variable scope; default "rnn".
+        resets: Bool, `[B, T]`, or `[T, B]` if `time_major`: True starts a row's state anew before that step. Past a
+            row's end it has no effect.
+        reset_state: What it starts from, in the cell's structure, each leaf `[B, size]`; default: zeros.
     Returns:
         outputs, laid out as the inputs, `[B, T, output_size]`, and the final state.
     Raises:
         ArgumentTypeError: no cell; `initial_state` of another structure. ArgumentError: neither `initial_state` nor
-            `dtype`, or a state of several dtypes. ShapeError: inputs of fewer than three axes, lengths or states that
-            do not fit.
-    Source: TF1 `tf.nn.dynamic_rnn`.
+            `dtype`, or a state of several dtypes; `reset_state` without `resets`. ShapeError: inputs of fewer than
+            three axes, lengths, states or resets that do not fit. BackendError: `use_backend` asks for what cannot run.
+    Source: TF1 `tf.nn.dynamic_rnn`; `resets` as reinforcement learning needs them where episodes end.
     """
+    if torch.compiler.is_compiling():
+        traced = run_traced(
+            "dynamic_rnn",
+            [(cell, initial_state, False)],
+            inputs,
+            sequence_length,
+            dtype,
+            time_major,
+            resets,
+            reset_state,
+        )
+        if traced is not None:
+            return traced[0]
+    elif scope is None and resets is None and reset_state is None and parallel_iterations is None:
+        found = run_again(cell, inputs, sequence_length, initial_state, dtype, time_major=time_major)
+        if found is not None:
+            return found
+    return _dynamic_rnn(
+        cell, inputs, sequence_length, initial_state, dtype, parallel_iterations, swap_memory, time_major, scope,
+        resets=resets, reset_state=reset_state,
+    )  # fmt: skip
+
+
+def _dynamic_rnn(
+    cell: Any,
+    inputs: Nest,
+    sequence_length: Any,
+    initial_state: Nest,
+    dtype: DTypeLike,
+    parallel_iterations: int | None,
+    swap_memory: bool,
+    time_major: bool,
+    scope: str | VariableScope | None,
+    *,
+    resets: Any,
+    reset_state: Nest,
+) -> tuple[Any, Any]:
     require_rnn_cell("dynamic_rnn", cell)
-    if parallel_iterations is not None and not hasattr(parallel_iterations, "__index__"):
-        raise ArgumentTypeError(f"dynamic_rnn: expected parallel_iterations as an int, got {parallel_iterations!r}.")
-    steps, rows = check_inputs(inputs, "dynamic_rnn", time_major=time_major)
-    device = _nest.flatten(inputs)[0].device
-    lengths = as_lengths(sequence_length, rows, "dynamic_rnn")
-    state = first_state(cell, initial_state, dtype, inputs, rows, "dynamic_rnn")
-    if not time_major:
-        inputs = _nest.map_structure(lambda leaf: leaf.transpose(0, 1), inputs)
+    check_parallel_iterations("dynamic_rnn", parallel_iterations)
+    task = task_of(
+        "dynamic_rnn", cell, inputs, sequence_length, initial_state, dtype, time_major, resets, reset_state
+    )  # fmt: skip
+    return run_task(cell, task, scope, time_major=time_major)
+
+
+_dynamic_rnn.__name__ = "dynamic_rnn"  # as recorded nodes are called
+_dynamic_rnn = runs_outside_graphs(recordable(_dynamic_rnn))
+
+
+def check_parallel_iterations(where: str, value: Any) -> None:
+    """Raise ArgumentTypeError unless it is an int or None."""
+    if value is not None and not hasattr(value, "__index__"):
+        raise ArgumentTypeError(f"{where}: expected parallel_iterations as an int, got {value!r}.")
+
+
+def run_task(cell: Any, task: Task, scope: str | VariableScope | None, *, time_major: bool) -> tuple[Any, Any]:
+    """Outputs in the caller's layout and the final state."""
     with open_scope(scope, "rnn"):
-        outputs, state = _unroll(cell, inputs, state, lengths, steps, rows, device)
+        outputs, state = unroll(cell, task)
     if not time_major:
         outputs = _nest.map_structure(lambda leaf: leaf.transpose(0, 1), outputs)
     return outputs, state
 
 
-def _unroll(
-    cell: Any, inputs: Nest, state: Nest, lengths: torch.Tensor | None, steps: int, rows: int, device: torch.device
-) -> tuple[Any, Any]:
-    """Step by step over time-major inputs; outputs are time-major."""
+def task_of(
+    where: str,
+    cell: Any,
+    inputs: Nest,
+    sequence_length: Any,
+    initial_state: Nest,
+    dtype: DTypeLike,
+    time_major: bool,
+    resets: Any = None,
+    reset_state: Nest = None,
+) -> Task:
+    """The arguments of an unroll, checked and time major. See `dynamic_rnn` for them and for what it raises."""
+    steps, rows = check_inputs(inputs, where, time_major=time_major)
+    lengths = as_lengths(sequence_length, rows, where)
+    state = first_state(cell, initial_state, dtype, inputs, rows, where)
+    flags = as_resets(resets, steps, rows, where, time_major=time_major)
+    if reset_state is not None:
+        if flags is None:
+            raise ArgumentError(f"{where}: expected resets because reset_state was given, got None.")
+        check_state(cell, reset_state, rows, where, "reset_state")
+    if not time_major:
+        inputs = _nest.map_structure(lambda leaf: leaf.transpose(0, 1), inputs)
     ran = steps_to_run(steps, lengths, at_least=1)
-    active: torch.Tensor | None = None
-    if lengths is not None:
-        active = torch.arange(steps, device=device)[:, None] < lengths.to(device, non_blocking=True)
-        inputs = without_padding(inputs, active)
-    by_step = [leaf.unbind(0) for leaf in _nest.flatten(inputs)]
-    columns: list[list[torch.Tensor]] = []
-    structure: Any = None
-    with running_loop(ran) as loop:
-        for step in range(ran):
-            loop.next_step()
-            now = _nest.pack(inputs, [leaf[step] for leaf in by_step])
-            here = None if active is None else active[step]
-            structure, state = step_with_lengths(cell, now, state, here, "dynamic_rnn")
-            columns.append(_nest.flatten(structure))
-        take_back_late_steps(loop, steps, ran, lengths)
-    if not columns:
-        empty = _nest.map_structure(lambda leaf: leaf.new_zeros(leaf.shape[1:]), inputs)
-        run_for_variables(cell, empty, state)
-        return zero_outputs(cell, (0, rows), _nest.flatten(inputs)[0]), state
-    stacked = [torch.stack(column) for column in zip(*columns, strict=True)]
-    if ran < steps:
-        stacked = [torch.cat([leaf, leaf.new_zeros(steps - ran, *leaf.shape[1:])]) for leaf in stacked]
-    return _nest.pack(structure, stacked), state
+    return Task(where, inputs, state, steps, rows, ran, lengths, flags, reset_state)

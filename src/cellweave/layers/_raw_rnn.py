@@ -13,12 +13,14 @@ from cellweave._shape import TensorShape
 from cellweave._tensor_array import TensorArray
 from cellweave._types import Nest
 from cellweave.cells import require_rnn_cell
+from cellweave.layers._compiled import runs_outside_graphs
 from cellweave.layers._sequence import open_scope, rows_mask
 from cellweave.scopes import VariableScope, running_loop, symbols_in
 
 LoopFunction = Callable[[int, Any, Any, Any], tuple[torch.Tensor, Any, Any, Any, Any]]
 
 
+@runs_outside_graphs
 def raw_rnn(
     cell: Any,
     loop_fn: LoopFunction,

@@ -99,22 +99,49 @@ def first_state(cell: Any, initial_state: Nest, dtype: DTypeLike, inputs: Nest, 
         resolved = as_dtype(dtype, where)
         with torch.device(first.device):
             return _zero_state(cell, rows, resolved)
-    state_size = cell.state_size
-    _nest.same_structure(state_size, initial_state, f"{where}: initial_state")
-    leaves = _nest.flatten(initial_state)
-    for leaf, size in zip(leaves, _nest.flatten(state_size), strict=True):
-        if not isinstance(leaf, torch.Tensor):
-            raise ArgumentTypeError(f"{where}: expected initial_state leaves as tensors, got {type(leaf).__name__}.")
-        dims = TensorShape(size).dims
-        fits = leaf.dim() == 1 + len(dims) and leaf.shape[0] == rows
-        fits = fits and all(dim in (None, n) for dim, n in zip(dims, leaf.shape[1:], strict=True))
-        if not fits:
-            raise ShapeError(f"{where}: expected initial_state leaf {[rows, *dims]}, got {list(leaf.shape)}.")
-    kinds = {leaf.dtype for leaf in leaves}
+    check_state(cell, initial_state, rows, where, "initial_state")
+    kinds = {leaf.dtype for leaf in _nest.flatten(initial_state)}
     if dtype is None and len(kinds) > 1:
         names = sorted(dtype_name(kind) for kind in kinds)
         raise ArgumentError(f"{where}: expected initial_state of one dtype, got {names}. Give dtype= as well.")
     return initial_state
+
+
+def check_state(cell: Any, state: Nest, rows: int, where: str, what: str) -> None:
+    """Raise unless a state has the cell's structure and B rows.
+
+    Raises:
+        ArgumentError: another number of elements. ArgumentTypeError: another structure type, or leaves that are no
+            tensors. ShapeError: leaves that are not `[B, size]`.
+    """
+    state_size = cell.state_size
+    _nest.same_structure(state_size, state, f"{where}: {what}")
+    for leaf, size in zip(_nest.flatten(state), _nest.flatten(state_size), strict=True):
+        if not isinstance(leaf, torch.Tensor):
+            raise ArgumentTypeError(f"{where}: expected {what} leaves as tensors, got {type(leaf).__name__}.")
+        dims = TensorShape(size).dims
+        fits = leaf.dim() == 1 + len(dims) and leaf.shape[0] == rows
+        fits = fits and all(dim in (None, n) for dim, n in zip(dims, leaf.shape[1:], strict=True))
+        if not fits:
+            raise ShapeError(f"{where}: expected {what} leaf {[rows, *dims]}, got {list(leaf.shape)}.")
+
+
+def as_resets(resets: Any, steps: int, rows: int, where: str, *, time_major: bool) -> torch.Tensor | None:
+    """Resets `[T, B]` bool out of the caller's layout. None stays None.
+
+    Raises:
+        ArgumentTypeError: no booleans. ShapeError: not one for each step and row.
+    """
+    if resets is None:
+        return None
+    flags = resets if isinstance(resets, torch.Tensor) else torch.as_tensor(resets)
+    if flags.dtype != torch.bool:
+        raise ArgumentTypeError(f"{where}: expected resets as booleans, got {dtype_name(flags.dtype)}.")
+    wanted = (steps, rows) if time_major else (rows, steps)
+    if tuple(flags.shape) != wanted:
+        layout = "[T, B]" if time_major else "[B, T]"
+        raise ShapeError(f"{where}: expected resets {layout} = {list(wanted)}, got {list(flags.shape)}.")
+    return flags if time_major else flags.transpose(0, 1)
 
 
 def _zero_state(cell: Any, rows: int, dtype: torch.dtype) -> Any:
@@ -141,6 +168,27 @@ def without_padding(inputs: Nest, active: torch.Tensor) -> Any:
         return torch.where(mask, leaf, torch.zeros((), dtype=leaf.dtype, device=leaf.device))
 
     return _nest.map_structure(zeroed, inputs)
+
+
+def reverse_sequence(values: Nest, lengths: torch.Tensor | None, *, time_major: bool) -> Any:
+    """Each row's first `lengths[b]` steps reversed, the rest as it was; all T steps without lengths.
+
+    Args:
+        values: `[T, B, ...]` if `time_major`, else `[B, T, ...]`; or a structure of such tensors.
+        lengths: `[B]`, each in 0..T.
+    """
+    axis = 0 if time_major else 1
+
+    def reverse(leaf: torch.Tensor) -> torch.Tensor:
+        if lengths is None:
+            return leaf.flip(axis)
+        steps = torch.arange(leaf.shape[axis], device=leaf.device)[:, None]
+        length = lengths.to(leaf.device)[None, :]
+        index = torch.where(steps < length, length - 1 - steps, steps).long()  # [T, B]
+        index = index if time_major else index.transpose(0, 1)
+        return leaf.gather(axis, index.reshape(*index.shape, *[1] * (leaf.dim() - 2)).expand_as(leaf))
+
+    return _nest.map_structure(reverse, values)
 
 
 def run_for_variables(cell: Any, inputs: Nest, state: Nest) -> None:

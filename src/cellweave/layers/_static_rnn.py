@@ -10,6 +10,7 @@ from cellweave import _nest
 from cellweave._errors import ArgumentError, ArgumentTypeError, ShapeError
 from cellweave._types import DTypeLike, Nest
 from cellweave.cells import require_rnn_cell
+from cellweave.layers._compiled import runs_outside_graphs
 from cellweave.layers._sequence import (
     as_lengths,
     first_state,
@@ -20,7 +21,10 @@ from cellweave.layers._sequence import (
     without_padding,
     zero_outputs,
 )
-from cellweave.scopes import VariableScope, recordable, session_run
+from cellweave.layers._stepping import Task
+from cellweave.layers._weaving import run_woven
+from cellweave.scopes import VariableScope, is_probing, recordable, session_run
+from cellweave.weave import REFERENCE, asked_backend
 
 
 def check_steps(inputs: Any, where: str) -> int:
@@ -45,6 +49,7 @@ def check_steps(inputs: Any, where: str) -> int:
     return int(rows.pop())
 
 
+@runs_outside_graphs
 @recordable
 def static_rnn(
     cell: Any,
@@ -75,20 +80,40 @@ def static_rnn(
     """
     require_rnn_cell("static_rnn", cell)
     rows = check_steps(inputs, "static_rnn")
-    device = _nest.flatten(inputs)[0].device
     lengths = as_lengths(sequence_length, rows, "static_rnn")
     state = first_state(cell, initial_state, dtype, inputs[0], rows, "static_rnn")
     ran = steps_to_run(len(inputs), lengths, at_least=0)
-    on_device = None if lengths is None else lengths.to(device, non_blocking=True)
-    outputs: list[Any] = []
     with session_run(), open_scope(scope, "rnn"):
-        if ran == 0:
-            run_for_variables(cell, inputs[0], state)
-        for step in range(ran):
-            active = None if on_device is None else step < on_device
-            now = inputs[step] if active is None else without_padding(inputs[step], active)
-            output, state = step_with_lengths(cell, now, state, active, "static_rnn")
-            outputs.append(output)
+        woven = _woven(cell, inputs, state, lengths, rows, ran)
+        return _stepwise(cell, inputs, state, lengths, rows, ran) if woven is None else woven
+
+
+def _woven(
+    cell: Any, inputs: Any, state: Nest, lengths: torch.Tensor | None, rows: int, ran: int
+) -> tuple[list[Any], Any] | None:
+    """All steps as one sequence, where that gives what single steps give."""
+    asked = asked_backend()
+    if asked == REFERENCE or is_probing():
+        return None
+    alike = all(isinstance(step, torch.Tensor) and step.shape == inputs[0].shape for step in inputs)
+    sequence = torch.stack(list(inputs)) if alike else inputs
+    task = Task("static_rnn", sequence, state, len(inputs), rows, ran, lengths, static=True)
+    found = run_woven(cell, task, asked)
+    return None if found is None else (list(found[0].unbind(0)), found[1])
+
+
+def _stepwise(
+    cell: Any, inputs: Any, state: Nest, lengths: torch.Tensor | None, rows: int, ran: int
+) -> tuple[list[Any], Any]:
+    on_device = None if lengths is None else lengths.to(_nest.flatten(inputs)[0].device, non_blocking=True)
+    outputs: list[Any] = []
+    if ran == 0:
+        run_for_variables(cell, inputs[0], state)
+    for step in range(ran):
+        active = None if on_device is None else step < on_device
+        now = inputs[step] if active is None else without_padding(inputs[step], active)
+        output, state = step_with_lengths(cell, now, state, active, "static_rnn")
+        outputs.append(output)
     like = outputs[0] if outputs else zero_outputs(cell, (rows,), _nest.flatten(inputs)[0])
     while len(outputs) < len(inputs):
         outputs.append(_nest.map_structure(torch.zeros_like, like))

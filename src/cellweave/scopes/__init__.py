@@ -2,6 +2,7 @@
 
 from cellweave.scopes._context import AUTO_REUSE as AUTO_REUSE
 from cellweave.scopes._context import VariableScope as VariableScope
+from cellweave.scopes._context import nothing_is_open as nothing_is_open
 from cellweave.scopes._graph import Graph as Graph
 from cellweave.scopes._graph import Input as Input
 from cellweave.scopes._graph import fed_value as fed_value
@@ -17,6 +18,7 @@ from cellweave.scopes._names import variable_names as variable_names
 from cellweave.scopes._run import Loop as Loop
 from cellweave.scopes._run import Run as Run
 from cellweave.scopes._run import current_run as current_run
+from cellweave.scopes._run import run_is_open as run_is_open
 from cellweave.scopes._run import running_loop as running_loop
 from cellweave.scopes._run import session_run as session_run
 from cellweave.scopes._seeds import op_seeds as op_seeds

@@ -114,6 +114,11 @@ class _Frame(threading.local):
 frame = _Frame()
 
 
+def nothing_is_open() -> bool:
+    """Whether neither a store nor a scope is open: names that are taken here are forgotten at once."""
+    return frame.store is None and not frame.scope.name
+
+
 @contextmanager
 def opened(scope: VariableScope, owner: Layer | None = None, *, reopened: bool = False) -> Iterator[VariableScope]:
     """Make `scope` the current one.

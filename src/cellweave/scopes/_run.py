@@ -82,6 +82,19 @@ class Run:
         """Number of the op that a call of `layer` is: one per call, or one per call in a loop's body."""
         return self.new_op(layer) if self.loop is None else self.loop.op_of(layer)
 
+    def ops_made(self, layer: object) -> int:
+        """How many ops of `layer` the node that runs has: the number of its next one outside a loop."""
+        return self._calls.get((self.node, id(layer)), 0)
+
+    @contextmanager
+    def rehearsal(self) -> Iterator[None]:
+        """Calls inside count as no ops."""
+        calls = dict(self._calls)
+        try:
+            yield
+        finally:
+            self._calls = calls
+
 
 class _Current(threading.local):
     run: Run | None = None
@@ -93,6 +106,11 @@ _current = _Current()
 def current_run() -> Run:
     """The run that is open, or a new one for a call outside every run."""
     return Run() if _current.run is None else _current.run
+
+
+def run_is_open() -> bool:
+    """Whether several calls are one session run here."""
+    return _current.run is not None
 
 
 @contextmanager

@@ -5,4 +5,13 @@ from cellweave.specs._cells import GRUSpec as GRUSpec
 from cellweave.specs._cells import LSTMSpec as LSTMSpec
 from cellweave.specs._cells import RNNSpec as RNNSpec
 from cellweave.specs._cells import WeightSpec as WeightSpec
+from cellweave.specs._description import describe as describe
+from cellweave.specs._nodes import DeviceSpec as DeviceSpec
+from cellweave.specs._nodes import DropoutSpec as DropoutSpec
+from cellweave.specs._nodes import NodeSpec as NodeSpec
+from cellweave.specs._nodes import ResidualSpec as ResidualSpec
+from cellweave.specs._nodes import StackSpec as StackSpec
+from cellweave.specs._runs import MaskPlace as MaskPlace
+from cellweave.specs._runs import MaskSpec as MaskSpec
+from cellweave.specs._runs import RunSpec as RunSpec
 from cellweave.specs._states import LSTMStateTuple as LSTMStateTuple

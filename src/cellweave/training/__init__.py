@@ -1,5 +1,7 @@
 """Training of recurrent language models: what `cellweave train` and `cellweave generate` call."""
 
+from cellweave.training._engines import EngineComparison as EngineComparison
+from cellweave.training._engines import compare_engines as compare_engines
 from cellweave.training._environment import describe_environment as describe_environment
 from cellweave.training._environment import package_versions as package_versions
 from cellweave.training._language_model import LanguageModel as LanguageModel

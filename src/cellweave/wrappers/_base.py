@@ -17,6 +17,7 @@ from cellweave.cells import (
     cell_zero_state,
     keras_zero_state,
     layer_call,
+    plain_zeros,
     require_rnn_cell,
 )
 from cellweave.scopes import Layer, graph_of, recordable, session_run, symbols_in
@@ -30,7 +31,8 @@ class Wrapper(RNNCell):
     @property
     def wrapped_cell(self) -> Any:
         """The cell inside."""
-        return self.cell
+        inside = self._modules.get("cell")  # the short way: torch looks an attribute up in a slow one
+        return self.cell if inside is None else inside
 
     @property
     def state_size(self) -> Size:
@@ -99,6 +101,7 @@ class CellWrapper(Wrapper):
         build_inside(self.cell, input_shape, self._dtype)
 
     @recordable
+    @plain_zeros
     def zero_state(self, batch_size: Any, dtype: DTypeLike) -> Any:
         """The cell's zero state."""
         return cell_zero_state(self.cell, batch_size, dtype)
@@ -187,11 +190,13 @@ class KerasCellWrapper(Wrapper):
         return [*super().losses, *getattr(self.cell, "losses", [])]
 
     @recordable
+    @plain_zeros
     def zero_state(self, batch_size: Any, dtype: DTypeLike) -> Any:
         """The cell's `zero_state`; Keras-style cells have none (AttributeError)."""
         return self.cell.zero_state(batch_size, dtype)
 
     @recordable
+    @plain_zeros
     def get_initial_state(self, inputs: Nest = None, batch_size: Any = None, dtype: DTypeLike = None) -> Any:
         """Zeros per `state_size`; batch size and dtype come from `inputs` if given, else both are required.
 

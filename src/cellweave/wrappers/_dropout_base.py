@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,10 @@ from cellweave._errors import ArgumentError, ArgumentTypeError, DTypeError
 from cellweave._types import Nest, dtype_name
 from cellweave.ops.common import drop_by_floor, drop_by_threshold
 from cellweave.scopes import Run, SymbolicTensor, current_run, fed_value
+from cellweave.specs import DropoutSpec, describe
 from cellweave.wrappers._base import Wrapper
 from cellweave.wrappers._function_config import function_config, with_function
+from cellweave.wrappers._mask_draws import EagerDraws, RunDraw, StepDraws
 from cellweave.wrappers._state_filter import Visitor, places
 
 #: A constant as a Python float, or a tensor that the caller feeds.
@@ -43,6 +45,10 @@ def as_keep_prob(value: Any, what: str, where: str) -> KeepProb:
     if not 0.0 <= number <= 1.0:
         raise ArgumentError(f"{where}: expected {what} in [0, 1], got {value!r}.")
     return number
+
+
+def _untraced(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    return torch.compiler.disable(function, reason="cellweave: a mask is drawn here")  # type: ignore[no-any-return, no-untyped-call]
 
 
 class DropoutBehavior(Wrapper):
@@ -106,9 +112,82 @@ class DropoutBehavior(Wrapper):
             arguments, "dropout_fn", "dropout_state_filter_visitor", custom_objects, safe_mode, cls.__name__
         )
 
+    def _described(self, per_row: bool) -> DropoutSpec:
+        x, state, output = [value if type(value) is float else None for value in self._keep_in_order()]
+        return DropoutSpec(describe(self.wrapped_cell)[0], x, state, output, self._variational, per_row)
+
+    def _keep_in_order(self) -> tuple[KeepProb, KeepProb, KeepProb]:
+        keep = self._keep
+        return keep["input"], keep["state"], keep["output"]
+
     def _active(self, kind: str) -> bool:
         keep = self._keep[kind]
         return keep != 1.0 and self.training if isinstance(keep, float) else True
+
+    # What a weave asks, which draws the masks of a whole sequence in one go
+
+    def acting(self) -> tuple[Any, ...]:
+        """How each kind of mask acts in the next call, in the order input, state, output; then the noise's dtype.
+
+        "" not at all, "constant" or "fed" by a probability in (0, 1], else why only single steps can have it.
+        """
+        return (*[self._acting(keep) for keep in self._keep_in_order()], self._run_noise_dtype())
+
+    def _acting(self, keep: KeepProb) -> str:
+        if isinstance(keep, float):
+            if keep == 1.0 or not self.training:
+                return ""
+            return "constant" if keep else "a keep probability is 0"
+        fed: torch.Tensor = fed_value(keep, current_run().fed) if isinstance(keep, SymbolicTensor) else keep
+        if fed.requires_grad:
+            return "a fed keep probability takes a gradient"
+        if fed.device.type == "meta" or not 0.0 < float(fed) <= 1.0:
+            return "a fed keep probability is outside (0, 1]"
+        return "fed"
+
+    @property
+    def has_own_visitor(self) -> bool:
+        """Whether a function of the caller's decides which states are dropped."""
+        return self._given_visitor is not None
+
+    def keep_now(self, kind: str) -> float:
+        """The keep probability of a kind of mask in the run that is open."""
+        keep = self._keep[kind]
+        return float(fed_value(keep, current_run().fed) if isinstance(keep, SymbolicTensor) else keep)
+
+    def dropped_leaves(self, state: Nest) -> list[tuple[int, int]]:
+        """For each leaf of the state that is dropped: its position, and the index of its mask."""
+        chosen = places(self._visitor, state, self.where)
+        return [(place.leaf, place.leaf if self._variational else place.pruned) for place in chosen]
+
+    def next_op(self) -> int:
+        """Number of the op that its next call is, where masks are drawn per step."""
+        return current_run().op_of(self)
+
+    def ops_made(self) -> int:
+        """Number of the op that its next call is outside a loop."""
+        return current_run().ops_made(self)
+
+    @property
+    def is_seeded(self) -> bool:
+        """Whether a seed of its own decides its masks."""
+        return self._seed is not None
+
+    def _run_noise_dtype(self) -> torch.dtype | None:
+        """Dtype of variational noise; None per step."""
+        raise NotImplementedError
+
+    def noise_size(self, kind: str, index: int) -> tuple[int | None, ...]:
+        """Axes of a variational mask after the batch's; of none, (None,)."""
+        raise NotImplementedError
+
+    def run_draw(self, kind: str, index: int, rows: int, width: int, dtype: torch.dtype) -> RunDraw | torch.Tensor:
+        """A variational mask's draw in the run that is open, taken from its stream; or its noise itself."""
+        raise NotImplementedError
+
+    def step_draws(self, kind: str, index: int, elements: int, dtype: torch.dtype, op: int) -> StepDraws | EagerDraws:
+        """What a mask of so many elements is going to take from its stream at every step of the loop that is open."""
+        raise NotImplementedError
 
     def _noise_per_step(self, kind: str, index: int, value: torch.Tensor, run: Run, op: int) -> torch.Tensor:
         raise NotImplementedError
@@ -150,10 +229,13 @@ class DropoutBehavior(Wrapper):
         keep = self._keep[kind]
         if isinstance(keep, SymbolicTensor):
             keep = fed_value(keep, run.fed)
+        noise_per_run, noise_per_step = self._noise_per_run, self._noise_per_step
+        if torch.compiler.is_dynamo_compiling():  # streams are no tensors: compiled code stops here and goes on
+            noise_per_run, noise_per_step = _untraced(noise_per_run), _untraced(noise_per_step)
         if self._variational:
-            return drop_by_floor(value, self._noise_per_run(kind, index, value, run), keep)
+            return drop_by_floor(value, noise_per_run(kind, index, value, run), keep)
         if isinstance(keep, torch.Tensor):
-            return drop_by_floor(value, self._noise_per_step(kind, index, value, run, op), keep)
+            return drop_by_floor(value, noise_per_step(kind, index, value, run, op), keep)
         if keep == 0.0:
             raise ArgumentError(f"{self.where}: expected {kind}_keep_prob above 0 in a call, got 0.0.")
-        return drop_by_threshold(value, self._noise_per_step(kind, index, value, run, op), keep)
+        return drop_by_threshold(value, noise_per_step(kind, index, value, run, op), keep)

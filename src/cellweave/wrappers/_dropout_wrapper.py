@@ -9,11 +9,13 @@ import torch
 from cellweave import _nest
 from cellweave._errors import DTypeError, ShapeError
 from cellweave._shape import TensorShape
-from cellweave._types import DTypeLike, as_dtype, dtype_name
+from cellweave._types import DTypeLike, Size, as_dtype, dtype_name
 from cellweave.cells import register, require_rnn_cell
-from cellweave.scopes import Run
+from cellweave.scopes import Run, current_run
+from cellweave.specs import DropoutSpec
 from cellweave.wrappers._base import CellWrapper
 from cellweave.wrappers._dropout_base import DropoutBehavior
+from cellweave.wrappers._mask_draws import RunDraw, StepDraws
 from cellweave.wrappers._mask_streams import MaskStreams
 from cellweave.wrappers._state_filter import default_visitor
 
@@ -74,6 +76,10 @@ class DropoutWrapper(DropoutBehavior, CellWrapper):
         self._mask_per_row = bool(mask_per_row)
         self.streams = MaskStreams(self._seed)
 
+    def spec(self) -> DropoutSpec:
+        """What it does to the cell inside, as data. A subclass that changes a step has to give its own."""
+        return self._described(self._mask_per_row)
+
     def _noise_per_step(self, kind: str, index: int, value: torch.Tensor, run: Run, op: int) -> torch.Tensor:
         return self.streams.per_step(kind, index, value, run, op)
 
@@ -84,8 +90,7 @@ class DropoutWrapper(DropoutBehavior, CellWrapper):
             raise DTypeError(
                 f"{self.where}: expected {kind} of the wrapper's dtype {wanted}, got {dtype_name(value.dtype)}."
             )
-        size = {"input": self._input_size, "state": self.cell.state_size, "output": self.cell.output_size}[kind]
-        sizes = _nest.flatten(size)
+        sizes = _nest.flatten(self._size_of(kind))
         if index >= len(sizes):
             raise ShapeError(f"{self.where}: expected {len(sizes)} {kind} leaves as in its size, got more.")
         dims = TensorShape(sizes[index]).dims
@@ -95,6 +100,25 @@ class DropoutWrapper(DropoutBehavior, CellWrapper):
             )
         rows = value.shape[0] if self._mask_per_row else 1
         return self.streams.per_run(kind, index, (rows, *value.shape[1:]), dtype, value.device, run)
+
+    def _size_of(self, kind: str) -> Size:
+        return {"input": self._input_size, "state": self.cell.state_size, "output": self.cell.output_size}[kind]
+
+    def _run_noise_dtype(self) -> torch.dtype | None:
+        return self._dtype if self._variational else None
+
+    def noise_size(self, kind: str, index: int) -> tuple[int | None, ...]:
+        """Axes of a variational mask after the batch's; of none, (None,)."""
+        sizes = _nest.flatten(self._size_of(kind))
+        return TensorShape(sizes[index]).dims if index < len(sizes) else (None,)
+
+    def run_draw(self, kind: str, index: int, rows: int, width: int, dtype: torch.dtype) -> RunDraw:
+        """A variational mask's draw in the run that is open, taken from its stream."""
+        return self.streams.draw(kind, index, (rows if self._mask_per_row else 1, width), dtype, current_run())
+
+    def step_draws(self, kind: str, index: int, elements: int, dtype: torch.dtype, op: int) -> StepDraws:
+        """What a mask of so many elements is going to take from its stream at every step of the loop that is open."""
+        return self.streams.draws(kind, index, elements, current_run(), op)
 
     def get_extra_state(self) -> torch.Tensor:
         """Seeds and positions of the mask streams, int64 `[streams, 8]`."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 
 from cellweave._errors import ShapeError
 from cellweave.ops.common import BLOCKS_PER_ELEMENT, KINDS, Site, Stream, StreamTable, random_uniform, signed64
 from cellweave.scopes import Run, is_probing, op_seeds, seed_state
+from cellweave.wrappers._mask_draws import EagerDraws, RunDraw, StepDraws
 
 #: Steps of a loop are drawn ahead together up to this many elements.
 _AHEAD = 1 << 22
@@ -30,6 +34,28 @@ def mask_seed(seed: int | None, kind: str, index: int) -> int | None:
     return int(digest[:8], 16) & 0x7FFFFFFF
 
 
+class _Preparing(threading.local):
+    active = False
+
+
+_preparing = _Preparing()
+
+
+@contextmanager
+def preparing_streams() -> Iterator[None]:
+    """While shapes are learnt, make the streams that a run would make, in its order, and leave them at their start."""
+    outer, _preparing.active = _preparing.active, True
+    try:
+        yield
+    finally:
+        _preparing.active = outer
+
+
+@functools.lru_cache(maxsize=256)
+def _run_site(kind: str, index: int) -> Site:
+    return Site(kind, index)
+
+
 class MaskStreams:
     """One stream per mask and op, as a TF1 session holds them."""
 
@@ -43,6 +69,8 @@ class MaskStreams:
     def per_step(self, kind: str, index: int, like: torch.Tensor, run: Run, op: int) -> torch.Tensor:
         """The next noise of a per-step mask, shaped like a value; steps of a loop follow each other."""
         if is_probing():
+            if _preparing.active:
+                self._stream(Site(kind, index, run.node, op))
             return torch.empty_like(like)
         stream = self._stream(Site(kind, index, run.node, op))
         shape, loop = tuple(like.shape), run.loop
@@ -62,18 +90,29 @@ class MaskStreams:
         loop.drawn[id(stream)] = (lambda steps: stream.advance(count, -steps), drawn + 1)
         return ahead[position]  # type: ignore[no-any-return]
 
+    def draws(self, kind: str, index: int, elements: int, run: Run, op: int) -> StepDraws:
+        """What a per-step mask of so many elements will take."""
+        return StepDraws(self._stream(Site(kind, index, run.node, op)), elements, run)
+
     def per_run(
         self, kind: str, index: int, shape: Sequence[int], dtype: torch.dtype, device: torch.device, run: Run
     ) -> torch.Tensor:
         """The noise of a variational mask: drawn once per run."""
         if is_probing():
+            if _preparing.active and (run.keep(self), kind, index, tuple(shape)) not in run.memo:
+                self._stream(Site(kind, index))
             return torch.empty(tuple(shape), dtype=dtype, device=device)
-        key = (run.keep(self), kind, index, tuple(shape))
-        if key not in run.memo:
-            stream = self._stream(Site(kind, index))
-            run.memo[key] = stream.peek(shape, dtype, device)[0]
+        return self.draw(kind, index, tuple(shape), dtype, run).noise(device)
+
+    def draw(self, kind: str, index: int, shape: tuple[int, ...], dtype: torch.dtype, run: Run) -> RunDraw:
+        """A variational mask's draw of this run: taken from the stream once, by whoever comes first."""
+        key = (run.keep(self), kind, index, shape)
+        found: RunDraw | None = run.memo.get(key)
+        if found is None:
+            stream = self._stream(_run_site(kind, index))
+            found = run.memo[key] = RunDraw(stream, shape, dtype)
             stream.advance(math.prod(shape))
-        return run.memo[key]  # type: ignore[no-any-return]
+        return found
 
 
 class EagerStreams:
@@ -104,6 +143,8 @@ class EagerStreams:
     ) -> torch.Tensor:
         """The next noise of a mask."""
         if is_probing():
+            if _preparing.active:
+                self._seeds(kind, index)
             return torch.empty(tuple(shape), dtype=dtype, device=device)
         key = (*self._seeds(kind, index), dtype)
         blocks = seed_state().eager_blocks
@@ -111,6 +152,12 @@ class EagerStreams:
         blocks[key] = (blocks.get(key, 0) + BLOCKS_PER_ELEMENT * math.prod(shape)) % 2**64
         self._used[key] = None
         return noise
+
+    def draws(self, kind: str, index: int, elements: int, dtype: torch.dtype) -> EagerDraws:
+        """What a mask of so many elements will take."""
+        key = (*self._seeds(kind, index), dtype)
+        self._used[key] = None
+        return EagerDraws(key, elements)
 
     def to_tensor(self) -> torch.Tensor:
         """What the wrapper's masks need to go on: int64 `[rows, 5]`.

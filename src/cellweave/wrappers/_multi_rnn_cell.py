@@ -12,8 +12,9 @@ from cellweave import _nest
 from cellweave._errors import ArgumentError, ArgumentTypeError, ShapeError
 from cellweave._shape import TensorShape
 from cellweave._types import DTypeLike, Nest, ShapeLike, Size, shape_dims
-from cellweave.cells import RNNCell, cell_zero_state, register
+from cellweave.cells import RNNCell, cell_zero_state, plain_zeros, register
 from cellweave.scopes import recordable, variable_scope
+from cellweave.specs import StackSpec, describe
 from cellweave.wrappers._base import build_inside
 
 
@@ -63,6 +64,7 @@ class MultiRNNCell(RNNCell):
         return self.cells[-1].output_size
 
     @recordable
+    @plain_zeros
     def zero_state(self, batch_size: Any, dtype: DTypeLike) -> Any:
         """Each cell's own zero state."""
         if not self._state_is_tuple:
@@ -86,6 +88,15 @@ class MultiRNNCell(RNNCell):
                 inputs, new_state = cell(inputs, part)
             new_states.append(new_state)
         return inputs, tuple(new_states) if self._state_is_tuple else torch.cat(new_states, dim=1)
+
+    def spec(self) -> StackSpec:
+        """The cells inside, as data. A subclass that changes a step has to give its own."""
+        return StackSpec(tuple([describe(cell)[0] for cell in self.cells_inside()]), not self._state_is_tuple)
+
+    def cells_inside(self) -> list[Any]:
+        """The cells, lowest first."""
+        modules = self._modules.get("cells")  # the short way: torch looks an attribute up in a slow one
+        return list(self.cells) if modules is None else list(modules._modules.values())
 
     def _part(self, state: Nest, index: int, cell: Any, position: int) -> tuple[Any, int]:
         if self._state_is_tuple:

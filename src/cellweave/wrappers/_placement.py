@@ -11,7 +11,9 @@ import torch
 from cellweave import _nest
 from cellweave._errors import ArgumentError
 from cellweave._types import DTypeLike, Nest, ShapeLike
+from cellweave.cells import plain_zeros
 from cellweave.scopes import recordable
+from cellweave.specs import DeviceSpec, describe
 from cellweave.wrappers._base import Wrapper
 
 _TF_DEVICE = re.compile(
@@ -78,10 +80,15 @@ class DeviceBehavior(Wrapper):
             super().build(input_shape)
 
     @recordable
+    @plain_zeros
     def zero_state(self, batch_size: Any, dtype: DTypeLike) -> Any:
         """The cell's zero state, on the device."""
         with torch.device(self._torch_device):
             return super().zero_state(batch_size, dtype)
+
+    def spec(self) -> DeviceSpec:
+        """What it does to the cell inside, as data. A subclass that changes a step has to give its own."""
+        return DeviceSpec(describe(self.cell)[0], str(self._torch_device))
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments as plain data."""

@@ -10,6 +10,7 @@ import torch
 from cellweave import _nest
 from cellweave._errors import ArgumentTypeError, ShapeError
 from cellweave._types import Nest
+from cellweave.specs import ResidualSpec, describe
 from cellweave.wrappers._base import Wrapper
 from cellweave.wrappers._function_config import function_config, with_function
 
@@ -49,6 +50,10 @@ class ResidualBehavior(Wrapper):
         if self._residual_fn is not None:
             return self._residual_fn(inputs, outputs), new_state
         return add_inputs(inputs, outputs, self.where), new_state
+
+    def spec(self) -> ResidualSpec:
+        """What it does to the cell inside, as data. A subclass that changes a step has to give its own."""
+        return ResidualSpec(describe(self.cell)[0], is_sum=self._residual_fn is None)
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments as plain data; a function of the caller's as its marshalled code."""

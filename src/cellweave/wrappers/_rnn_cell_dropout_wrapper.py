@@ -12,8 +12,10 @@ from cellweave._shape import TensorShape
 from cellweave._types import DTypeLike, Nest, as_dtype, dtype_name
 from cellweave.cells import register
 from cellweave.scopes import Run
+from cellweave.specs import DropoutSpec
 from cellweave.wrappers._base import KerasCellWrapper
 from cellweave.wrappers._dropout_base import DropoutBehavior
+from cellweave.wrappers._mask_draws import EagerDraws
 from cellweave.wrappers._mask_streams import EagerStreams
 from cellweave.wrappers._state_filter import visit_everything
 
@@ -44,6 +46,8 @@ class RNNCellDropoutWrapper(DropoutBehavior, KerasCellWrapper):
     """
 
     _class_base_name = "dropout_wrapper"
+    #: Masks of several wrappers may follow each other in one stream.
+    shares_streams = True
 
     def __init__(
         self,
@@ -86,6 +90,10 @@ class RNNCellDropoutWrapper(DropoutBehavior, KerasCellWrapper):
                 noise = self.streams.draw(kind, index, shape, dtype, torch.get_default_device())
                 self.register_buffer(f"noise_{kind}_{index}", noise)
 
+    def spec(self) -> DropoutSpec:
+        """What it does to the cell inside, as data. A subclass that changes a step has to give its own."""
+        return self._described(per_row=False)
+
     def _drop_state(self, state: Nest, run: Run, op: int) -> Any:
         if self._variational:
             _nest.same_structure(self.cell.state_size, state, f"{self.where}: variational state")
@@ -95,7 +103,7 @@ class RNNCellDropoutWrapper(DropoutBehavior, KerasCellWrapper):
         return self.streams.draw(kind, index, tuple(value.shape), value.dtype, value.device)
 
     def _noise_per_run(self, kind: str, index: int, value: torch.Tensor, run: Run) -> torch.Tensor:
-        noise: torch.Tensor | None = getattr(self, f"noise_{kind}_{index}", None)
+        noise = self._noise(kind, index)
         if noise is None:
             raise ShapeError(f"{self.where}: expected as many {kind} leaves as in its size, got more.")
         if noise.dtype != value.dtype:
@@ -105,6 +113,26 @@ class RNNCellDropoutWrapper(DropoutBehavior, KerasCellWrapper):
         if noise.shape[1:] != value.shape[1:]:
             raise ShapeError(f"{self.where}: expected {kind} [B, {noise.shape[-1]}], got {list(value.shape)}.")
         return noise
+
+    def _noise(self, kind: str, index: int) -> torch.Tensor | None:
+        return getattr(self, f"noise_{kind}_{index}", None)
+
+    def _run_noise_dtype(self) -> torch.dtype | None:
+        return next((buffer.dtype for buffer in self._buffers.values() if buffer is not None), None)
+
+    def noise_size(self, kind: str, index: int) -> tuple[int | None, ...]:
+        """Axes of a variational mask after the batch's; of none, (None,)."""
+        noise = self._noise(kind, index)
+        return (None,) if noise is None else tuple(noise.shape[1:])
+
+    def run_draw(self, kind: str, index: int, rows: int, width: int, dtype: torch.dtype) -> torch.Tensor:
+        """The noise of a variational mask, `[1, width]`."""
+        noise: torch.Tensor = getattr(self, f"noise_{kind}_{index}")
+        return noise
+
+    def step_draws(self, kind: str, index: int, elements: int, dtype: torch.dtype, op: int) -> EagerDraws:
+        """What a mask of so many elements is going to take from its stream at every step."""
+        return self.streams.draws(kind, index, elements, dtype)
 
     def get_extra_state(self) -> torch.Tensor:
         """Where its masks' streams stand, int64 `[rows, 5]`."""

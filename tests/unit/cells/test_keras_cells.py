@@ -11,6 +11,7 @@ import torch
 import cellweave as cw
 from cellweave import keras
 from helpers.tolerances import assert_close
+from helpers.woven import assert_same_run, both_ways
 from oracles import keras as oracles
 
 B, D, N = 3, 4, 5
@@ -185,14 +186,17 @@ def test_configs_keep_options(kind: Any, rng: np.random.Generator) -> None:
     assert torch.equal(other(X, _state(other))[0], cell(X, _state(cell))[0])
 
 
-def test_in_an_unroll(rng: np.random.Generator) -> None:
+@both_ways
+def test_in_an_unroll(rng: np.random.Generator, backend: str | None) -> None:
     cell = _built(keras.LSTMCell, rng)
     xs = torch.stack([X, 2 * X, -X], dim=1)
-    out, state = cw.dynamic_rnn(cell, xs, initial_state=[H, -H])
+    with cw.use_backend(backend):
+        out, state = cw.dynamic_rnn(cell, xs, initial_state=[H, -H])
     hand = [H, -H]
     for t in range(3):
         step, hand = cell(xs[:, t], hand)
-        assert torch.equal(out[:, t], step)
-    assert isinstance(state, list) and all(torch.equal(a, b) for a, b in zip(state, hand, strict=True))
+        assert_same_run(backend, out[:, t], step)
+    assert isinstance(state, list)
+    assert_same_run(backend, state, hand)
     with pytest.raises(cw.ArgumentTypeError, match="initial_state"):
         cw.dynamic_rnn(cell, xs, initial_state=(H, H))

@@ -54,6 +54,14 @@ def test_trains_as_the_library_does_and_reports(text_file, tmp_path, finished, c
     assert f"cellweave generate {run}" in ends
 
 
+def test_compare_ends_with_plan_and_speed_up(text_file, tmp_path, capsys):
+    assert main(options(text_file, "--out", tmp_path / "run", "--compare", steps=2)) == 0
+    ends = capsys.readouterr().out.splitlines()[-6:]
+    assert "Plan of the recurrent layers in a training step (T=6, B=4):" in ends
+    assert sum(line.split()[0] in "12" and "native" in line for line in ends) == 2
+    assert re.search(r"takes [\d.]+ ms woven and [\d.]+ ms step by step: [\d.]+ times as fast", ends[-1])
+
+
 def test_words_have_perplexity_alone(text_file, tmp_path, capsys):
     assert main(options(text_file, "--out", tmp_path / "run", level="word", steps=2)) == 0
     output = capsys.readouterr().out

@@ -9,6 +9,7 @@ import torch
 
 import cellweave as cw
 from helpers import nest
+from helpers.woven import assert_same_run, both_ways
 from oracles.unroll import reverse
 
 B, T, D, N = 3, 5, 4, 3
@@ -58,10 +59,12 @@ def test_is_two_unrolls(lengths: Any) -> None:
     assert torch.equal(out_bw, back) and torch.equal(state_bw, want_state)
 
 
-def test_initial_states() -> None:
+@both_ways
+def test_initial_states(backend: str | None) -> None:
     fw, bw = cw.GRUCell(N), cw.GRUCell(N)
-    (out_fw, out_bw), _ = cw.bidirectional_dynamic_rnn(fw, bw, XS, initial_state_fw=H, initial_state_bw=-H)
-    assert torch.equal(out_fw[:, 0], fw(XS[:, 0], H)[0]) and torch.equal(out_bw[:, -1], bw(XS[:, -1], -H)[0])
+    with cw.use_backend(backend):
+        (out_fw, out_bw), _ = cw.bidirectional_dynamic_rnn(fw, bw, XS, initial_state_fw=H, initial_state_bw=-H)
+    assert_same_run(backend, (out_fw[:, 0], out_bw[:, -1]), (fw(XS[:, 0], H)[0], bw(XS[:, -1], -H)[0]))
     with pytest.raises(cw.ArgumentError, match="dtype"):
         cw.bidirectional_dynamic_rnn(fw, bw, XS, initial_state_fw=H)
     cw.bidirectional_dynamic_rnn(fw, bw, XS, initial_state_fw=H, **F32)

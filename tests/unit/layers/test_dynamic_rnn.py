@@ -10,6 +10,7 @@ import torch
 
 import cellweave as cw
 from helpers import nest
+from helpers.woven import assert_same_run, both_ways
 
 B, T, D, N = 2, 5, 4, 3
 XS = torch.linspace(-1.0, 1.0, B * T * D).reshape(B, T, D)
@@ -28,18 +29,21 @@ def _by_hand(cell: Any, xs: torch.Tensor, state: Any) -> tuple[torch.Tensor, Any
 @pytest.mark.parametrize(
     "cell", [cw.GRUCell(N), cw.LSTMCell(N, num_proj=2), cw.MultiRNNCell([cw.GRUCell(N), cw.LSTMCell(2)])]
 )
-def test_is_stepping_by_hand(cell: Any) -> None:
-    out, final = cw.dynamic_rnn(cell, XS, **F32)
+@both_ways
+def test_is_stepping_by_hand(cell: Any, backend: str | None) -> None:
+    with cw.use_backend(backend):
+        out, final = cw.dynamic_rnn(cell, XS, **F32)
     want, state = _by_hand(cell, XS, cell.zero_state(B, "float32"))
-    assert torch.equal(out, want) and nest.picture(final) == nest.picture(cell.state_size)
-    assert all(torch.equal(a, b) for a, b in zip(nest.flatten(final), nest.flatten(state), strict=True))
+    assert nest.picture(final) == nest.picture(cell.state_size)
+    assert_same_run(backend, (out, final), (want, state))
 
 
-def test_initial_state() -> None:
+@both_ways
+def test_initial_state(backend: str | None) -> None:
     cell = cw.GRUCell(N)
-    out, final = cw.dynamic_rnn(cell, XS, initial_state=H)
-    want, state = _by_hand(cell, XS, H)
-    assert torch.equal(out, want) and torch.equal(final, state)
+    with cw.use_backend(backend):
+        out, final = cw.dynamic_rnn(cell, XS, initial_state=H)
+    assert_same_run(backend, (out, final), _by_hand(cell, XS, H))
     assert not torch.equal(out, cw.dynamic_rnn(cell, XS, **F32)[0])
 
 

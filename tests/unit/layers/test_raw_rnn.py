@@ -9,6 +9,7 @@ import torch
 
 import cellweave as cw
 from helpers import nest
+from helpers.woven import assert_same_run, both_ways
 
 B, T, D, N = 3, 5, 4, 3
 XS = torch.linspace(-1.0, 1.0, B * T * D).reshape(T, B, D)
@@ -36,12 +37,14 @@ def _loop(cell: Any, lengths: torch.Tensor = LENGTHS, **changes: Any) -> Any:
 
 
 @pytest.mark.parametrize("cell", [cw.GRUCell(N), cw.LSTMCell(N)], ids=["gru", "lstm"])
-def test_is_dynamic_rnn_with_lengths(cell: Any) -> None:
+@both_ways
+def test_is_dynamic_rnn_with_lengths(cell: Any, backend: str | None) -> None:
     emitted, final, loop_state = _loop(cell)
-    out, state = cw.dynamic_rnn(cell, XS, LENGTHS, dtype="float32", time_major=True)
-    assert torch.equal(emitted.stack(), out) and emitted.size() == 5 and loop_state is None
+    with cw.use_backend(backend):
+        out, state = cw.dynamic_rnn(cell, XS, LENGTHS, dtype="float32", time_major=True)
+    assert emitted.size() == 5 and loop_state is None
     assert nest.picture(final) == nest.picture(state)
-    assert all(torch.equal(a, b) for a, b in zip(nest.flatten(final), nest.flatten(state), strict=True))
+    assert_same_run(backend, (out, state), (emitted.stack(), final))
 
 
 def test_one_entry_per_executed_step() -> None:
@@ -81,7 +84,8 @@ def test_rows_finished_before_a_step_keep_their_state_and_emit_zeros() -> None:
     assert final[:, 0].tolist() == [5.0, 2.0, 0.0]
 
 
-def test_a_structure_of_emits() -> None:
+@both_ways
+def test_a_structure_of_emits(backend: str | None) -> None:
     def emit(time: int, output: Any, state: Any, loop_state: Any) -> Any:
         if output is None:
             return {"out": torch.zeros(N), "more": (torch.zeros(2, 2, dtype=torch.int64),)}
@@ -90,8 +94,9 @@ def test_a_structure_of_emits() -> None:
     cell = cw.GRUCell(N)
     emitted, _, _ = _loop(cell, emit=emit)
     assert set(emitted) == {"out", "more"}
-    out, _ = cw.dynamic_rnn(cell, XS, LENGTHS, dtype="float32", time_major=True)
-    assert torch.equal(emitted["out"].stack(), out)
+    with cw.use_backend(backend):
+        out, _ = cw.dynamic_rnn(cell, XS, LENGTHS, dtype="float32", time_major=True)
+    assert_same_run(backend, out, emitted["out"].stack())
     more = emitted["more"][0].stack()
     assert (
         more.dtype == torch.int64
@@ -190,12 +195,14 @@ def test_scope() -> None:
         assert cell.scope_name == f"{prefix}/basic_rnn_cell"
 
 
-def test_masks_are_drawn_step_by_step() -> None:
+@both_ways
+def test_masks_are_drawn_step_by_step(backend: str | None) -> None:
     cell = cw.GRUCell(N)
     a, b = (cw.DropoutWrapper(cell, 0.5, 0.5, 0.5, seed=3) for _ in range(2))
     emitted, final, _ = _loop(a)
-    out, state = cw.dynamic_rnn(b, XS, LENGTHS, dtype="float32", time_major=True)
-    assert torch.equal(emitted.stack(), out) and torch.equal(final, state)
+    with cw.use_backend(backend):
+        out, state = cw.dynamic_rnn(b, XS, LENGTHS, dtype="float32", time_major=True)
+    assert_same_run(backend, (out, state), (emitted.stack(), final))
     assert torch.equal(a.get_extra_state(), b.get_extra_state())
 
 

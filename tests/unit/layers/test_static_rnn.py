@@ -9,6 +9,7 @@ import torch
 
 import cellweave as cw
 from helpers import nest
+from helpers.woven import assert_same_run, both_ways
 
 B, T, D, N = 3, 4, 4, 3
 XS = torch.linspace(-1.0, 1.0, B * T * D).reshape(T, B, D)
@@ -103,14 +104,17 @@ class TestBidirectional:
         for a, b in zip(nest.flatten((state_fw, state_bw)), nest.flatten(states), strict=True):
             assert torch.equal(a, b)
 
-    def test_names_and_initial_states(self) -> None:
+    @both_ways
+    def test_names_and_initial_states(self, backend: str | None) -> None:
         fw, bw = cw.BasicRNNCell(N), cw.BasicRNNCell(N)
-        outs, _, _ = cw.static_bidirectional_rnn(fw, bw, STEPS, H, -H)
+        with cw.use_backend(backend):
+            outs, _, _ = cw.static_bidirectional_rnn(fw, bw, STEPS, H, -H)
         assert (fw.scope_name, bw.scope_name) == (
             "bidirectional_rnn/fw/basic_rnn_cell",
             "bidirectional_rnn/bw/basic_rnn_cell",
         )
-        assert torch.equal(outs[0][:, :N], fw(STEPS[0], H)[0]) and torch.equal(outs[-1][:, N:], bw(STEPS[-1], -H)[0])
+        hand = (fw(STEPS[0], H)[0], bw(STEPS[-1], -H)[0])
+        assert_same_run(backend, (outs[0][:, :N], outs[-1][:, N:]), hand)
         other = cw.BasicRNNCell(N)
         cw.static_bidirectional_rnn(other, cw.BasicRNNCell(N), STEPS, scope="foo", **F32)
         assert other.scope_name == "foo/fw/basic_rnn_cell"

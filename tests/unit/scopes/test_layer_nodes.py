@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import cellweave as cw
+from helpers.woven import assert_same_run
 
 N = 3
 EAGER: dict[str, tuple[Callable[[Any], Any], type[Exception]]] = {
@@ -305,5 +306,7 @@ class TestGraphs:
         cell(X, H)[0].sum().backward()
         assert cell.gates_kernel.grad is not None
         assert len(cell.inbound_nodes) == 1
-        assert torch.equal(cw.dynamic_rnn(cell, X[:, None], dtype="float32")[0][:, 0], out)
+        for backend in ("reference", None):
+            with cw.use_backend(backend):
+                assert_same_run(backend, cw.dynamic_rnn(cell, X[:, None], dtype="float32")[0][:, 0], out)
         assert state.shape == (2, N)

@@ -10,6 +10,7 @@ import torch
 
 import cellweave as cw
 from cellweave.scopes import current_run, running_loop
+from helpers.woven import assert_same_run, both_ways
 
 X, H = torch.ones(2, 4), torch.zeros(2, 8)
 SEQUENCE = torch.ones(2, 3, 4)
@@ -116,13 +117,15 @@ class TestUnrolls:
         assert torch.equal(_mask(unrolled[0]), _mask(unrolled[1]))
         assert torch.equal(_mask(unrolled[0]), _mask(looped[:, 0]))
 
-    def test_steps_by_hand_equal_the_loop(self) -> None:
+    @both_ways
+    def test_steps_by_hand_equal_the_loop(self, backend: str | None) -> None:
         """Outside a run each hand call continues the stream, as the steps of a loop do."""
-        looped, _ = cw.dynamic_rnn(_wrapper(), SEQUENCE, dtype="float32")
+        with cw.use_backend(backend):
+            looped, _ = cw.dynamic_rnn(_wrapper(), SEQUENCE, dtype="float32")
         cell, state = _wrapper(), H
         for step in range(3):
             out, state = cell(SEQUENCE[:, step], state)
-            assert torch.equal(out, looped[:, step])
+            assert_same_run(backend, looped[:, step], out)
 
     def test_two_unrolls_in_a_run_are_two_ops(self) -> None:
         cell = _wrapper()

@@ -11,6 +11,7 @@ import torch
 import cellweave as cw
 from cellweave.wrappers import _mask_streams
 from helpers import nest
+from helpers.woven import assert_same_run, both_ways
 from oracles.philox import mask_seed, op_seeds, uniform
 from unit.wrappers.masks import Ones, kept, streams
 
@@ -159,16 +160,18 @@ def test_drawing_ahead_changes_nothing(ahead: int, monkeypatch: pytest.MonkeyPat
     assert set(streams(wrapper).values()) == {7 * B * D}
 
 
-def test_an_unroll_is_the_same_calls_one_by_one() -> None:
+@both_ways
+def test_an_unroll_is_the_same_calls_one_by_one(backend: str | None) -> None:
     cell = cw.LSTMCell(D)
     whole, single = (cw.DropoutWrapper(cell, **KEEP, seed=11) for _ in range(2))
     xs = torch.linspace(-1, 1, B * 6 * D).reshape(B, 6, D)
-    out, final = cw.dynamic_rnn(whole, xs, dtype="float32")
+    with cw.use_backend(backend):
+        out, final = cw.dynamic_rnn(whole, xs, dtype="float32")
     state = cell.zero_state(B, "float32")
     for step in range(6):
         hand, state = single(xs[:, step], state)
-        assert torch.equal(hand, out[:, step])
-    assert all(torch.equal(a, b) for a, b in zip(state, final, strict=True))
+        assert_same_run(backend, out[:, step], hand)
+    assert_same_run(backend, final, state)
     assert torch.equal(whole.get_extra_state(), single.get_extra_state())
 
 

@@ -13,6 +13,7 @@ import torch
 import cellweave as cw
 from cellweave import keras
 from helpers import nest
+from helpers.woven import assert_same_run, both_ways
 from oracles.philox import mask_seed, op_seeds, uniform
 from unit.wrappers.masks import Ones, kept
 
@@ -83,16 +84,18 @@ class TestMasks:
         with pytest.raises(cw.ArgumentError, match="RNNCellDropoutWrapper: expected output_keep_prob above 0"):
             _drop(output_keep_prob=0.0)(X, X)
 
-    def test_an_unroll_is_calls_one_by_one(self) -> None:
+    @both_ways
+    def test_an_unroll_is_calls_one_by_one(self, backend: str | None) -> None:
         cell = keras.LSTMCell(D)
         xs = torch.linspace(-1, 1, B * 4 * D).reshape(B, 4, D)
-        out, final = cw.dynamic_rnn(_drop(cell, **KEEP), xs, dtype="float32")
+        with cw.use_backend(backend):
+            out, final = cw.dynamic_rnn(_drop(cell, **KEEP), xs, dtype="float32")
         cw.set_random_seed(None)
         wrapper, state = _drop(cell, **KEEP), cell.get_initial_state(xs)
         for step in range(4):
             hand, state = wrapper(xs[:, step], state)
-            assert torch.equal(hand, out[:, step])
-        assert all(torch.equal(a, b) for a, b in zip(state, final, strict=True))
+            assert_same_run(backend, out[:, step], hand)
+        assert_same_run(backend, final, state)
 
     def test_without_steps_nothing_is_drawn(self) -> None:
         wrapper = _drop(output_keep_prob=0.5)

@@ -81,6 +81,7 @@ def random_uniform(
     block: int,
     *,
     draws: int = 1,
+    stride: int | None = None,
     device: torch.device | str | None = None,
 ) -> torch.Tensor:
     """Uniform numbers in [0, 1): what an op with these seeds draws in its next `draws` executions.
@@ -89,9 +90,10 @@ def random_uniform(
         shape: Shape of one draw.
         dtype: float16, bfloat16, float32 or float64.
         seed, seed2: The op's seed pair, 64 bits each.
-        block: Block number that the first draw starts at; draw k starts `256 * N * k` blocks later. `seed2` is the high
-            half of the counter that blocks count in, so numbers past 2**64 carry into it.
+        block: Block number that the first draw starts at; `seed2` is the high half of the counter that blocks count
+            in, so numbers past 2**64 carry into it.
         draws: How many executions to draw at once.
+        stride: Blocks from one draw's start to the next one's; default: `256 * N`, as TensorFlow moves on.
         device: Where the result lies.
     Returns:
         `[draws, *shape]`, of `dtype`.
@@ -103,7 +105,7 @@ def random_uniform(
         count *= size
     per_block = 2 if dtype == torch.float64 else 4
     in_draw = torch.arange((count + per_block - 1) // per_block, device=device)
-    starts = torch.arange(draws, device=device) * (BLOCKS_PER_ELEMENT * count)
+    starts = torch.arange(draws, device=device) * (BLOCKS_PER_ELEMENT * count if stride is None else stride)
     words = philox_words(seed, *_counters((seed2 << 64) + block, starts[:, None] + in_draw[None, :]))
     if dtype == torch.float64:
         pairs = [((words[i] & 0xFFFFF) << 32) + words[i + 1] for i in (0, 2)]

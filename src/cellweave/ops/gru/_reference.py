@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 
-from cellweave.ops.common import activation_function
+from cellweave.ops.common import (
+    Backend,
+    LayerCall,
+    LayerResult,
+    activation_function,
+    reference_sequence,
+    refuses_nothing,
+)
 from cellweave.specs import GRUSpec
 
 
@@ -73,3 +82,16 @@ def gru_split_step(
         r, u = squash(x["r"] + h @ columns["r"]), squash(x["u"] + h @ columns["u"])
         c = act(x["c"] + (r * h) @ columns["c"])
     return u * h + (1 - u) * c
+
+
+def gru_sequence(call: LayerCall) -> LayerResult:
+    """A whole sequence, step by step; the call's cell is a `GRUSpec`, its state `(h,)`."""
+    spec, weights = cast(GRUSpec, call.spec.cell), call.weights
+    if spec.joined_kernel:
+        joined = [weights[f"{part}/{kind}"] for part in ("gates", "candidate") for kind in ("kernel", "bias")]
+        return reference_sequence(lambda x, state: (gru_step(x, state[0], *joined, spec=spec),), call)
+    kernels, bias = (weights["kernel"], weights["recurrent_kernel"]), weights.get("bias")
+    return reference_sequence(lambda x, state: (gru_split_step(x, state[0], *kernels, bias, spec=spec),), call)
+
+
+REFERENCE = Backend("reference", refuses_nothing, gru_sequence)

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 
-from cellweave.ops.common import activation_function
+from cellweave.ops.common import (
+    Backend,
+    LayerCall,
+    LayerResult,
+    activation_function,
+    reference_sequence,
+    refuses_nothing,
+)
 from cellweave.specs import LSTMSpec
 
 
@@ -53,3 +61,12 @@ def _gates(inputs: torch.Tensor, h: torch.Tensor, weights: Mapping[str, torch.Te
     else:
         total = torch.cat([inputs, h], dim=1) @ weights["kernel"]
     return total if bias is None else total + bias
+
+
+def lstm_sequence(call: LayerCall) -> LayerResult:
+    """A whole sequence, step by step; the call's cell is an `LSTMSpec`, its state `(c, h)`."""
+    spec = cast(LSTMSpec, call.spec.cell)
+    return reference_sequence(lambda x, state: lstm_step(x, state[0], state[1], call.weights, spec=spec), call)
+
+
+REFERENCE = Backend("reference", refuses_nothing, lstm_sequence)

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 
-from cellweave.ops.common import activation_function
+from cellweave.ops.common import (
+    Backend,
+    LayerCall,
+    LayerResult,
+    activation_function,
+    reference_sequence,
+    refuses_nothing,
+)
 from cellweave.specs import RNNSpec
 
 
@@ -33,3 +42,15 @@ def rnn_step(
         total = inputs @ kernel
         total = (total if bias is None else total + bias) + h @ recurrent_kernel
     return activation_function(spec.activation)(total)
+
+
+def rnn_sequence(call: LayerCall) -> LayerResult:
+    """A whole sequence, step by step; the call's cell is an `RNNSpec`, its state `(h,)`."""
+    spec, weights = cast(RNNSpec, call.spec.cell), call.weights
+    kernel, recurrent_kernel, bias = weights["kernel"], weights.get("recurrent_kernel"), weights.get("bias")
+    return reference_sequence(
+        lambda x, state: (rnn_step(x, state[0], kernel, recurrent_kernel, bias, spec=spec),), call
+    )
+
+
+REFERENCE = Backend("reference", refuses_nothing, rnn_sequence)

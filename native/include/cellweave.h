@@ -1,0 +1,167 @@
+/* The C interface of cellweave's native core: time loops of recurrent layers on a CPU, forward and backward.
+ *
+ * Rules for every function: the caller owns all memory; nothing is allocated, no exception leaves, no process ends.
+ * Tensors are dense and row-major, time first: [T, B, H] means steps, rows, units. "Real" is float or double by
+ * `dtype`. A status other than CW_OK means that nothing useful was written; cw_status_text says what was wrong.
+ * Functions may be called from several threads at once with different buffers.
+ *
+ * Division of labour: the caller computes the input products of all steps (`gate` holds x W + b on entry) and, after
+ * cw_*_backward, every gradient that is one matrix product over all steps. The core does what is sequential.
+ *
+ * Source of the recurrences: src/cellweave/ops/{lstm,gru,rnn}/README.md in the same repository.
+ */
+#ifndef CELLWEAVE_H_
+#define CELLWEAVE_H_
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(_WIN32)
+#define CW_API __declspec(dllexport)
+#else
+#define CW_API __attribute__((visibility("default")))
+#endif
+
+/* Raised by one whenever a struct below or the meaning of a field changes. */
+#define CW_ABI_VERSION 2
+
+enum { CW_OK = 0, CW_BAD_ARGUMENT = 1, CW_SCRATCH_TOO_SMALL = 2, CW_UNSUPPORTED = 3 };
+enum { CW_FLOAT32 = 0, CW_FLOAT64 = 1 };
+enum { CW_RNN = 0, CW_GRU_BEFORE = 1, CW_GRU_AFTER = 2, CW_LSTM = 3 };
+/* Instruction sets; CW_PLAIN is the simple loop that the others are tested against. */
+enum { CW_PLAIN = 0, CW_PORTABLE = 1, CW_AVX2 = 2, CW_AVX512 = 3 };
+enum {
+  CW_TANH = 0, CW_SIGMOID = 1, CW_RELU = 2, CW_LINEAR = 3, CW_SOFTSIGN = 4, CW_SOFTPLUS = 5, CW_ELU = 6, CW_SELU = 7,
+  CW_HARD_SIGMOID = 8, CW_LEAKY_RELU = 9, CW_EXPONENTIAL = 10, CW_RELU6 = 11
+};
+enum { CW_MASK_INPUT = 0, CW_MASK_H = 1, CW_MASK_C = 2, CW_MASK_OUTPUT = 3 };
+/* How the work of a step is divided among threads. */
+enum { CW_SPLIT_UNITS = 0, CW_SPLIT_ROWS = 1 };
+
+/* One random mask. An element is kept if its 23-bit (float) or 52-bit (double) mantissa is at least `threshold`.
+ * Mantissas are TensorFlow's: Philox4x32-10, block number counter = (high << 64) + low + step * stride + flat / n with
+ * n = 4 (float; mantissa = word & 0x7fffff) or 2 (double; mantissa = (word[2i] & 0xfffff) << 32 | word[2i + 1]) draws a
+ * block, flat = row * N + unit (row = 0 for all rows if rows == 1). Additions carry through all 128 bits.
+ * Steps are counted in the order in which a row meets them: with `reverse` and lengths, row b's step at memory index m
+ * has number lengths[b] - 1 - m; with `reverse` alone, T - 1 - m. */
+typedef struct cw_mask {
+  uint64_t key;        /* Philox key */
+  uint64_t high, low;  /* counter of the first block of step 0 */
+  uint64_t stride;     /* blocks from one step's draw to the next; 0: one draw serves all steps */
+  uint64_t threshold;
+  double scale;        /* factor of a kept element; others become 0 */
+  const void *factors; /* Real [rows, N] to use in place of a stream, or NULL */
+  int64_t rows;        /* B, or 1: one mask for all rows (then stride is 0) */
+  int64_t place;       /* CW_MASK_* */
+} cw_mask;
+
+/* One layer over one sequence. Fields that an operation does not use are 0 or NULL. All fields have 8 bytes.
+ *
+ * "Operand": what a step multiplies by the recurrent weights: the state after the step before, masked (CW_MASK_H, _C),
+ * kept through steps past the row's length, replaced where `resets` says so.
+ * Memory index m of step s: s, or T - 1 - s with `reverse`. Row b is active at m if lengths is NULL or m < lengths[b];
+ * an inactive row has output 0 and keeps its state.
+ * Gates by number: RNN 0; GRU 0 r, 1 u, 2 candidate, 3 (CW_GRU_AFTER, saved only) h R + b' of the candidate;
+ * LSTM 0 i, 1 j (candidate), 2 f, 3 o. Element (m, b, u) of gate g is gate[g][(m * B + b) * gate_ld[g] + u].
+ */
+typedef struct cw_sequence {
+  int64_t abi_version;
+  int64_t op, dtype;
+  int64_t T, B, H, P; /* steps, rows, units, width of h (P = H without projection) */
+  int64_t threads, split, reverse;
+  int64_t save;       /* 1: keep what backward needs; 0: gates are left undefined, hs and cs may be rings of 2 */
+  int64_t activation, gate_activation;
+  double forget_bias;
+  double cell_clip, proj_clip; /* negative: none */
+
+  void *gate[4];        /* in: x W + b; out with save: activated gates; out of backward: gradients before activation */
+  int64_t gate_ld[4];
+  const void *w[4];     /* recurrent weights: element (k, u) of gate g is w[g][k * w_ld[g] + u], k < P, u < H */
+  int64_t w_ld[4];
+  const void *bias_h;   /* CW_GRU_AFTER: [H] recurrent bias of the candidate, or NULL */
+  const void *peephole[3]; /* LSTM: [H] each for f, i, o, or all NULL */
+  const void *projection;  /* LSTM: [H, P] or NULL */
+
+  const void *h0, *c0;  /* operands of the first step, [B, P] and [B, H] */
+  void *out;            /* [T, B, P] outputs, masked (CW_MASK_OUTPUT), 0 past a row's length */
+  void *hs;             /* operands of later steps: save: [T, B, P] at the memory index of the step before; else [2, B, P]
+                           at s mod 2. May be `out` itself where both are equal: no masks on h or output, no lengths, no
+                           resets. */
+  void *cs;             /* LSTM: the same for c, [T, B, H] or [2, B, H] */
+  void *h_last, *c_last;   /* [B, P], [B, H]: state after the last step */
+  void *proj_raw;          /* LSTM with projection and proj_clip, save: [T, B, P] projected h before the clip */
+  const int32_t *lengths;  /* [B] or NULL */
+  const uint8_t *resets;   /* [T, B] or NULL: 1 replaces the operand before the step at that memory index. Row of the first
+                              step is ignored: the caller has put it into h0 and c0. */
+  const void *reset_h, *reset_c; /* [B, P], [B, H] operands after a reset, or NULL: zeros */
+  const cw_mask *masks;
+  int64_t n_masks;
+
+  /* Backward only. Gradients that are NULL on entry count as zeros. */
+  const void *d_out;            /* [T, B, P] */
+  const void *d_h_last, *d_c_last; /* [B, P], [B, H] */
+  void *d_h0, *d_c0;            /* [B, P], [B, H]: written */
+  void *d_reset_h, *d_reset_c;  /* [B, P], [B, H]: written, or NULL */
+  void *d_peephole;             /* LSTM with peepholes: [B, 3, H] for f, i, o, per row: written */
+  void *rh;                     /* CW_GRU_BEFORE: [T, B, H] r * operand: written */
+  void *proj_in;                /* LSTM with projection: [T, B, H] what was projected: written */
+  void *d_proj;                 /* LSTM with projection: [T, B, P] gradient of the projected h before the clip: written */
+
+  void *scratch;        /* at least cw_scratch_bytes, aligned to 64 bytes */
+  int64_t scratch_bytes;
+
+  /* Forward only: with `x` the core makes the input products itself, and the gates need hold nothing on entry; what stands
+     in x past a row's length changes nothing. */
+  const void *x;        /* [T, B, I] or NULL: the gates hold x W + b on entry, and there are no masks on the input */
+  int64_t I;
+  const void *wx[4];    /* input weights: element (k, u) of gate g is wx[g][k * wx_ld[g] + u], k < I */
+  int64_t wx_ld[4];
+  const void *bias[4];  /* [H] each, or all NULL */
+  int64_t ahead;        /* 0: products in the loop, together with the recurrent ones, which suits batches; masks of CW_MASK_INPUT
+                           act on x, and without `save` the gates may be NULL. 1: products of all steps ahead of the loop,
+                           which suits few rows, or weights too large for the caches; no masks on x. */
+
+  /* Forward only: packed weights that outlive the call. NULL: they are packed into scratch at every call. */
+  void *packed;         /* cw_packed_bytes, aligned to 64 bytes */
+  int64_t packed_ready; /* 0: pack the weights there; 1: they are there, from a call with these weights, sizes and options;
+                           w, wx and projection must still say which weights there are */
+} cw_sequence;
+
+CW_API int64_t cw_abi_version(void);
+/* The instruction set in use; the best that the machine has, unless cw_set_isa chose another. */
+CW_API int64_t cw_isa(void);
+CW_API int64_t cw_best_isa(void);
+/* For tests. CW_UNSUPPORTED if the machine or the build lacks it. Not while other calls run. */
+CW_API int64_t cw_set_isa(int64_t isa);
+/* 1 on Intel's processors, else 0: some libraries have fast code for those only. */
+CW_API int64_t cw_is_intel(void);
+CW_API const char *cw_status_text(int64_t status);
+
+/* Bytes of scratch that forward (or backward, if `backward`) needs for these sizes, threads, masks and options. */
+CW_API int64_t cw_scratch_bytes(const cw_sequence *s, int64_t backward);
+
+/* Bytes that `packed` needs. It depends on the instruction set, sizes and options, not on T or threads. */
+CW_API int64_t cw_packed_bytes(const cw_sequence *s);
+
+CW_API int64_t cw_rnn_forward(const cw_sequence *s);
+CW_API int64_t cw_rnn_backward(const cw_sequence *s);
+CW_API int64_t cw_gru_forward(const cw_sequence *s);
+CW_API int64_t cw_gru_backward(const cw_sequence *s);
+CW_API int64_t cw_lstm_forward(const cw_sequence *s);
+CW_API int64_t cw_lstm_backward(const cw_sequence *s);
+
+/* out[m, b, n] = x[m, b, n] times all masks (place is ignored), 0 where m >= lengths[b]. x and out may be the same.
+ * x, out: Real [T, B, N]. */
+CW_API int64_t cw_mask_sequence(int64_t dtype, const void *x, void *out, int64_t T, int64_t B, int64_t N,
+                                const cw_mask *masks, int64_t n_masks, const int32_t *lengths, int64_t reverse,
+                                int64_t threads);
+/* Ask the system for huge pages under this memory; advice only. */
+CW_API void cw_advise_huge_pages(void *memory, int64_t bytes);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,210 @@
+#include "check.h"
+
+#include <initializer_list>
+
+namespace cellweave {
+
+namespace {
+
+constexpr int64_t kMaxThreads = 1024;
+// Keeps every product of sizes below, and the scratch made from them, far inside 64 bits.
+constexpr int64_t kMaxElements = int64_t(1) << 48;
+
+bool is_flag(int64_t value) { return value == 0 || value == 1; }
+
+bool between(int64_t value, int64_t low, int64_t high) { return low <= value && value <= high; }
+
+bool sizes_fit(int64_t a, int64_t b, int64_t c) {
+  int64_t all;
+  if (a < 0 || b < 0 || c < 0 || a > kMaxElements || b > kMaxElements || c > kMaxElements) return false;
+  return !__builtin_mul_overflow(a, b, &all) && !__builtin_mul_overflow(all, c, &all) && all <= kMaxElements;
+}
+
+int64_t element_size(int64_t dtype) { return dtype == CW_FLOAT32 ? 4 : 8; }
+
+bool aligned(const void *pointer, int64_t bytes) {
+  return reinterpret_cast<uintptr_t>(pointer) % uintptr_t(bytes) == 0;
+}
+
+bool is_mask(const cw_mask &mask, int64_t B, int64_t dtype) {
+  if (mask.rows != 1 && mask.rows != B) return false;
+  if (mask.factors) return aligned(mask.factors, element_size(dtype));
+  return mask.rows == B || mask.stride == 0;
+}
+
+bool lengths_fit(const int32_t *lengths, int64_t T, int64_t B) {
+  if (!lengths) return true;
+  if (!aligned(lengths, 4)) return false;
+  for (int64_t b = 0; b < B; ++b)
+    if (!between(lengths[b], 0, T)) return false;
+  return true;
+}
+
+// A check that goes on until the first failure.
+class Demands {
+ public:
+  explicit Demands(int64_t element) : element_(element) {}
+  void present(const void *pointer) { holds(pointer && aligned(pointer, element_)); }
+  void present_if(bool condition, const void *pointer) {
+    if (condition) present(pointer);
+  }
+  void optional(const void *pointer) { holds(aligned(pointer, element_)); }
+  void holds(bool condition) { met_ = met_ && condition; }
+  int64_t status() const { return met_ ? CW_OK : CW_BAD_ARGUMENT; }
+
+ private:
+  int64_t element_;
+  bool met_ = true;
+};
+
+bool is_lstm(const cw_sequence &s) { return s.op == CW_LSTM; }
+
+bool is_gru(const cw_sequence &s) { return s.op == CW_GRU_BEFORE || s.op == CW_GRU_AFTER; }
+
+int gates_of(const cw_sequence &s) { return is_lstm(s) ? 4 : is_gru(s) ? 3 : 1; }
+
+bool keeps_candidate_product(const cw_sequence &s) { return s.op == CW_GRU_AFTER && s.save; }
+
+bool clips_projection(const cw_sequence &s) { return is_lstm(s) && s.projection && s.proj_clip >= 0; }
+
+bool has_peepholes(const cw_sequence &s) { return s.peephole[0] || s.peephole[1] || s.peephole[2]; }
+
+bool has_place(const cw_sequence &s, const cw_mask &mask) {
+  switch (mask.place) {
+    // Where the inputs are not seen a mask on them would be lost: it belongs to cw_mask_sequence.
+    case CW_MASK_INPUT: return is_empty(s) || (s.x && !s.ahead);
+    case CW_MASK_C: return is_lstm(s);
+    default: return mask.place == CW_MASK_H || mask.place == CW_MASK_OUTPUT;
+  }
+}
+
+bool masks_fit(const cw_sequence &s) {
+  if (s.n_masks < 0 || (s.n_masks > 0 && !s.masks)) return false;
+  for (int64_t i = 0; i < s.n_masks; ++i)
+    if (!has_place(s, s.masks[i]) || !is_mask(s.masks[i], s.B, s.dtype)) return false;
+  return true;
+}
+
+bool has_mask_on_h(const cw_sequence &s) {
+  for (int64_t i = 0; i < s.n_masks; ++i)
+    if (s.masks[i].place == CW_MASK_H || s.masks[i].place == CW_MASK_OUTPUT) return true;
+  return false;
+}
+
+void check_empty(const cw_sequence &s, Pass pass, Demands &demands) {
+  if (s.B == 0) return;
+  demands.present(pass == Pass::kForward ? s.h0 : s.d_h0);
+  demands.present_if(pass == Pass::kForward, s.h_last);
+  demands.present_if(is_lstm(s), pass == Pass::kForward ? s.c0 : s.d_c0);
+  demands.present_if(is_lstm(s) && pass == Pass::kForward, s.c_last);
+  demands.present_if(pass == Pass::kBackward && has_peepholes(s), s.d_peephole);
+}
+
+void check_common(const cw_sequence &s, Demands &demands) {
+  const bool gates_needed = !s.x || s.save || s.ahead;
+  for (int g = 0; g < gates_of(s); ++g) {
+    demands.present_if(gates_needed, s.gate[g]);
+    demands.present(s.w[g]);
+    demands.holds((!gates_needed || s.gate_ld[g] >= s.H) && s.w_ld[g] >= s.H);
+    demands.holds(sizes_fit(s.T, s.B, s.gate_ld[g]) && sizes_fit(1, s.P, s.w_ld[g]));
+  }
+  if (keeps_candidate_product(s)) {
+    demands.present(s.gate[3]);
+    demands.holds(s.gate_ld[3] >= s.H && sizes_fit(s.T, s.B, s.gate_ld[3]));
+  }
+  demands.present(s.h0);
+  demands.present(s.hs);
+  demands.present_if(is_lstm(s), s.c0);
+  demands.present_if(is_lstm(s), s.cs);
+  demands.present_if(s.save && clips_projection(s), s.proj_raw);
+  demands.holds(lengths_fit(s.lengths, s.T, s.B));
+}
+
+void check_inputs(const cw_sequence &s, Demands &demands) {
+  demands.present(s.x);
+  demands.holds(is_flag(s.ahead) && s.I >= 1 && sizes_fit(s.T, s.B, s.I));
+  for (int g = 0; g < gates_of(s); ++g) {
+    demands.present(s.wx[g]);
+    demands.optional(s.bias[g]);
+    demands.holds(s.wx_ld[g] >= s.H && sizes_fit(1, s.I, s.wx_ld[g]));
+  }
+}
+
+void check_forward(const cw_sequence &s, Demands &demands) {
+  if (s.x) check_inputs(s, demands);
+  demands.optional(s.bias_h);
+  demands.holds(aligned(s.packed, 64) && is_flag(s.packed_ready));
+  demands.present(s.out);
+  demands.present(s.h_last);
+  demands.present_if(is_lstm(s), s.c_last);
+  demands.optional(s.reset_h);
+  demands.optional(s.reset_c);
+  const bool operand_is_output = !has_mask_on_h(s) && !s.lengths && !s.resets;
+  demands.holds(s.hs != s.out || operand_is_output);
+}
+
+void check_backward(const cw_sequence &s, Demands &demands) {
+  demands.holds(s.save == 1);
+  demands.present(s.d_h0);
+  demands.present_if(is_lstm(s), s.d_c0);
+  demands.present_if(is_lstm(s) && has_peepholes(s), s.d_peephole);
+  demands.present_if(s.op == CW_GRU_BEFORE, s.rh);
+  demands.present_if(is_lstm(s) && s.projection, s.proj_in);
+  demands.present_if(is_lstm(s) && s.projection, s.d_proj);
+  for (const void *pointer : {s.d_out, s.d_h_last, s.d_c_last, static_cast<const void *>(s.d_reset_h),
+                              static_cast<const void *>(s.d_reset_c)})
+    demands.optional(pointer);
+}
+
+}  // namespace
+
+bool is_empty(const cw_sequence &s) { return s.T == 0 || s.B == 0; }
+
+bool is_family(const cw_sequence &s, Family family) {
+  return family == Family::kLstm ? is_lstm(s) : family == Family::kGru ? is_gru(s) : s.op == CW_RNN;
+}
+
+int64_t check_options(const cw_sequence &s, Pass pass) {
+  if (s.abi_version != CW_ABI_VERSION) return CW_UNSUPPORTED;
+  Demands demands(element_size(s.dtype));
+  demands.holds(between(s.op, CW_RNN, CW_LSTM) && between(s.dtype, CW_FLOAT32, CW_FLOAT64));
+  demands.holds(s.H >= 1 && s.P >= 1 && sizes_fit(s.T, s.B, s.H) && sizes_fit(s.T, s.B, s.P) && sizes_fit(1, s.P, s.H));
+  demands.holds(between(s.threads, 1, kMaxThreads) && between(s.split, CW_SPLIT_UNITS, CW_SPLIT_ROWS));
+  demands.holds(is_flag(s.reverse) && is_flag(s.save) && (pass == Pass::kForward || s.save == 1));
+  demands.holds(between(s.activation, CW_TANH, CW_RELU6) && between(s.gate_activation, CW_TANH, CW_RELU6));
+  demands.holds(s.forget_bias == s.forget_bias && s.cell_clip == s.cell_clip && s.proj_clip == s.proj_clip);
+  if (is_lstm(s)) {
+    for (const void *peephole : s.peephole) demands.present_if(has_peepholes(s), peephole);
+    demands.optional(s.projection);
+  }
+  demands.holds(s.P == s.H || (is_lstm(s) && s.projection));
+  demands.holds(masks_fit(s));
+  return demands.status();
+}
+
+int64_t check_buffers(const cw_sequence &s, Pass pass) {
+  Demands demands(element_size(s.dtype));
+  if (is_empty(s)) {
+    check_empty(s, pass, demands);
+    return demands.status();
+  }
+  check_common(s, demands);
+  pass == Pass::kForward ? check_forward(s, demands) : check_backward(s, demands);
+  return demands.status();
+}
+
+int64_t check_mask_sequence(int64_t dtype, const void *x, const void *out, int64_t T, int64_t B, int64_t N,
+                            const cw_mask *masks, int64_t n_masks, const int32_t *lengths, int64_t reverse,
+                            int64_t threads) {
+  Demands demands(element_size(dtype));
+  demands.holds(between(dtype, CW_FLOAT32, CW_FLOAT64) && sizes_fit(T, B, N) && is_flag(reverse));
+  demands.holds(between(threads, 1, kMaxThreads) && n_masks >= 0 && (n_masks == 0 || masks));
+  if (demands.status() != CW_OK || T == 0 || B == 0 || N == 0) return demands.status();
+  for (int64_t i = 0; i < n_masks; ++i) demands.holds(is_mask(masks[i], B, dtype));
+  demands.present(x);
+  demands.present(out);
+  demands.holds(lengths_fit(lengths, T, B));
+  return demands.status();
+}
+
+}  // namespace cellweave

@@ -1,0 +1,294 @@
+// What every recurrence shares: the geometry of a call, and what happens to a new state.
+// Included once per instruction set, inside its namespace: no include guard.
+
+// Hands out aligned pieces of the scratch memory; without memory it only counts.
+class Arena {
+ public:
+  Arena(void *base, int64_t bytes) : base_(static_cast<char *>(base)), bytes_(bytes), used_(0) {}
+  template <class R>
+  R *take(int64_t elements) {
+    char *found = base_ == nullptr ? nullptr : base_ + used_;
+    used_ += (elements * int64_t(sizeof(R)) + 63) / 64 * 64;
+    return reinterpret_cast<R *>(found);
+  }
+  int64_t used() const { return used_; }
+  bool fits() const { return used_ <= bytes_; }
+
+ private:
+  char *base_;
+  int64_t bytes_, used_;
+};
+
+template <class R>
+struct Run {
+  const cw_sequence &s;
+  const int64_t T, B, H, P;
+  const bool reverse, save, plain, all_h, all_c;
+  R *const out, *const hs, *const cs;
+  Factors<R> mask_h, mask_c, mask_out;
+
+  explicit Run(const cw_sequence &s_)
+      : s(s_), T(s_.T), B(s_.B), H(s_.H), P(s_.P), reverse(s_.reverse != 0), save(s_.save != 0), plain(s_.hs == s_.out),
+        all_h(save || plain), all_c(save), out(static_cast<R *>(s_.out)), hs(static_cast<R *>(s_.hs)),
+        cs(static_cast<R *>(s_.cs)) {
+    mask_h.init(s.masks, s.n_masks, CW_MASK_H, B, P);
+    mask_c.init(s.masks, s.n_masks, CW_MASK_C, B, H);
+    mask_out.init(s.masks, s.n_masks, CW_MASK_OUTPUT, B, P);
+  }
+  void take_masks(Arena &arena) {
+    mask_h.data = arena.take<R>(mask_h.elements());
+    mask_c.data = arena.take<R>(mask_c.elements());
+    mask_out.data = arena.take<R>(mask_out.elements());
+  }
+  int64_t at(int64_t step) const { return reverse ? T - 1 - step : step; }
+  bool active(int64_t m, int64_t b) const { return s.lengths == nullptr || m < s.lengths[b]; }
+  // A row that is past its length keeps its state, whatever `resets` says there.
+  bool reset(int64_t m, int64_t b) const { return s.resets != nullptr && s.resets[m * B + b] != 0 && active(m, b); }
+  // NULL where the gates have no buffer: input products in the loop, nothing saved.
+  R *gate(int g, int64_t m, int64_t b, int64_t u) const {
+    return s.gate[g] == nullptr ? nullptr : static_cast<R *>(s.gate[g]) + (m * B + b) * s.gate_ld[g] + u;
+  }
+  Operand<R> gate_rows(int g, int64_t m) const { return {gate(g, m, 0, 0), s.gate_ld[g], H}; }
+  // Where the operands that step `step` leaves behind lie, and those that it starts from.
+  R *h_after(int64_t step) const { return hs + (all_h ? at(step) : step % 2) * B * P; }
+  R *c_after(int64_t step) const { return cs + (all_c ? at(step) : step % 2) * B * H; }
+  const R *h_before(int64_t step) const { return step == 0 ? static_cast<const R *>(s.h0) : h_after(step - 1); }
+  const R *c_before(int64_t step) const { return step == 0 ? static_cast<const R *>(s.c0) : c_after(step - 1); }
+
+  // Draw the masks of a step for the units p of h and h of c, rows [b0, b1).
+  void draw(int64_t step, int64_t b0, int64_t b1, Part p, Part h) const {
+    if (b0 == b1 || (!mask_h.every_step && !mask_c.every_step && !mask_out.every_step)) return;
+    const bool one_step = !(reverse && s.lengths != nullptr);
+    const int64_t m = at(step);
+    const auto step_of = [&](int64_t b) { return one_step ? step : int64_t(s.lengths[b]) - 1 - m; };
+    if (mask_h.every_step) mask_h.fill(b0, b1, p.from, p.to, one_step, step_of);
+    if (mask_out.every_step) mask_out.fill(b0, b1, p.from, p.to, one_step, step_of);
+    if (mask_c.every_step) mask_c.fill(b0, b1, h.from, h.to, one_step, step_of);
+  }
+  // Row b's new h of step `step`, units [u, u + n).
+  CW_INLINE void finish_h(int64_t step, int64_t m, int64_t b, int64_t u, int n, Vec<R> h) const {
+    const int64_t i = b * P + u;
+    R *o = out + m * B * P + i;
+    if (__builtin_expect(plain, 1)) {
+      store(o, h, n);
+    } else {
+      Vec<R> state = h;
+      if (active(m, b)) {
+        store(o, mask_out.any() ? h * mask_out.at(b, u, n) : h, n);
+        if (mask_h.any()) state = state * mask_h.at(b, u, n);
+      } else {
+        store(o, zero<R>(), n);
+        state = load(h_before(step) + i, n);
+      }
+      h = state;
+      if (step + 1 < T && reset(at(step + 1), b))
+        state = s.reset_h == nullptr ? zero<R>() : load(static_cast<const R *>(s.reset_h) + i, n);
+      store(h_after(step) + i, state, n);
+    }
+    if (step + 1 == T) store(static_cast<R *>(s.h_last) + i, h, n);
+  }
+  CW_INLINE void finish_c(int64_t step, int64_t m, int64_t b, int64_t u, int n, Vec<R> c) const {
+    const int64_t i = b * H + u;
+    if (!active(m, b))
+      c = load(c_before(step) + i, n);
+    else if (mask_c.any())
+      c = c * mask_c.at(b, u, n);
+    if (step + 1 == T) store(static_cast<R *>(s.c_last) + i, c, n);
+    if (!plain && step + 1 < T && reset(at(step + 1), b))
+      c = s.reset_c == nullptr ? zero<R>() : load(static_cast<const R *>(s.reset_c) + i, n);
+    store(c_after(step) + i, c, n);
+  }
+};
+
+// Input products: in the loop together with the recurrent ones, or ahead of it for all steps.
+template <class R>
+struct Inputs {
+  const cw_sequence &s;
+  const int64_t gates, width;  // width: columns of x that the loop multiplies, 0 if none
+  const bool ahead, inside, prepared;  // prepared: the loop masks the rows of x that a step reads first
+  Factors<R> mask;
+  Panels<R> panels[4];  // ahead: the input weights of each gate
+  R *rows = nullptr;    // [2, B, I], by the parity of the step
+
+  Inputs(const cw_sequence &s_, int64_t gates_)
+      : s(s_), gates(gates_), width(s_.x == nullptr || is_ahead(s_) ? 0 : s_.I), ahead(is_ahead(s_)),
+        inside(s_.x != nullptr && !ahead), prepared(inside && is_masked(s_)) {
+    if (inside) mask.init(s.masks, s.n_masks, CW_MASK_INPUT, s.B, s.I);
+    if (ahead)
+      for (int64_t g = 0; g < gates; ++g) panels[g].init(s.H, s.I, 1);
+  }
+  static bool is_masked(const cw_sequence &s) {
+    for (int64_t i = 0; i < s.n_masks; ++i)
+      if (s.masks[i].place == CW_MASK_INPUT) return true;
+    return false;
+  }
+  static bool is_ahead(const cw_sequence &s) {
+    return s.x != nullptr && s.ahead != 0;
+  }
+  // Part `id` of `count` of the products of all steps, with their biases, into the gates.
+  void multiply_ahead(int id, int count) const {
+    if (!ahead) return;
+    const int64_t each = panels[0].panels();
+    const Part own = part_of(gates * each, id, count);
+    const Operand<R> x = {static_cast<const R *>(s.x), s.I, s.I};
+    for (int64_t i = own.from; i < own.to; ++i) {
+      const int64_t g = i / each, p = i % each;
+      const Matrix<R> w = {static_cast<const R *>(s.wx[g]), s.wx_ld[g], 1};
+      pack(panels[g], p, p + 1, &w, &s.I, 1);
+      multiply(panels[g], p, p + 1, &x, 1, 0, s.T * s.B, [](int64_t, int64_t) {},
+               [&](int64_t row, int64_t u, int n, const R *z) {
+                 const R *bias = static_cast<const R *>(s.bias[g]);
+                 store(static_cast<R *>(s.gate[g]) + row * s.gate_ld[g] + u, bias == nullptr ? load(z) : load(z) + load(bias + u, n), n);
+               });
+    }
+  }
+  void take(Arena &arena) {
+    if (ahead)
+      for (int64_t g = 0; g < gates; ++g) panels[g].data = arena.take<R>(panels[g].elements());
+    if (!prepared) return;
+    mask.data = arena.take<R>(mask.elements());
+    rows = arena.take<R>(2 * s.B * width);
+  }
+  // Operands [x, h] of a step, or [h] alone; returns how many.
+  int operands(const Run<R> &run, int64_t step, const R *h, int64_t depth, Operand<R> *found) const {
+    int count = 0;
+    if (inside) {
+      const R *x = prepared ? rows + (step % 2) * s.B * width : static_cast<const R *>(s.x) + run.at(step) * s.B * width;
+      found[count++] = {x, width, width};
+    }
+    found[count++] = {h, depth, depth};
+    return count;
+  }
+  // Input and recurrent weights of `count` gates from gate `first` on, one below the other; returns the number of parts.
+  int weights(int first, int count, int64_t depth, Matrix<R> *found, int64_t *depths) const {
+    int parts = 0;
+    if (inside) {
+      for (int g = 0; g < count; ++g) found[g] = {static_cast<const R *>(s.wx[first + g]), s.wx_ld[first + g], 1};
+      depths[parts++] = width;
+    }
+    for (int g = 0; g < count; ++g)
+      found[parts * count + g] = {static_cast<const R *>(s.w[first + g]), s.w_ld[first + g], 1};
+    depths[parts++] = depth;
+    return parts;
+  }
+  // What is added to the products of gate g: its bias, or the input product that the caller computed.
+  CW_INLINE Vec<R> base(int g, const R *gate, int64_t u, int n) const {
+    if (!inside) return load(gate, n);
+    return s.bias[g] == nullptr ? zero<R>() : load(static_cast<const R *>(s.bias[g]) + u, n);
+  }
+  // Make ready the columns [from, to) of rows [b0, b1) for a step.
+  void prepare(const Run<R> &run, int64_t step, int64_t b0, int64_t b1, Part columns) const {
+    if (!prepared || step >= run.T || b0 == b1) return;
+    const int64_t at = run.at(step);
+    const bool one_step = !(run.reverse && s.lengths != nullptr);
+    if (mask.every_step)
+      mask.fill(b0, b1, columns.from, columns.to, one_step,
+                [&](int64_t b) { return one_step ? step : int64_t(s.lengths[b]) - 1 - at; });
+    for (int64_t b = b0; b < b1; ++b) {
+      const R *from = static_cast<const R *>(s.x) + (at * run.B + b) * width + columns.from;
+      R *to = rows + ((step % 2) * run.B + b) * width + columns.from;
+      times(from, mask.data + b * mask.ld + columns.from, to, columns.to - columns.from);
+    }
+  }
+};
+
+// The part of the rows and units that a thread owns.
+struct Share {
+  bool by_rows;
+  Part rows;
+  template <class R>
+  Part panels(const Panels<R> &p) const {
+    return by_rows ? Part{0, p.panels()} : part_of(p.panels(), id, count);
+  }
+  template <class R>
+  Part units(const Panels<R> &p) const {
+    const Part own = panels(p);
+    const int64_t from = p.first_unit(own.from), to = p.first_unit(own.to);
+    return {from < p.units ? from : p.units, to < p.units ? to : p.units};
+  }
+  // Of the columns of x, in whole blocks of random numbers.
+  Part columns(int64_t I) const {
+    if (by_rows) return {0, I};
+    const Part blocks = part_of((I + 63) / 64, id, count);
+    return {blocks.from * 64 < I ? blocks.from * 64 : I, blocks.to * 64 < I ? blocks.to * 64 : I};
+  }
+  int id, count;
+  Barrier &barrier;
+  const bool packed_ready;
+  Share(const cw_sequence &s, bool forward, int id_, int count_, Barrier &barrier_)
+      : by_rows(s.split == CW_SPLIT_ROWS), rows(by_rows ? part_of(s.B, id_, count_) : Part{0, s.B}), id(id_), count(count_),
+        barrier(barrier_), packed_ready(forward && s.packed != nullptr && s.packed_ready != 0) {}
+  // Between phases that read what other threads wrote; rows that belong to one thread need no wait.
+  void sync() const {
+    if (!by_rows) barrier.wait();
+  }
+  // The factors that all steps share: every thread fills some columns for all rows.
+  template <class R>
+  void draw_shared(const Factors<R> &mask) const {
+    if (!mask.any() || mask.every_step) return;
+    const Part own = part_of(mask.N, id, count);
+    mask.fill(0, mask.rows, own.from, own.to, true, [](int64_t) { return int64_t(0); });
+  }
+  template <class R>
+  void draw_shared(const Run<R> &run) const {
+    draw_shared(run.mask_h);
+    draw_shared(run.mask_c);
+    draw_shared(run.mask_out);
+  }
+  // What the forward loops do before their first step, once the weights are packed.
+  template <class R>
+  void begin(const Run<R> &run, const Inputs<R> &inputs) const {
+    draw_shared(run);
+    draw_shared(inputs.mask);
+    inputs.multiply_ahead(id, count);
+    barrier.wait();
+    if (!inputs.prepared) return;
+    inputs.prepare(run, 0, rows.from, rows.to, columns(inputs.width));
+    sync();
+  }
+  template <class R>
+  void pack_own(const Panels<R> &p, const Matrix<R> *weights, const int64_t *depths, int parts) const {
+    if (packed_ready) return;
+    const Part own = part_of(p.panels(), id, count);
+    pack(p, own.from, own.to, weights, depths, parts);
+  }
+};
+
+template <class R>
+void copy_or_zero(R *to, const void *from, int64_t n) {
+  if (to == nullptr) return;
+  if (from == nullptr)
+    std::memset(to, 0, size_t(n) * sizeof(R));
+  else
+    std::memcpy(to, from, size_t(n) * sizeof(R));
+}
+
+// Gradients that flow backwards through the states: D [B, width] holds the gradient of a step's operand.
+template <class R>
+struct Backward {
+  const Run<R> &run;
+  const cw_sequence &s;
+
+  // Take the gradient of the operand of the step after `step` at row b, past a reset that stands between: it goes to the
+  // reset state instead.
+  CW_INLINE Vec<R> through_reset(int64_t step, int64_t b, int64_t i, int n, Vec<R> d, void *d_reset) const {
+    if (step + 1 < run.T && run.reset(run.at(step + 1), b)) {
+      if (d_reset != nullptr) {
+        R *to = static_cast<R *>(d_reset) + i;
+        store(to, load(to, n) + d, n);
+      }
+      return zero<R>();
+    }
+    return d;
+  }
+  // Gradient of h of an active row: what comes from the next steps (d) and from the output.
+  CW_INLINE Vec<R> of_h(int64_t m, int64_t b, int64_t u, int n, Vec<R> d) const {
+    if (run.mask_h.any()) d = d * run.mask_h.at(b, u, n);
+    if (s.d_out != nullptr) {
+      Vec<R> o = load(static_cast<const R *>(s.d_out) + (m * run.B + b) * run.P + u, n);
+      if (run.mask_out.any()) o = o * run.mask_out.at(b, u, n);
+      d = d + o;
+    }
+    return d;
+  }
+};

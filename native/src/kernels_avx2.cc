@@ -1,0 +1,5 @@
+// The kernels on 256-bit vectors.
+#define CW_NAMESPACE avx2
+#define CW_BYTES 32
+#define CW_TABLE kAvx2
+#include "kernels-inl.h"

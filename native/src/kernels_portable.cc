@@ -1,0 +1,5 @@
+// The kernels on 128-bit vectors.
+#define CW_NAMESPACE portable
+#define CW_BYTES 16
+#define CW_TABLE kPortable
+#include "kernels-inl.h"

@@ -1,0 +1,172 @@
+// The long short-term memory; equations in src/cellweave/ops/lstm/README.md.
+#include "plain/activations.h"
+#include "plain/plain.h"
+#include "plain/sequence.h"
+
+namespace cellweave {
+namespace plain {
+
+namespace {
+
+enum { kIn = 0, kCandidate = 1, kForget = 2, kOut = 3 };
+
+template <typename Real>
+struct Lstm : Sequence<Real> {
+  using Sequence<Real>::s;
+
+  // Peephole weight of unit u; the order is that of cw_sequence.peephole.
+  Real peephole(int which, int64_t u) const {
+    return s.peephole[which] ? static_cast<const Real *>(s.peephole[which])[u] : Real(0);
+  }
+  Real forget_peephole(int64_t u) const { return peephole(0, u); }
+  Real in_peephole(int64_t u) const { return peephole(1, u); }
+  Real out_peephole(int64_t u) const { return peephole(2, u); }
+
+  const Real *projection(int64_t u) const { return static_cast<const Real *>(s.projection) + u * s.P; }
+
+  Real sigma(Real x) const { return activate(s.gate_activation, x); }
+  Real act(Real x) const { return activate(s.activation, x); }
+  Real sigma_slope(Real y) const { return slope(s.gate_activation, y); }
+  Real act_slope(Real y) const { return slope(s.activation, y); }
+
+  bool clips_projection() const { return s.projection && s.proj_clip >= 0; }
+};
+
+// A negative bound clips nothing. A clip passes the gradient inside and on its bounds.
+template <typename Real>
+Real clipped(Real x, double bound) {
+  return bound < 0 ? x : clamp(x, Real(-bound), Real(bound));
+}
+
+template <typename Real>
+bool inside(Real x, double bound) {
+  return bound < 0 || (x >= Real(-bound) && x <= Real(bound));
+}
+
+template <typename Real>
+void project(const Lstm<Real> &q, int64_t step, int64_t b, const Real *m, Real *out) {
+  for (int64_t p = 0; p < q.s.P; ++p) {
+    double sum = 0;
+    for (int64_t u = 0; u < q.s.H; ++u) sum += double(m[u]) * q.projection(u)[p];
+    if (q.clips_projection() && q.s.save) q.at(q.s.proj_raw, step, b, q.s.P)[p] = Real(sum);
+    out[p] = clipped(Real(sum), q.s.proj_clip);
+  }
+}
+
+}  // namespace
+
+template <typename Real>
+void lstm_forward(const cw_sequence &s) {
+  const Lstm<Real> q{{s}};
+  forwards(s, [&](int64_t step, int64_t b) {
+    if (q.active(step, b)) {
+      q.multiply_inputs(4, step, b);
+      Real *i = q.gate(kIn, step, b), *j = q.gate(kCandidate, step, b);
+      Real *f = q.gate(kForget, step, b), *o = q.gate(kOut, step, b);
+      Real *out = q.at(s.out, step, b, s.P), *m = s.projection ? static_cast<Real *>(s.scratch) : out;
+      const Real *h = q.h(step, b), *c = q.c(step, b);
+      for (int64_t u = 0; u < s.H; ++u) {
+        i[u] = q.sigma(q.product(i[u], h, kIn, u) + q.in_peephole(u) * c[u]);
+        f[u] = q.sigma(q.product(f[u] + s.forget_bias, h, kForget, u) + q.forget_peephole(u) * c[u]);
+        j[u] = q.act(q.product(j[u], h, kCandidate, u));
+        const Real new_c = clipped(f[u] * c[u] + i[u] * j[u], s.cell_clip);
+        o[u] = q.sigma(q.product(o[u], h, kOut, u) + q.out_peephole(u) * new_c);
+        q.next_c(step, b)[u] = new_c;
+        m[u] = o[u] * q.act(new_c);
+      }
+      if (s.projection) project(q, step, b, m, out);
+    }
+    q.finish_h(step, b);
+    q.finish_c(step, b);
+  });
+}
+
+namespace {
+
+template <typename Real>
+void clear_step(const Lstm<Real> &q, int64_t step, int64_t b) {
+  for (int g = 0; g < 4; ++g)
+    for (int64_t u = 0; u < q.s.H; ++u) q.gate(g, step, b)[u] = 0;
+  if (!q.s.projection) return;
+  for (int64_t u = 0; u < q.s.H; ++u) q.at(q.s.proj_in, step, b, q.s.H)[u] = 0;
+  for (int64_t p = 0; p < q.s.P; ++p) q.at(q.s.d_proj, step, b, q.s.P)[p] = 0;
+}
+
+// Gradient of the projected h before its clip, for all p.
+template <typename Real>
+void unclip_projection(const Lstm<Real> &q, int64_t step, int64_t b) {
+  for (int64_t p = 0; p < q.s.P; ++p) {
+    const bool passes = !q.clips_projection() || inside(q.at(q.s.proj_raw, step, b, q.s.P)[p], q.s.proj_clip);
+    q.at(q.s.d_proj, step, b, q.s.P)[p] = passes ? q.gradient_of_h(step, b, p) : Real(0);
+  }
+}
+
+// Gradient of m, the value before the projection.
+template <typename Real>
+Real gradient_of_m(const Lstm<Real> &q, int64_t step, int64_t b, int64_t u) {
+  if (!q.s.projection) return q.gradient_of_h(step, b, u);
+  double sum = 0;
+  for (int64_t p = 0; p < q.s.P; ++p) sum += double(q.at(q.s.d_proj, step, b, q.s.P)[p]) * q.projection(u)[p];
+  return Real(sum);
+}
+
+template <typename Real>
+void add_peephole_gradients(const Lstm<Real> &q, int64_t b, int64_t u, Real df, Real di, Real dout, Real c,
+                            Real new_c) {
+  Real *d = static_cast<Real *>(q.s.d_peephole);
+  if (!d) return;
+  d += b * 3 * q.s.H + u;
+  d[0] += df * c;
+  d[q.s.H] += di * c;
+  d[2 * q.s.H] += dout * new_c;
+}
+
+}  // namespace
+
+template <typename Real>
+void lstm_backward(const cw_sequence &s) {
+  const Lstm<Real> q{{s}};
+  for (int64_t b = 0; b < s.B; ++b) {
+    q.start_backward(b);
+    for (int64_t n = 0; n < 3 * s.H && s.d_peephole; ++n) q.row(s.d_peephole, b, 3 * s.H)[n] = 0;
+  }
+  backwards(s, [&](int64_t step, int64_t b) {
+    if (!q.active(step, b)) return clear_step(q, step, b);
+    // On entry the activated gates; each is replaced by its gradient before activation.
+    Real *i = q.gate(kIn, step, b), *j = q.gate(kCandidate, step, b);
+    Real *f = q.gate(kForget, step, b), *o = q.gate(kOut, step, b);
+    Real *dh = q.d_h(b), *dc = q.d_c(b);
+    const Real *c = q.c(step, b);
+    if (s.projection) unclip_projection(q, step, b);
+    for (int64_t u = 0; u < s.H; ++u) {
+      const Real raw_c = f[u] * c[u] + i[u] * j[u];
+      const Real new_c = clipped(raw_c, s.cell_clip), act_c = q.act(new_c);
+      if (s.projection) q.at(s.proj_in, step, b, s.H)[u] = o[u] * act_c;
+      const Real dm = gradient_of_m(q, step, b, u);
+      const Real d_o = dm * act_c * q.sigma_slope(o[u]);
+      const Real d_act = dm * o[u] * q.act_slope(act_c) + d_o * q.out_peephole(u);
+      const Real d_c = inside(raw_c, s.cell_clip) ? q.gradient_of_c(step, b, u) + d_act : Real(0);
+      const Real d_i = d_c * j[u] * q.sigma_slope(i[u]);
+      const Real d_j = d_c * i[u] * q.act_slope(j[u]);
+      const Real d_f = d_c * c[u] * q.sigma_slope(f[u]);
+      dc[u] = d_c * f[u] + d_i * q.in_peephole(u) + d_f * q.forget_peephole(u);
+      add_peephole_gradients(q, b, u, d_f, d_i, d_o, c[u], new_c);
+      i[u] = d_i;
+      j[u] = d_j;
+      f[u] = d_f;
+      o[u] = d_o;
+    }
+    for (int64_t k = 0; k < s.P; ++k)
+      dh[k] = Real(q.back_product(i, kIn, k) + q.back_product(j, kCandidate, k) + q.back_product(f, kForget, k) +
+                   q.back_product(o, kOut, k));
+    q.finish_backward(step, b);
+  });
+}
+
+template void lstm_forward<float>(const cw_sequence &);
+template void lstm_forward<double>(const cw_sequence &);
+template void lstm_backward<float>(const cw_sequence &);
+template void lstm_backward<double>(const cw_sequence &);
+
+}  // namespace plain
+}  // namespace cellweave

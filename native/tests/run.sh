@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Builds the native core with its tests three times and runs them: as released, under the address and undefined-behaviour
+# sanitizers, and under the thread sanitizer. Object files stay in the folder that is given, for the next time.
+#
+# The thread sanitizer does not see how libgomp synchronises and would report every exchange between its threads. In that
+# build the same kernels, with the same barrier, therefore run on threads of the C++ library, which it does see.
+set -euo pipefail
+
+folder=${1:?usage: native/tests/run.sh FOLDER}
+source_folder=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+jobs=${JOBS:-2}
+
+for tool in cmake ctest; do
+  command -v "$tool" >/dev/null || { echo "test-native: expected $tool, got none. Install CMake 3.18 or newer."; exit 1; }
+done
+command -v "${CXX:-c++}" >/dev/null || { echo "test-native: expected a C++ compiler, got none. Install GCC or Clang."; exit 1; }
+
+build() {
+  local name=$1
+  shift
+  cmake -S "$source_folder" -B "$folder/$name" -DCELLWEAVE_NATIVE_TESTS=ON "$@" >/dev/null
+  cmake --build "$folder/$name" --parallel "$jobs" >"$folder/$name.log" 2>&1 || { tail -n 60 "$folder/$name.log"; exit 1; }
+}
+
+run() {
+  echo "test-native: $1"
+  (cd "$folder/$1" && OMP_NUM_THREADS=4 "${@:3}" ctest --parallel "$jobs" --output-on-failure -R "$2" | grep -vE '^( +Start|Test project|$)')
+}
+
+# Sanitized kernels are compiled with -O1: with -O3 the compiler would take minutes.
+sanitized=(-DCMAKE_BUILD_TYPE=None "-DCMAKE_CXX_FLAGS=-O1 -g1" -DCELLWEAVE_KERNEL_FLAGS=-O1)
+
+mkdir -p "$folder"
+build released -DCMAKE_BUILD_TYPE=Release
+run released .
+build addresses "${sanitized[@]}" -DCELLWEAVE_SANITIZE=address,undefined
+run addresses .
+build threads "${sanitized[@]}" -DCELLWEAVE_SANITIZE=thread -DCELLWEAVE_STD_THREADS=ON
+# Where addresses are random in more bits than GCC's sanitizer expects, it refuses to start.
+fixed_addresses=(setarch "$(uname -m)" --addr-no-randomize)
+"${fixed_addresses[@]}" true 2>/dev/null || fixed_addresses=(env)
+run threads threads_test "${fixed_addresses[@]}"

@@ -1,0 +1,217 @@
+"""Unrolls in compiled and exported code: plain steps that a trace can follow, one operator for each layer."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+
+from cellweave import _nest
+from cellweave._errors import ModeError
+from cellweave._types import DTypeLike, Nest, as_dtype
+from cellweave.layers._mask_claims import TICKET
+from cellweave.layers._sequence import as_lengths, as_resets
+from cellweave.layers._traced_plans import Path, TracedLayer, TracedPlan, traced_plan
+from cellweave.scopes import run_is_open
+
+#: What torch.compile says where an unroll leaves a graph.
+WHY_UNTRACED = "cellweave: this unroll runs step by step, or makes its variables; cellweave.explain says why"
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def runs_outside_graphs(function: _Function) -> _Function:
+    """Make torch.compile leave a function as it is: compiled code stops, calls it, and goes on."""
+    untraced = torch.compiler.disable(function, reason=WHY_UNTRACED)  # type: ignore[no-untyped-call]
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return (untraced if torch.compiler.is_dynamo_compiling() else function)(*args, **kwargs)
+
+    return call  # type: ignore[return-value]
+
+
+#: One direction: its cell, the state it starts from, whether it reads backwards.
+Direction = tuple[Any, Nest, bool]
+
+
+def run_traced(
+    where: str,
+    directions: list[Direction],
+    inputs: Any,
+    sequence_length: Any,
+    dtype: DTypeLike,
+    time_major: bool,
+    resets: Any = None,
+    reset_state: Nest = None,
+    *,
+    checked: bool = False,
+) -> list[tuple[Any, Any]] | None:
+    """Outputs and final state of each direction; None where no trace can have them.
+
+    Args:
+        checked: Lengths have to be within 0..T; else they are made to be.
+        Others: As `dynamic_rnn`.
+    Raises:
+        ModeError: an export of what draws random masks.
+    """
+    if not isinstance(inputs, torch.Tensor) or inputs.dim() != 3 or not inputs.dtype.is_floating_point:
+        return None
+    x = inputs if time_major else inputs.transpose(0, 1)
+    steps, rows = x.shape[0], x.shape[1]
+    lengths = as_lengths(sequence_length, rows, where)
+    flags = as_resets(resets, steps, rows, where, time_major=time_major)
+    plans = []
+    for cell, state, reverse in directions:
+        plan = _plan(where, cell, state, dtype, x, (lengths is not None, flags is not None, reverse))
+        if plan is None:
+            return None
+        plans.append(plan)
+    if lengths is not None:
+        if checked:
+            within = ((lengths >= 0) & (lengths <= steps)).all()
+            torch._assert_async(within, f"{where}: expected sequence_length in 0..T")
+        lengths = lengths.to(x.device).clamp(0, steps)
+    streams, keeps = None, None
+    if any([len(plan.masks) > 0 for plan in plans]):  # noqa: C419  # a trace takes a list
+        streams, keeps = torch.ops.cellweave.claim_masks([p.number for p in plans], rows, steps, lengths, TICKET)
+    found = []
+    first = 0
+    for plan, (cell, state, _) in zip(plans, directions, strict=True):
+        leaves = _zeros(plan, x) if state is None else _nest.flatten(state)
+        fresh = [] if reset_state is None else _nest.flatten(reset_state)
+        outputs, new = _run(plan, cell, x, leaves, fresh, lengths, flags, streams, keeps, first)
+        first += len(plan.masks)
+        outputs = outputs if time_major else outputs.transpose(0, 1)
+        found.append((outputs, _nest.pack(cell.state_size, new)))
+    return found
+
+
+def _plan(
+    where: str, cell: Any, state: Nest, dtype: DTypeLike, x: torch.Tensor, options: tuple[bool, bool, bool]
+) -> TracedPlan | None:
+    """One direction's plan; None where no trace can have it."""
+    facts = _facts(cell)
+    if not facts:
+        return None
+    plan: TracedPlan = traced_plan(facts, x.dtype, x.device, torch.is_grad_enabled(), options)
+    if plan.draws and torch.compiler.is_exporting():
+        raise ModeError(f"{where}: expected a cell in evaluation mode to export, got one that draws random masks.")
+    if plan.reason or x.shape[2] != plan.depth or not _fits(cell, plan, state, dtype, x):
+        return None
+    if plan.draws and run_is_open():  # which a trace would open and close before its operators run
+        return None
+    return plan
+
+
+def _facts(cell: Any) -> tuple[Any, ...]:
+    """What a plan rests on; reading it makes the trace guard it. Empty for what is no module."""
+    if not isinstance(cell, torch.nn.Module):
+        return ()
+    return tuple([
+        (getattr(m, "_cell_number", 0), m.training, len(m._forward_hooks) + len(m._forward_pre_hooks))
+        for m in cell.modules()
+    ])  # fmt: skip
+
+
+def _fits(cell: Any, plan: TracedPlan, state: Nest, dtype: DTypeLike, x: torch.Tensor) -> bool:
+    """Whether a state, or the wish for one, is what the plan was made for."""
+    if state is None:
+        return dtype is not None and plan.starts_from_zeros and as_dtype(dtype) == x.dtype
+    if _nest.describe(state) != _nest.describe(cell.state_size):
+        return False
+    leaves = _nest.flatten(state)
+    for leaf, width in zip(leaves, plan.widths, strict=True):
+        if not isinstance(leaf, torch.Tensor) or leaf.dim() != 2 or leaf.dtype != x.dtype:
+            return False
+        if leaf.shape[0] != x.shape[1] or leaf.shape[1] != width:
+            return False
+    return True
+
+
+def _zeros(plan: TracedPlan, x: torch.Tensor) -> list[torch.Tensor]:
+    return [x.new_zeros(x.shape[1], width) for width in plan.widths]
+
+
+def _at(module: Any, path: Path) -> Any:
+    for step in path:
+        module = module.cell if step == "cell" else module.cells[step]
+    return module
+
+
+def _part(leaves: list[torch.Tensor], state: tuple[int, int, int]) -> torch.Tensor:
+    leaf, start, stop = state
+    return leaves[leaf] if start < 0 else leaves[leaf][:, start:stop]
+
+
+def _run(
+    plan: TracedPlan,
+    cell: Any,
+    x: torch.Tensor,
+    leaves: list[torch.Tensor],
+    fresh: list[torch.Tensor],
+    lengths: torch.Tensor | None,
+    resets: torch.Tensor | None,
+    streams: torch.Tensor | None,
+    keeps: torch.Tensor | None,
+    first: int,
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Outputs `[T, B, O]` and the leaves of the new state."""
+    sums_of_inputs = any([len(sums) > 0 for sums in plan.sums])  # noqa: C419
+    sequences = {0: _within(x, lengths) if sums_of_inputs else x}
+    states = []
+    for number, sums in enumerate(plan.sums):
+        for source, other, target in sums:
+            sequences[target] = sequences[source] + sequences[other]
+        if number < len(plan.layers):
+            layer = plan.layers[number]
+            places = (first + layer.first_mask, first + layer.last_mask)
+            outputs, new = _run_layer(
+                layer, cell, sequences[layer.source], leaves, fresh, lengths, resets, streams, keeps, places
+            )
+            sequences[layer.target] = outputs
+            states.append(new)
+    made = [[states[layer][which] for layer, which in parts] for parts in plan.pieces]
+    joined = [parts[0] if len(parts) == 1 else torch.cat(parts, dim=1) for parts in made]
+    return sequences[plan.result], joined
+
+
+def _run_layer(
+    layer: TracedLayer,
+    cell: Any,
+    x: torch.Tensor,
+    leaves: list[torch.Tensor],
+    fresh: list[torch.Tensor],
+    lengths: torch.Tensor | None,
+    resets: torch.Tensor | None,
+    streams: torch.Tensor | None,
+    keeps: torch.Tensor | None,
+    places: tuple[int, int],
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    by_name = _at(cell, layer.path).named_weights()
+    weights = [by_name[name] for name in layer.weights]
+    state = [_part(leaves, piece) for piece in layer.states]
+    after = [_part(fresh, piece) for piece in layer.states] if len(fresh) > 0 else []
+    noise = [getattr(_at(cell, path), name) for path, name in layer.noises]
+    mine, kept = None, None
+    if streams is not None and keeps is not None and places[0] < places[1]:
+        mine, kept = streams[places[0] : places[1]], keeps[places[0] : places[1]]
+    sources = [x, *state, *after, *weights]
+    save = torch.is_grad_enabled() and any([tensor.requires_grad for tensor in sources])  # noqa: C419
+    outputs, last, _ = getattr(torch.ops.cellweave, layer.operator)(
+        x, state, after, weights, lengths, resets, mine, kept, noise,
+        layer.text, layer.whole, layer.real, layer.threads, save,
+    )  # fmt: skip
+    if layer.residual:
+        outputs = _within(x, lengths) + outputs
+    return outputs, last
+
+
+def _within(x: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
+    """Inputs with zeros past each row's end."""
+    if lengths is None:
+        return x
+    active = torch.arange(x.shape[0], device=x.device)[:, None] < lengths
+    return torch.where(active[:, :, None], x, torch.zeros((), dtype=x.dtype, device=x.device))

@@ -1,0 +1,171 @@
+"""Single steps for serving: a cell with its state, its weights kept packed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from cellweave import _nest
+from cellweave._errors import DTypeError, ShapeError
+from cellweave._types import DTypeLike, Nest, dtype_name
+from cellweave.cells import require_rnn_cell
+from cellweave.layers._sequence import check_state, first_state
+from cellweave.layers._weaving import misfit, surroundings
+from cellweave.ops.common import LayerCall, StepFunction
+from cellweave.specs import RunSpec
+from cellweave.weave import Adding, Feed, LayerRun, Program, asked_backend, choice_for, program_of
+
+#: (the dict that holds a parameter, its name there, the parameter, its version, where its numbers lie)
+_Watched = tuple[dict[str, Any], str, torch.Tensor, int, int]
+
+
+class Stepper:
+    """Runs a cell one step at a time, without gradients: `stepper(inputs) -> outputs`; the state stays inside.
+
+    For serving: where the native core can run the cell (any composition without active masks), a step costs some
+    microseconds; weights are packed once, and again after any of them changed. Other cells are simply called.
+
+    Args:
+        cell: Any recurrent cell. It runs in the mode it is in at each step: in training mode its masks are drawn.
+        state: State to start from, in the cell's structure, each leaf `[B, size]`; copied. Default: zeros.
+        batch_size: Rows B, where no state is given.
+        dtype: Of the zero state and the inputs, where no state is given.
+    Raises:
+        ArgumentTypeError: no cell, or a state of another structure. ShapeError: a state that does not fit.
+    Source: the recurrences are the cells' own; see `explain` for what runs whole sequences.
+    """
+
+    def __init__(self, cell: Any, state: Nest = None, *, batch_size: int = 1, dtype: DTypeLike = "float32") -> None:
+        require_rnn_cell("Stepper", cell)
+        self._cell = cell
+        self._chain: Callable[[torch.Tensor], torch.Tensor] | None = None
+        self._steps: list[tuple[LayerRun, StepFunction]] = []
+        self._program: Program | None = None
+        self._watched: list[_Watched] = []
+        self._modes: list[tuple[nn.Module, bool]] = []
+        self._shape: torch.Size | None = None
+        self.reset(state, batch_size=batch_size, dtype=dtype)
+
+    def reset(self, state: Nest = None, *, batch_size: int = 1, dtype: DTypeLike = "float32") -> None:
+        """Start from another state, or from zeros."""
+        if state is None:
+            start = first_state(self._cell, None, dtype, torch.empty((batch_size, 1, 1)), batch_size, "Stepper")
+        else:
+            check_state(self._cell, state, _nest.flatten(state)[0].shape[0], "Stepper", "state")
+            start = state
+        self._state = _nest.map_structure(lambda leaf: leaf.detach().clone(), start)
+        self._chain = None
+
+    @property
+    def state(self) -> Any:
+        """A copy of the state after the last step, in the cell's structure."""
+        return _nest.map_structure(torch.clone, self._collected())
+
+    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
+        """One step.
+
+        Args:
+            inputs: `[B, I]`, of the state's dtype.
+        Returns:
+            A new tensor `[B, O]`.
+        Raises:
+            ShapeError, DTypeError: inputs that do not fit the state or the weights.
+        """
+        chain = self._chain
+        if chain is None or inputs.shape != self._shape:
+            return self._anew(inputs)
+        for home, name, weight, version, address in self._watched:
+            if home.get(name) is not weight or weight._version != version or weight.data_ptr() != address:
+                return self._anew(inputs)
+        for module, mode in self._modes:
+            if module.training is not mode:
+                return self._anew(inputs)
+        if inputs.dtype is not self._dtype or not inputs.is_contiguous() or type(inputs) is not torch.Tensor:
+            inputs = self._checked(inputs)
+        return chain(inputs)
+
+    def _collected(self) -> Any:
+        """The state; it lies in the steps of the layers while those run."""
+        if self._chain is None or self._program is None:
+            return self._state
+        program = self._program
+        made: dict[Any, torch.Tensor] = {}
+        for run, step in self._steps:
+            made.update(zip(run.states, step.state, strict=True))
+        leaves = [torch.cat([made[part] for part in parts], dim=1) for parts in program.leaf_pieces]
+        return _nest.pack(program.state_size, leaves)
+
+    def _checked(self, inputs: Any) -> torch.Tensor:
+        first = _nest.flatten(self._state)[0]
+        if not isinstance(inputs, torch.Tensor) or inputs.dim() != 2 or inputs.shape[0] != first.shape[0]:
+            got = list(inputs.shape) if isinstance(inputs, torch.Tensor) else type(inputs).__name__
+            raise ShapeError(f"Stepper: expected inputs [{first.shape[0]}, I], got {got}.")
+        if inputs.dtype != first.dtype:
+            wanted, got = dtype_name(first.dtype), dtype_name(inputs.dtype)
+            raise DTypeError(f"Stepper: expected inputs of {wanted} as the state is, got {got}.")
+        return inputs.detach().contiguous().resolve_neg()
+
+    @torch.no_grad()
+    def _anew(self, inputs: torch.Tensor) -> torch.Tensor:
+        """A step after something has changed: plan again, or call the cell where no plan is possible."""
+        self._state, self._chain = self._collected(), None
+        inputs = self._checked(inputs)
+        self._chain = self._plan(inputs)
+        if self._chain is not None:
+            return self._chain(inputs)
+        outputs, self._state = self._cell(inputs, self._state)
+        return outputs  # type: ignore[no-any-return]
+
+    def _plan(self, inputs: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor] | None:
+        """Prepare the layers' steps; None where a layer has to be called."""
+        cell = self._cell
+        if not getattr(cell, "first_call_done", False) or surroundings(inputs.device.type):
+            return None
+        x, leaves = inputs[None], _nest.flatten(self._state)
+        program = program_of(cell, x, leaves)
+        if program.refusal or program.sites or not all(isinstance(s, LayerRun | Adding) for s in program.stages):
+            return None
+        feed = Feed(x, leaves)
+        steps: list[tuple[LayerRun, StepFunction]] = []
+        for run in program.runs:
+            backend = choice_for(run, feed, asked_backend()).backend
+            if backend is None or backend.step is None:
+                return None
+            state = tuple(piece.of(leaves) for piece in run.states)
+            weights = program.modules[run.node]().named_weights()
+            if misfit(program.names[run.node], run, weights, x.dtype, x.device):
+                return None  # the cell itself says what is wrong
+            like = x if run.source == 0 else x.new_zeros((1, x.shape[1], run.depth))
+            steps.append((run, backend.step(LayerCall(RunSpec(run.spec.cell), like, state, weights))))
+        self._program, self._steps, self._shape, self._dtype = program, steps, inputs.shape, inputs.dtype
+        self._watch()
+        return steps[0][1] if len(program.stages) == 1 and not steps[0][0].spec.residual else self._through
+
+    def _watch(self) -> None:
+        modules = list(self._cell.modules()) if isinstance(self._cell, nn.Module) else []
+        self._watched = [
+            (module._parameters, name, weight, weight._version, weight.data_ptr())
+            for module in modules
+            for name, weight in module._parameters.items()
+            if weight is not None
+        ]
+        # A cell's own mode decides nothing: only what stands around it can draw masks.
+        self._modes = [(module, module.training) for module in modules if any(True for _ in module.children())]
+
+    def _through(self, inputs: torch.Tensor) -> torch.Tensor:
+        """All stages of a composition."""
+        program, values = self._program, {0: inputs}
+        steps = iter(self._steps)
+        outputs = inputs
+        for stage in () if program is None else program.stages:
+            if isinstance(stage, LayerRun):
+                outputs = next(steps)[1](values[stage.source])
+                if stage.spec.residual:
+                    outputs += values[stage.source]
+            elif isinstance(stage, Adding):
+                outputs = values[stage.source] + values[stage.other]
+            values[stage.target] = outputs
+        return outputs

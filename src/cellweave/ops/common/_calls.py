@@ -1,0 +1,42 @@
+"""One layer run with its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from cellweave.ops.common._masks import BoundMask
+from cellweave.specs import RunSpec
+
+#: What running a call gives: outputs `[T, B, O]` and the state after each row's last step.
+LayerResult = tuple[torch.Tensor, tuple[torch.Tensor, ...]]
+
+
+@dataclass(frozen=True, eq=False)
+class LayerCall:
+    """A run with its tensors, time major.
+
+    Attributes:
+        spec: What runs.
+        x: Inputs `[T, B, I]`.
+        state: RNN, GRU: `(h,)`; LSTM: `(c, h)`; each `[B, size]`.
+        weights: By `WeightSpec.name`.
+        masks: In the order of `spec.masks`.
+        lengths: Steps per row, `[B]` int32 on x's device, each in 0..T.
+        resets: `[T, B]` bool, by memory index: True replaces the row's state before that step. Past a row's end it has
+            no effect.
+        reset_state: What replaces it, as `state`; None: zeros.
+        threads: How many threads a native time loop may use.
+    """
+
+    spec: RunSpec
+    x: torch.Tensor
+    state: tuple[torch.Tensor, ...]
+    weights: Mapping[str, torch.Tensor]
+    masks: tuple[BoundMask, ...] = ()
+    lengths: torch.Tensor | None = None
+    resets: torch.Tensor | None = None
+    reset_state: tuple[torch.Tensor, ...] | None = None
+    threads: int = 1

@@ -1,0 +1,95 @@
+"""Gradients of a layer on the native core: the core's own, and differentiable ones by the reference."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from cellweave.ops.common._native_backward import native_backward
+from cellweave.ops.common._native_call import NativeCall
+from cellweave.ops.common._native_forward import Saved, native_forward
+from cellweave.ops.common._native_frame import Frame, MaybeTensors
+
+#: The fields of `Saved` follow the call's own tensors.
+SAVED = len(Saved._fields)
+
+
+class NativeFunction(torch.autograd.Function):
+    """A layer on the native core, as eager autograd runs it."""
+
+    @staticmethod
+    def forward(ctx: Any, frame: Frame, constants: MaybeTensors, *sources: torch.Tensor) -> Any:
+        """Outputs and the leaves of the last state."""
+        with without_autocast():
+            out, state, saved = native_forward(NativeCall(frame, [*sources, *constants]), save=True)
+        ctx.frame = frame
+        ctx.save_for_backward(*sources, *constants, *saved)
+        ctx.set_materialize_grads(False)
+        return (out, *state)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: torch.Tensor | None) -> Any:
+        """Gradients of the sources that need one."""
+        frame: Frame = ctx.frame
+        tensors, needed = ctx.saved_tensors, ctx.needs_input_grad[2:]
+        with without_autocast():
+            if torch.is_grad_enabled() or _is_transformed(upstream):
+                return (None, None, *differentiable_gradients(frame, tensors, upstream, needed))
+            call, saved = NativeCall(frame, tensors[:-SAVED]), Saved(*tensors[-SAVED:])
+            return (None, None, *native_backward(call, saved, upstream, needed, keep=_graph_is_kept()))
+
+
+def without_autocast() -> contextlib.AbstractContextManager[Any]:
+    """Products of inputs and weights run in the weights' dtype, like the loops."""
+    if torch.is_autocast_enabled("cpu"):
+        return torch.autocast("cpu", enabled=False)
+    return _NOTHING
+
+
+_NOTHING = contextlib.nullcontext()
+
+
+def differentiable_gradients(
+    frame: Frame, tensors: MaybeTensors, upstream: MaybeTensors, needed: Sequence[bool]
+) -> list[torch.Tensor | None]:
+    """The same gradients from the reference, run again so that they can be differentiated to any order.
+
+    Args:
+        frame, tensors: The call, and after its tensors those that the forward pass saved.
+        upstream: Gradients of outputs and last state; None: zeros.
+        needed: Of each source.
+    """
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        sources = list(tensors[: frame.sources])
+        for number, asked in enumerate(needed):
+            source = sources[number]
+            if asked and source is not None:
+                sources[number] = source.view_as(source)  # else a weight made from x would bring x's gradient twice
+        call = frame.call([*sources, *tensors[frame.sources : -SAVED]])
+        if call.spec.residual:
+            call = dataclasses.replace(call, spec=dataclasses.replace(call.spec, residual=False))
+        out, state = frame.op.reference(call)
+        pairs = [(value, d) for value, d in zip((out, *state), upstream, strict=True) if d is not None]
+        asked_for = [source for source, asked in zip(sources, needed, strict=True) if asked and source is not None]
+        grads = torch.autograd.grad(
+            [value for value, _ in pairs], asked_for, [d for _, d in pairs],
+            create_graph=create_graph, allow_unused=True,
+        )  # fmt: skip
+    found = iter(grads)
+    return [next(found) if asked else None for asked in needed]
+
+
+def _is_transformed(upstream: MaybeTensors) -> bool:
+    """A gradient that a transform made, such as a batch of gradients, has no memory of its own."""
+    return not all(d is None or torch._C._has_storage(d) for d in upstream)
+
+
+def _graph_is_kept() -> bool:
+    """Backward may run again: `retain_graph=True`. True also where torch does not tell."""
+    tell = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
+    return True if tell is None else bool(tell())

@@ -1,0 +1,102 @@
+"""The native backend's record: what it refuses, and how it runs a call."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import torch
+
+from cellweave._types import dtype_name
+from cellweave.ops.common._calls import LayerCall, LayerResult
+from cellweave.ops.common._library import DTYPE_CODES, missing_reason
+from cellweave.ops.common._native_autograd import NativeFunction, without_autocast
+from cellweave.ops.common._native_call import NativeCall
+from cellweave.ops.common._native_forward import native_forward
+from cellweave.ops.common._native_frame import NativeOp, flatten
+from cellweave.ops.common._native_layout import NativeLayout
+from cellweave.ops.common._native_ops import define_native_ops, run_as_op
+from cellweave.ops.common._native_step import NativeStep
+from cellweave.ops.common._records import Backend, RunContext
+from cellweave.ops.common._sequence import without_padding
+from cellweave.specs import CellSpec, GRUSpec, RunSpec
+
+
+def native_backend(
+    name: str, layout_of: Callable[[CellSpec], NativeLayout], reference: Callable[[LayerCall], LayerResult]
+) -> Backend:
+    """The native backend of a recurrence.
+
+    Args:
+        name: Such as "lstm". layout_of: Where a cell's weights and gates lie. reference: Runs a call step by step.
+    """
+    op = NativeOp(name, layout_of, reference)
+    define_native_ops(op)
+
+    def refuses(spec: RunSpec, context: RunContext) -> str | None:
+        return _refuses(layout_of, spec, context)
+
+    def run(call: LayerCall) -> LayerResult:
+        return _run(op, call)
+
+    def step(call: LayerCall) -> NativeStep:
+        return NativeStep(op, call)
+
+    return Backend("native", refuses, run, step)
+
+
+def _refuses(layout_of: Callable[[CellSpec], NativeLayout], spec: RunSpec, context: RunContext) -> str | None:
+    missing = missing_reason()
+    if missing is not None:
+        return missing
+    if context.device_type != "cpu":
+        return f"runs on the CPU, not on {context.device_type}"
+    if context.dtype not in DTYPE_CODES:
+        return f"computes in float32 and float64, not in {dtype_name(context.dtype)}"
+    if context.transforms:
+        return "knows no torch.func transforms and no forward-mode gradients"
+    if not context.plain:
+        return "needs ordinary dense tensors"
+    return _refuses_cell(layout_of, spec, context)
+
+
+def _refuses_cell(layout_of: Callable[[CellSpec], NativeLayout], spec: RunSpec, context: RunContext) -> str | None:
+    cell = spec.cell
+    if isinstance(cell, GRUSpec) and cell.joined_kernel and cell.reset_after:
+        return "a reset after the product needs a recurrent kernel of its own"
+    layout = layout_of(cell)
+    for code, field in ((layout.activation, "activation"), (layout.gate_activation, "recurrent_activation")):
+        if code < 0:
+            kind = getattr(cell, field)
+            return f"has no activation {kind}" if isinstance(kind, str) else f"{field} is a function of the caller's"
+    if spec.residual and cell.output_size != context.I:
+        return f"the residual sum needs inputs as wide as the outputs, {cell.output_size}, got {context.I}"
+    return None
+
+
+def _run(op: NativeOp, call: LayerCall) -> LayerResult:
+    """Run a call; its gradients are the core's, its second derivatives the reference's."""
+    if torch.is_autocast_enabled("cpu"):
+        call = _in_dtype_of_weights(call)
+    out, state = (run_as_op if torch.compiler.is_compiling() else _run_eagerly)(op, call)
+    if call.spec.residual:
+        out = without_padding(call.x, call.lengths) + out
+    return out, tuple(state)
+
+
+def _run_eagerly(op: NativeOp, call: LayerCall) -> tuple[torch.Tensor, Sequence[torch.Tensor]]:
+    frame, sources, constants = flatten(op, call)
+    if torch.is_grad_enabled() and any(source.requires_grad for source in sources):
+        out, *state = NativeFunction.apply(frame, constants, *sources)  # type: ignore[no-untyped-call]
+        return out, state
+    with without_autocast():
+        out, last, _ = native_forward(NativeCall(frame, [*sources, *constants]), save=False)
+    return out, last
+
+
+def _in_dtype_of_weights(call: LayerCall) -> LayerCall:
+    """Under autocast inputs and states may come in another dtype than the weights, in which the layer runs."""
+    dtype = next(iter(call.weights.values())).dtype
+    fresh = None if call.reset_state is None else tuple(leaf.to(dtype) for leaf in call.reset_state)
+    state = tuple(leaf.to(dtype) for leaf in call.state)
+    return dataclasses.replace(call, x=call.x.to(dtype), state=state, reset_state=fresh)

@@ -1,0 +1,253 @@
+"""A layer call in the form that the native core takes: dense memory, addresses, masks."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import torch
+
+from cellweave.ops.common._library import (
+    DTYPE_CODES,
+    PLACE_CODES,
+    SPLIT_ROWS,
+    MaskStruct,
+    SequenceStruct,
+    core,
+    new_sequence,
+)
+from cellweave.ops.common._masks import BoundMask
+from cellweave.ops.common._native_frame import Frame, MaybeTensors, with_noise
+from cellweave.ops.common._native_layout import NativeLayout
+from cellweave.ops.common._pool import BufferPool, after_fork
+from cellweave.ops.common._sequence import within
+
+_MASK64 = (1 << 64) - 1
+#: From this many rows per thread on, and up to this many units, threads share out rows: no barrier per step. Forward
+#: with more than half of these units needs twice as many: 8 rows make no full tiles, which cost 7 % more than barriers.
+_ROWS_PER_THREAD, _FEW_UNITS = 8, 256
+
+
+def _advise(address: int, size: int) -> None:
+    core().advise_huge_pages(address, size)
+
+
+#: Gates, cells and other large buffers that no caller sees.
+POOL = BufferPool(_advise)
+after_fork(POOL)
+
+
+def release_workspace() -> None:
+    """Free the buffers that are kept for later calls."""
+    POOL.release()
+
+
+class NativeCall:
+    """The tensors of a call as the core needs them: dense, the state of the first step after its resets.
+
+    Attributes:
+        frame, layout, dtype, size: What runs, and on which numbers of how many bytes.
+        T, B, I, H, P: Sizes.
+        x, weights, lengths, resets, fresh: Dense; resets past a row's end taken out.
+        start: Operands of the first step.
+        first_reset: Rows that are reset before their first step, `[B, 1]`, or None.
+        input_masks, loop_masks: With what all parts of the sequence share.
+        plain: A step's output is what the next step multiplies.
+    """
+
+    def __init__(self, frame: Frame, tensors: MaybeTensors) -> None:
+        layout = frame.layout
+        self.frame, self.layout, self.H, self.P = frame, layout, layout.units, layout.width
+        found: list[Any] = [t if t is None or (t.is_contiguous() and not t.is_neg()) else dense(t) for t in tensors]
+        self.x: torch.Tensor = found[0]
+        self.dtype, self.size = self.x.dtype, self.x.dtype.itemsize
+        self.T, self.B, self.I = self.x.shape
+        fresh, weights, constants = 1 + frame.leaves, 1 + frame.leaves + frame.fresh, frame.sources
+        self.start: tuple[torch.Tensor, ...] = tuple(found[1:fresh])
+        self.weights: list[torch.Tensor] = found[weights:constants]
+        self.lengths: torch.Tensor | None = found[constants]
+        self.resets: torch.Tensor | None = None
+        self.first_reset: torch.Tensor | None = None
+        self.fresh: tuple[torch.Tensor, ...] = tuple(found[fresh:weights])
+        if found[constants + 1] is not None and self.T > 0:
+            self._take_resets(found[constants + 1])
+        self.input_masks: list[PlacedMask] = []
+        self.loop_masks: list[PlacedMask] = []
+        if frame.masks:
+            for mask in with_noise(frame.masks, found[constants + 2 :]):
+                (self.input_masks if mask.spec.place == "input" else self.loop_masks).append(PlacedMask(mask, self))
+        self.plain = not self.loop_masks and self.lengths is None and self.resets is None
+
+    def _take_resets(self, resets: torch.Tensor) -> None:
+        if self.lengths is not None:
+            resets = resets & within(self.lengths, self.T)
+        self.resets = resets
+        self.first_reset = resets[self.T - 1 if self.frame.spec.reverse else 0][:, None]
+        self.start = self.after_resets(self.first_reset, self.start)
+
+    def after_resets(self, rows: torch.Tensor, state: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        """The state with these rows `[B, 1]` replaced."""
+        if not self.fresh:
+            return tuple(leaf.masked_fill(rows, 0.0) for leaf in state)
+        return tuple(torch.where(rows, fresh, leaf) for fresh, leaf in zip(self.fresh, state, strict=True))
+
+    def struct(
+        self,
+        *,
+        save: bool,
+        gates: torch.Tensor | None,
+        rows: int,
+        state: tuple[torch.Tensor, ...],
+        back: bool = False,
+    ) -> SequenceStruct:
+        """Sizes, options, weights, the gate buffer of so many rows (None: none), and the first step's operands."""
+        layout, weights, threads, I = self.layout, self.weights, self.frame.threads, self.I
+        s = SequenceStruct.from_buffer_copy(_template(layout, self.dtype, save))
+        s.B, s.threads, s.reverse = self.B, threads, self.frame.spec.reverse
+        needed = _ROWS_PER_THREAD if back or 2 * layout.units <= _FEW_UNITS else 2 * _ROWS_PER_THREAD
+        if threads > 1 and threads * needed <= self.B and layout.units <= _FEW_UNITS:
+            s.split = SPLIT_ROWS
+        block = layout.units * self.size
+        places = _places(layout)
+        if gates is not None:
+            base = gates.data_ptr()
+            for name, first, column in places.gates if save else places.forward_gates:
+                setattr(s, name, base + (rows * first + column) * block)
+        for name, number, joined, column in places.weights:
+            setattr(s, name, weights[number].data_ptr() + (I * joined + column) * block)
+        s.h0, s.c0 = state[-1].data_ptr(), state[0].data_ptr()
+        if layout.row_biases is not None:
+            s.bias_h = weights[layout.row_biases].data_ptr() + (3 + layout.gates[2]) * block
+        if layout.peepholes is not None:
+            s.peephole0, s.peephole1, s.peephole2 = (weights[number].data_ptr() for number in layout.peepholes)
+        if layout.projection is not None:
+            s.projection = weights[layout.projection].data_ptr()
+        if self.fresh and self.resets is not None:
+            s.reset_h, s.reset_c = self.fresh[-1].data_ptr(), self.fresh[0].data_ptr()
+        return s
+
+    def gate_group(self, gates: torch.Tensor, group: tuple[int, int], first: int = 0, steps: int | None = None) -> Any:
+        """A group of the whole sequence's gate buffer from memory index `first` on, dense `[steps * B, blocks * H]`."""
+        columns, rows = (group[1] - group[0]) * self.H, (self.T if steps is None else steps) * self.B
+        return matrix(gates, rows, columns, columns, self.T * self.B * group[0] * self.H + first * self.B * columns)
+
+    def mask_inputs(self, x: torch.Tensor, out: torch.Tensor, first: int, *, zero_padding: bool) -> None:
+        """Multiply `x [steps, B, I]` by the input masks, from memory index `first` on."""
+        steps, reverse = x.shape[0], self.frame.spec.reverse
+        masks = [mask.struct(self.steps_before(first, steps)) for mask in self.input_masks]
+        lengths = self.lengths_from(first, steps) if zero_padding or reverse else None
+        core().mask_sequence(
+            DTYPE_CODES[self.dtype], x.data_ptr(), out.data_ptr(), (steps, self.B, self.I), masks,
+            lengths=None if lengths is None else lengths.data_ptr(), reverse=reverse, threads=self.frame.threads,
+        )  # fmt: skip
+
+    def steps_before(self, first: int, steps: int) -> int:
+        """How many steps come before those at the memory indices `first .. first + steps - 1`."""
+        return self.T - first - steps if self.frame.spec.reverse else first
+
+    def lengths_from(self, first: int, steps: int) -> torch.Tensor | None:
+        """Lengths counted from memory index `first`, each in 0..steps."""
+        if self.lengths is None or (first == 0 and steps == self.T):
+            return self.lengths
+        return (self.lengths - first).clamp_(0, steps)
+
+    def may_cut(self) -> bool:
+        """Parts of the sequence can run by themselves: a row's step numbers follow from their memory indices."""
+        if not (self.frame.spec.reverse and self.lengths is not None):
+            return True
+        return not any(mask.per_step for mask in self.input_masks + self.loop_masks)
+
+
+class PlacedMask:
+    """A mask with what all parts of a sequence share."""
+
+    def __init__(self, mask: BoundMask, call: NativeCall) -> None:
+        self.mask, self.per_step = mask, mask.spec.per_step
+        self.rows = call.B if mask.spec.per_step or mask.spec.per_row else 1
+        self.factors: torch.Tensor | None = None
+        if mask.noise is not None:
+            self.rows, width = mask.noise.shape
+            self.factors = mask.factors(call.B, width, call.x)
+        self.threshold, self.scale = mask.threshold(call.dtype), mask.scale(call.dtype)
+
+    def struct(self, steps_before: int) -> MaskStruct:
+        """The mask for a part of the sequence that so many steps come before."""
+        mask = self.mask
+        stride = mask.stride if self.per_step else 0
+        counter = (mask.seed2 << 64) + mask.block + stride * steps_before
+        return MaskStruct(
+            mask.seed & _MASK64, (counter >> 64) & _MASK64, counter & _MASK64, stride, self.threshold, self.scale,
+            None if self.factors is None else self.factors.data_ptr(), self.rows, PLACE_CODES[mask.spec.place],
+        )  # fmt: skip
+
+
+def dense(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor as its memory must be for the core: contiguous, no sign pending."""
+    return tensor.resolve_neg().contiguous()
+
+
+def matrix(tensor: torch.Tensor, rows: int, columns: int, ld: int, first: int = 0) -> torch.Tensor:
+    """A view of dense memory: element (r, c) lies `first + r * ld + c` after the tensor's start."""
+    return tensor.as_strided((rows, columns), (ld, 1), tensor.storage_offset() + first)
+
+
+def transposed(tensor: torch.Tensor, rows: int, columns: int, ld: int, first: int = 0) -> torch.Tensor:
+    """The transpose of `matrix` with the same arguments, `[columns, rows]`."""
+    return tensor.as_strided((columns, rows), (1, ld), tensor.storage_offset() + first)
+
+
+@functools.lru_cache(maxsize=512)
+def _template(layout: NativeLayout, dtype: torch.dtype, save: bool) -> SequenceStruct:
+    s = new_sequence()
+    s.op, s.dtype, s.H, s.P, s.save = layout.op, DTYPE_CODES[dtype], layout.units, layout.width, save
+    s.activation, s.gate_activation, s.forget_bias = layout.activation, layout.gate_activation, layout.forget_bias
+    s.cell_clip = -1.0 if layout.cell_clip is None else layout.cell_clip
+    s.proj_clip = -1.0 if layout.proj_clip is None else layout.proj_clip
+    for gate, weight in enumerate(layout.gate_weights):
+        setattr(s, f"w_ld{gate}", weight.columns * layout.units)
+    for gate, column in enumerate(layout.gates):
+        first, last = layout.group_of(column)
+        setattr(s, f"gate_ld{gate}", (last - first) * layout.units)
+    for name, _, _, _, blocks in _places(layout).inputs:
+        setattr(s, name.replace("wx", "wx_ld"), blocks * layout.units)
+    return s
+
+
+class Places(NamedTuple):
+    """Fields of a call's struct that point into tensors, all counted in blocks of H columns.
+
+    Attributes:
+        gates: (field, first block of its group, block within the group's rows); those of forward alone apart.
+        weights: (field, number of the weight, columns of the rows that lie above it or 0, first column).
+        inputs: (field of the weight, of the bias, number of the product, first column, columns of the weight).
+    """
+
+    gates: tuple[tuple[str, int, int], ...]
+    forward_gates: tuple[tuple[str, int, int], ...]
+    weights: tuple[tuple[str, int, int, int], ...]
+    inputs: tuple[tuple[str, str, int, int, int], ...]
+
+
+@functools.lru_cache(maxsize=512)
+def _places(layout: NativeLayout) -> Places:
+    gates = [
+        (f"gate{gate}", layout.group_of(column)[0], column - layout.group_of(column)[0])
+        for gate, column in enumerate(layout.gates)
+    ]
+    forward = [place for place, column in zip(gates, layout.gates, strict=True) if column < layout.forward_columns]
+    weights = [
+        (f"w{gate}", weight.weight, weight.columns if weight.joined else 0, weight.column)
+        for gate, weight in enumerate(layout.gate_weights)
+    ]
+    inputs = [
+        (f"wx{gate}", f"bias{gate}", number, column - product.first, product.last - product.first)
+        for number, product in enumerate(layout.inputs)
+        for gate, column in enumerate(layout.gates)
+        if product.first <= column < product.last
+    ]
+    return Places(tuple(gates), tuple(forward), tuple(weights), tuple(inputs))
+
+
+def input_places(layout: NativeLayout) -> tuple[tuple[str, str, int, int, int], ...]:
+    """`Places.inputs` of a layout."""
+    return _places(layout).inputs

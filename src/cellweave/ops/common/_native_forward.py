@@ -1,0 +1,160 @@
+"""The forward pass of a layer on the native core."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+
+from cellweave.ops.common._library import LSTM, SequenceStruct, core
+from cellweave.ops.common._native_call import POOL, NativeCall, input_places
+
+#: Where input products are made ahead of the loop and nothing is saved, the sequence runs in parts whose gates take
+#: about this many bytes, so that they stay in cache.
+PART_BYTES = 6 << 20
+#: Below so many rows the products of one step do not fill the processor, so those of inputs are made for all steps at
+#: once; up to the second number also where the input weights, of this many bytes, would not stay in its caches.
+_FEW_ROWS, _SOME_ROWS, _LARGE_WEIGHTS = 4, 32, 16 << 20
+
+State = tuple[torch.Tensor, ...]
+
+
+class Saved(NamedTuple):
+    """What backward needs beside the inputs. `hs` is the very tensor of outputs where the two are equal.
+
+    Attributes:
+        gates: Activated gates, as the layout's groups say.
+        hs: Recurrent operands of later steps, `[T, B, P]`.
+        cs: The same for c, `[T, B, H]`. LSTM only.
+        raw: The projected h before its clip, `[T, B, P]`. LSTM only.
+    """
+
+    gates: torch.Tensor
+    hs: torch.Tensor
+    cs: torch.Tensor | None
+    raw: torch.Tensor | None
+
+
+def native_forward(call: NativeCall, *, save: bool) -> tuple[torch.Tensor, State, Saved]:
+    """Outputs `[T, B, P]`, the last state, and, good for something only if `save`, what backward needs."""
+    layout, dtype, T, B = call.layout, call.dtype, call.T, call.B
+    columns, ahead = layout.columns if save else layout.forward_columns, _multiplies_ahead(call)
+    steps = T if save or not ahead else _steps_of_part(call, columns)
+    kept = T if save else 2
+    out = torch.empty((T, B, call.P), dtype=dtype, device="cpu")
+    hs = out if call.plain else POOL.empty((kept, B, call.P), dtype)
+    cs = POOL.empty((kept, B, call.H), dtype) if layout.op == LSTM else None
+    raw = POOL.empty((T, B, call.P), dtype) if save and layout.clips_projection else None
+    gates = POOL.empty((steps * B * columns * call.H if save or ahead else 0,), dtype)
+    s = call.struct(save=save, gates=gates if save or ahead else None, rows=steps * B, state=call.start)
+    s.hs, s.cs, s.proj_raw = hs.data_ptr(), _address(cs), _address(raw)
+    held = point_to_inputs(call, s, ahead=ahead)
+    scratch: torch.Tensor | None = None
+    state = call.start
+    for first, last in _parts(T, steps, call.frame.spec.reverse):
+        held.x = _inputs_of_part(call, s, first, last, ahead=ahead)
+        state = _enter_part(call, s, first, last, out, state)
+        if scratch is None:  # the first part is the longest
+            s.scratch_bytes = core().scratch_bytes(s, backward=False)
+            scratch = POOL.empty((s.scratch_bytes,), torch.uint8)
+            s.scratch = scratch.data_ptr()
+        new = tuple([torch.empty_like(leaf) for leaf in state])
+        s.h_last, s.c_last = new[-1].data_ptr(), new[0].data_ptr()
+        core().forward(s)
+        state = new
+    del held
+    return out, state, Saved(gates, hs, cs, raw)
+
+
+def _address(tensor: torch.Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _steps_of_part(call: NativeCall, columns: int) -> int:
+    row: int = call.B * columns * call.H * call.size
+    return call.T if row * call.T <= PART_BYTES or not call.may_cut() else max(1, PART_BYTES // row)
+
+
+def _parts(T: int, steps: int, reverse: bool) -> Iterable[tuple[int, int]]:
+    """First and last (excluded) memory index of each part, in the order in which they run; the first is the longest."""
+    if steps >= T:
+        return ((0, T),)
+    if reverse:
+        return ((max(0, last - steps), last) for last in range(T, 0, -steps))
+    return ((first, min(first + steps, T)) for first in range(0, T, steps))
+
+
+def _enter_part(call: NativeCall, s: SequenceStruct, first: int, last: int, out: torch.Tensor, state: State) -> State:
+    """Point to what a part reads and writes; returns the operands of its first step."""
+    s.T = last - first
+    s.out = out.data_ptr() + first * call.B * call.P * call.size
+    if call.plain:
+        s.hs = s.out
+    else:
+        lengths = s.held_lengths = call.lengths_from(first, s.T)
+        s.lengths = _address(lengths)
+        if call.resets is not None:
+            s.resets = call.resets.data_ptr() + first * call.B
+            step, start = (last - 1, call.T - 1) if call.frame.spec.reverse else (first, 0)
+            if step != start:  # the resets before a call's first step are the caller's
+                state = call.after_resets(call.resets[step][:, None], state)
+    # Without a step there are no inputs, and no masks on them.
+    masks = call.loop_masks if s.ahead or s.T == 0 else call.loop_masks + call.input_masks
+    if masks:
+        s.use_masks([mask.struct(call.steps_before(first, s.T)) for mask in masks])
+    if state is not call.start:
+        s.h0, s.c0 = state[-1].data_ptr(), state[0].data_ptr()
+    return state
+
+
+def _input_biases(call: NativeCall) -> list[torch.Tensor | None]:
+    """The bias of each input product; the state's biases of r and u meet those of the inputs before the time loop."""
+    layout = call.layout
+    if layout.row_biases is None:
+        return [None if product.bias is None else call.weights[product.bias] for product in layout.inputs]
+    from_x, from_h = call.weights[layout.row_biases].unbind(0)
+    both = from_x + from_h
+    candidate = slice(layout.gates[2] * call.H, (layout.gates[2] + 1) * call.H)
+    both[candidate] = from_x[candidate]
+    return [both]
+
+
+class _Held:
+    """What the core reads while the call runs."""
+
+    x: torch.Tensor
+    biases: list[torch.Tensor | None]
+
+
+def _multiplies_ahead(call: NativeCall) -> bool:
+    """Input products are made for all steps ahead of the loop, not step by step in it."""
+    if call.B < _FEW_ROWS:
+        return True
+    large: bool = call.I * call.H * call.layout.forward_columns * call.size > _LARGE_WEIGHTS
+    return call.B < _SOME_ROWS and large
+
+
+def point_to_inputs(call: NativeCall, s: SequenceStruct, *, ahead: bool) -> _Held:
+    """Weights and biases of the inputs."""
+    held, layout = _Held(), call.layout
+    held.biases = _input_biases(call)
+    s.I, s.ahead = call.I, ahead
+    block = call.H * call.size
+    for weight, bias, number, column, _ in input_places(layout):
+        setattr(s, weight, call.weights[layout.inputs[number].kernel].data_ptr() + column * block)
+        given = held.biases[number]
+        if given is not None:
+            setattr(s, bias, given.data_ptr() + column * block)
+    return held
+
+
+def _inputs_of_part(call: NativeCall, s: SequenceStruct, first: int, last: int, *, ahead: bool) -> torch.Tensor:
+    """The inputs of the steps `first .. last - 1`; masked here where the loop does not see them."""
+    x = call.x if last - first == call.T else call.x[first:last]
+    if ahead and call.input_masks:
+        masked = POOL.empty(tuple(x.shape), call.dtype)
+        call.mask_inputs(x, masked, first, zero_padding=True)
+        x = masked
+    s.x = x.data_ptr()
+    return x

@@ -1,0 +1,91 @@
+"""A layer call as a flat list of tensors and what remains: the form in which autograd and torch.library keep calls."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+
+from cellweave.ops.common._calls import LayerCall, LayerResult
+from cellweave.ops.common._masks import BoundMask
+from cellweave.ops.common._native_layout import NativeLayout
+from cellweave.specs import CellSpec, RunSpec
+
+MaybeTensors = Sequence[torch.Tensor | None]
+
+
+class NativeOp(NamedTuple):
+    """A recurrence on the native core.
+
+    Attributes:
+        name: Such as "lstm".
+        layout_of: Where a cell's weights and gates lie.
+        reference: Runs a call step by step.
+    """
+
+    name: str
+    layout_of: Callable[[CellSpec], NativeLayout]
+    reference: Callable[[LayerCall], LayerResult]
+
+
+class Frame(NamedTuple):
+    """A call without its tensors.
+
+    Those come in a list: the sources, which gradients flow to (inputs, state, reset state if any, weights), then the
+    constants (lengths, resets, the given noise of each mask; None where there is none).
+
+    Attributes:
+        op, layout, spec, threads: What runs, and how.
+        masks: Without given noise.
+        leaves: How many tensors a state has.
+        fresh: As many tensors as the reset state has, 0 if there is none.
+    """
+
+    op: NativeOp
+    layout: NativeLayout
+    spec: RunSpec
+    masks: tuple[BoundMask, ...]
+    threads: int
+    leaves: int
+    fresh: int
+
+    @property
+    def sources(self) -> int:
+        """How many tensors gradients flow to."""
+        return 1 + self.leaves + self.fresh + len(self.layout.names)
+
+    def call(self, tensors: MaybeTensors) -> LayerCall:
+        """The call with these tensors."""
+        found = list(tensors)
+        fresh, weights, constants = 1 + self.leaves, 1 + self.leaves + self.fresh, self.sources
+        lengths, resets, *noise = found[constants:]
+        return LayerCall(
+            self.spec,
+            found[0],  # type: ignore[arg-type]
+            tuple(found[1:fresh]),  # type: ignore[arg-type]
+            dict(zip(self.layout.names, found[weights:constants], strict=True)),  # type: ignore[arg-type]
+            with_noise(self.masks, noise),
+            lengths,
+            resets,
+            tuple(found[fresh:weights]) if self.fresh else None,  # type: ignore[arg-type]
+            self.threads,
+        )
+
+
+def flatten(op: NativeOp, call: LayerCall) -> tuple[Frame, list[torch.Tensor], list[torch.Tensor | None]]:
+    """The call's frame, sources and constants."""
+    layout, weights, fresh, masks = op.layout_of(call.spec.cell), call.weights, call.reset_state or (), call.masks
+    sources = [call.x, *call.state, *fresh, *[weights[name] for name in layout.names]]
+    constants = [call.lengths, call.resets]
+    if masks:
+        constants += [mask.noise for mask in masks]
+        masks = tuple(mask if mask.noise is None else dataclasses.replace(mask, noise=None) for mask in masks)
+    return Frame(op, layout, call.spec, masks, call.threads, len(call.state), len(fresh)), sources, constants
+
+
+def with_noise(masks: Sequence[BoundMask], noise: MaybeTensors) -> tuple[BoundMask, ...]:
+    """The masks with the noise that was given for some of them."""
+    pairs = zip(masks, noise, strict=True)
+    return tuple(mask if given is None else dataclasses.replace(mask, noise=given) for mask, given in pairs)

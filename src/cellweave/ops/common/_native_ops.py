@@ -1,0 +1,187 @@
+"""The native layers as operators of `torch.library`, which compilers and exporters see as a whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from cellweave.ops.common._calls import LayerCall
+from cellweave.ops.common._library import LSTM
+from cellweave.ops.common._masks import BoundMask
+from cellweave.ops.common._native_autograd import SAVED, differentiable_gradients, without_autocast
+from cellweave.ops.common._native_backward import native_backward
+from cellweave.ops.common._native_call import NativeCall
+from cellweave.ops.common._native_forward import Saved, native_forward
+from cellweave.ops.common._native_frame import Frame, NativeOp
+from cellweave.ops.common._run_text import run_from_text, run_to_text
+
+_LIBRARY: Any = torch.library.Library("cellweave", "DEF")  # type: ignore[no-untyped-call]
+#: The call's tensors by role; `streams` has a row for each mask, `keeps` its probability, `noise` what was given.
+_CALL = (
+    "Tensor x, Tensor[] state, Tensor[] fresh, Tensor[] weights, Tensor? lengths, Tensor? resets, "
+    "Tensor? streams, Tensor? keeps, Tensor[] noise, str run, int[] whole, float[] real, int threads"
+)
+_ROLES, _TENSORS = 13, 9  # arguments in _CALL, and how many of them are tensors or lists of tensors
+_MASK64 = (1 << 64) - 1
+
+Tensors = list[torch.Tensor]
+#: What goes in for `_CALL`.
+Arguments = tuple[Any, ...]
+
+
+def define_native_ops(op: NativeOp) -> None:
+    """Register `cellweave::<name>_forward` and `cellweave::<name>_backward`."""
+    tags = (torch.Tag.pt2_compliant_tag,)
+    _LIBRARY.define(f"{op.name}_forward({_CALL}, bool save) -> (Tensor out, Tensor[] last, Tensor[] saved)", tags=tags)
+    _LIBRARY.define(
+        f"{op.name}_backward({_CALL}, Tensor[] saved, Tensor? d_out, Tensor?[] d_last, bool[] needed) -> Tensor[]",
+        tags=tags,
+    )
+    forward, backward = f"cellweave::{op.name}_forward", f"cellweave::{op.name}_backward"
+    _LIBRARY.impl(f"{op.name}_forward", lambda *call: _forward(op, *call), "CPU")
+    _LIBRARY.impl(f"{op.name}_backward", lambda *call: _backward(op, *call), "CPU")
+    torch.library.register_fake(forward, lambda *call: _forward_shapes(op, *call), lib=_LIBRARY)
+    torch.library.register_fake(backward, lambda *call: _backward_shapes(op, *call), lib=_LIBRARY)
+    torch.library.register_autograd(
+        forward,
+        lambda ctx, *grads: _backward_of(op, ctx, *grads),
+        setup_context=lambda ctx, inputs, output: _setup(ctx, inputs, output),
+        lib=_LIBRARY,
+    )
+
+
+def run_as_op(op: NativeOp, call: LayerCall) -> tuple[torch.Tensor, Tensors]:
+    """Outputs and last state by the registered operator."""
+    arguments = arguments_of(op.name, call)
+    sources = [call.x, *arguments[1], *arguments[2], *arguments[3]]
+    save = torch.is_grad_enabled() and any([source.requires_grad for source in sources])  # noqa: C419
+    out, last, _ = getattr(torch.ops.cellweave, f"{op.name}_forward")(*arguments, save)
+    return out, last
+
+
+def arguments_of(name: str, call: LayerCall) -> Arguments:
+    """What an operator takes for a call, in plain Python that torch.compile can trace.
+
+    Args:
+        name: "rnn", "gru" or "lstm".
+    """
+    weights = [call.weights[weight.name] for weight in call.spec.cell.weights(1)]
+    masks, device = call.masks, call.x.device
+    streams = keeps = None
+    if masks:
+        rows = [
+            [_signed(m.seed), _signed(m.seed2), _signed(m.block), m.stride, int(m.by_floor), int(m.noise is not None)]
+            for m in masks
+        ]
+        streams = torch.tensor(rows, dtype=torch.int64, device=device)
+        keeps = torch.tensor([mask.keep for mask in masks], dtype=torch.float64, device=device)
+    noise = [mask.noise for mask in masks if mask.noise is not None]
+    text, whole, real = run_to_text(name, call.spec)
+    return (
+        call.x, list(call.state), list(call.reset_state or ()), weights, call.lengths, call.resets, streams, keeps,
+        noise, text, whole, real, call.threads,
+    )  # fmt: skip
+
+
+def _signed(value: int) -> int:
+    """`signed64` for symbols too."""
+    return value - (1 << 64) if value >= (1 << 63) else value
+
+
+def _unpack(op: NativeOp, arguments: Arguments) -> tuple[Frame, list[torch.Tensor | None]]:
+    """The frame of a call, and its sources and constants."""
+    x, state, fresh, weights, lengths, resets, streams, keeps, noise, *text, threads = arguments
+    run, given = run_from_text(*text), iter(noise)
+    masks, noises = [], []
+    if streams is not None:
+        rows = zip(run.masks, streams.tolist(), keeps.tolist(), strict=True)
+        for spec, (seed, seed2, block, stride, by_floor, has_noise), keep in rows:
+            counter = (seed & _MASK64, seed2 & _MASK64, block & _MASK64)
+            masks.append(BoundMask(spec, keep, bool(by_floor), *counter, stride))
+            noises.append(next(given) if has_noise else None)
+    frame = Frame(op, op.layout_of(run.cell), run, tuple(masks), threads, len(state), len(fresh))
+    return frame, [x, *state, *fresh, *weights, lengths, resets, *noises]
+
+
+def _forward(op: NativeOp, *arguments: Any) -> tuple[torch.Tensor, Tensors, Tensors]:
+    save: bool = arguments[_ROLES]
+    frame, tensors = _unpack(op, arguments[:_ROLES])
+    with without_autocast():
+        out, last, saved = native_forward(NativeCall(frame, tensors), save=save)
+    kept = [saved.gates, None if saved.hs is out else saved.hs, saved.cs, saved.raw] if save else []
+    return out, list(last), [tensor for tensor in kept if tensor is not None]
+
+
+def _forward_shapes(op: NativeOp, *arguments: Any) -> tuple[torch.Tensor, Tensors, Tensors]:
+    x, state = arguments[0], arguments[1]
+    run = run_from_text(*arguments[_ROLES - 4 : _ROLES - 1])
+    layout, (steps, rows, _) = op.layout_of(run.cell), x.shape
+    out = x.new_empty((steps, rows, layout.width))
+    last = [x.new_empty(tuple(leaf.shape)) for leaf in state]
+    if not arguments[_ROLES]:
+        return out, last, []
+    saved = [x.new_empty((steps * rows * layout.columns * layout.units,))]
+    if not _is_plain(arguments):
+        saved.append(x.new_empty((steps, rows, layout.width)))
+    if layout.op == LSTM:
+        saved.append(x.new_empty((steps, rows, layout.units)))
+    if layout.clips_projection:
+        saved.append(x.new_empty((steps, rows, layout.width)))
+    return out, last, saved
+
+
+def _is_plain(arguments: Arguments) -> bool:
+    """The outputs are what later steps multiply."""
+    run = run_from_text(*arguments[_ROLES - 4 : _ROLES - 1])
+    return all(mask.place == "input" for mask in run.masks) and arguments[4] is None and arguments[5] is None
+
+
+def _setup(ctx: Any, inputs: Arguments, output: Any) -> None:
+    out, _, kept = output
+    tensors = inputs[:_TENSORS]
+    ctx.sizes = [len(value) if isinstance(value, list | tuple) else None for value in tensors]
+    ctx.rest = inputs[_TENSORS:_ROLES]
+    flat = [tensor for value in tensors for tensor in (value if isinstance(value, list | tuple) else [value])]
+    ctx.save_for_backward(*flat, *kept, out)
+    ctx.set_materialize_grads(False)
+
+
+def _backward_of(op: NativeOp, ctx: Any, d_out: Any, d_last: list[Any], _: list[Any]) -> Arguments:
+    """Autograd's backward: one gradient for each argument, lists for lists."""
+    kept = list(ctx.saved_tensors)
+    tensors = [kept.pop(0) if size is None else [kept.pop(0) for _ in range(size)] for size in ctx.sizes]
+    arguments, out = (*tensors, *ctx.rest), kept.pop()
+    if _is_plain(arguments):
+        kept.insert(1, out)
+    needed = [ctx.needs_input_grad[0], *[asked for asks in ctx.needs_input_grad[1:4] for asked in asks]]
+    upstream = [d_out, *d_last]
+    if torch.is_grad_enabled():
+        frame, call = _unpack(op, arguments)
+        grads = iter(differentiable_gradients(frame, [*call, *[None] * SAVED], upstream, needed))
+    else:
+        backward = getattr(torch.ops.cellweave, f"{op.name}_backward")
+        given = iter(backward(*arguments, kept, d_out, d_last, needed))
+        grads = iter([next(given) if asked else None for asked in needed])
+    x, lists = next(grads), [[next(grads) for _ in part] for part in tensors[1:4]]
+    # An empty list of numbers counts as one of tensors.
+    numbers: list[Any] = [[] if value == [] else None for value in ctx.rest]
+    return (x, *lists, None, None, None, None, [None] * len(tensors[8]), *numbers, None)
+
+
+def _backward(op: NativeOp, *arguments: Any) -> Tensors:
+    frame, tensors = _unpack(op, arguments[:_ROLES])
+    kept, d_out, d_last, needed = arguments[_ROLES:]
+    gates, hs, *rest = kept
+    cs = rest.pop(0) if frame.layout.op == LSTM else None
+    saved = Saved(gates, hs, cs, rest[0] if rest else None)
+    with without_autocast():
+        found = native_backward(NativeCall(frame, tensors), saved, [d_out, *d_last], needed, keep=True)
+    return [grad for grad in found if grad is not None]
+
+
+def _backward_shapes(op: NativeOp, *arguments: Any) -> Tensors:
+    x, state, fresh, weights = arguments[:4]
+    needed = arguments[-1]
+    sources = [x, *state, *fresh, *weights]
+    return [x.new_empty(tuple(t.shape)) for t, asked in zip(sources, needed, strict=True) if asked]

@@ -1,0 +1,88 @@
+"""One time step at a time on the native core, with weights that stay packed between steps."""
+
+from __future__ import annotations
+
+import torch
+
+from cellweave.ops.common._calls import LayerCall
+from cellweave.ops.common._library import LSTM, SequenceStruct, core
+from cellweave.ops.common._native_call import NativeCall
+from cellweave.ops.common._native_forward import point_to_inputs
+from cellweave.ops.common._native_frame import NativeOp, flatten
+
+#: Multiplications of one step from which on a second thread pays, which has to be woken for each step.
+_WORTH_A_THREAD = 1 << 20
+_ALIGNMENT = 64
+
+
+class NativeStep:
+    """Steps of one layer: `step(x) -> output`; the state lives here.
+
+    Args:
+        op: The recurrence.
+        call: One step, T = 1, without masks, lengths and resets: gives weights, sizes and the first state.
+    """
+
+    def __init__(self, op: NativeOp, call: LayerCall) -> None:
+        frame, sources, constants = flatten(op, call)
+        native = NativeCall(frame, [*sources, *constants])
+        self._native = native
+        self._like = torch.empty((native.B, native.P), dtype=native.dtype)
+        work = native.B * (native.I + native.P) * native.H * native.layout.forward_columns
+        self._threads = torch.get_num_threads() if work >= _WORTH_A_THREAD else 1
+        is_lstm = native.layout.op == LSTM
+        # Two sets of states: each step reads one and writes the other.
+        self._h = [native.start[-1].clone(), torch.empty_like(native.start[-1])]
+        self._c = [native.start[0].clone(), torch.empty_like(native.start[0])] if is_lstm else []
+        self._cells = torch.empty((2, native.B, native.H), dtype=native.dtype) if is_lstm else None
+        self._turn = 0
+        self._fresh = True  # the first step packs the weights
+        self._packed = torch.empty(0, dtype=torch.uint8)
+        self._scratch = torch.empty(0, dtype=torch.uint8)
+        self._structs = (self._struct(0), self._struct(1))
+        self._forward = core().bare_forward(native.layout.op)
+
+    def _struct(self, turn: int) -> SequenceStruct:
+        native = self._native
+        s = native.struct(save=False, gates=None, rows=0, state=native.start)
+        held = point_to_inputs(native, s, ahead=False)
+        s.kept = held
+        s.T, s.threads, s.x = 1, self._threads, native.x.data_ptr()
+        s.h0, s.h_last = self._h[turn].data_ptr(), self._h[1 - turn].data_ptr()
+        s.out = s.hs = self._h[1 - turn].data_ptr()
+        if self._cells is not None:
+            s.c0, s.c_last, s.cs = self._c[turn].data_ptr(), self._c[1 - turn].data_ptr(), self._cells.data_ptr()
+        if turn == 0:
+            self._packed = _aligned(core().packed_bytes(s))
+        s.packed = self._packed.data_ptr()
+        if turn == 0:
+            self._scratch = _aligned(core().scratch_bytes(s, backward=False))
+        s.scratch, s.scratch_bytes = self._scratch.data_ptr(), self._scratch.numel()
+        return s
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """The output `[B, P]` of the next step for `x [B, I]`, dense and of the layer's dtype."""
+        turn = self._turn
+        s = self._structs[turn]
+        out = torch.empty_like(self._like)  # half the time of torch.empty
+        s.x = x.data_ptr()
+        s.out = s.hs = out.data_ptr()
+        if self._forward(s):
+            core().forward(s)  # says what is wrong
+        if self._fresh:
+            self._fresh = False
+            self._structs[0].packed_ready = self._structs[1].packed_ready = 1
+        self._turn = 1 - turn
+        return out
+
+    @property
+    def state(self) -> tuple[torch.Tensor, ...]:
+        """Copies of the state: `(h,)` or `(c, h)`."""
+        found = (self._c[self._turn], self._h[self._turn]) if self._c else (self._h[self._turn],)
+        return tuple(leaf.clone() for leaf in found)
+
+
+def _aligned(size: int) -> torch.Tensor:
+    memory = torch.empty(size + _ALIGNMENT, dtype=torch.uint8)
+    first = -memory.data_ptr() % _ALIGNMENT
+    return memory[first : first + size]

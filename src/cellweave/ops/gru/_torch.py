@@ -1,0 +1,45 @@
+"""The gated recurrent unit on torch's own fused layer."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+
+from cellweave.ops.common import Backend, LayerCall, LayerResult, RunContext
+from cellweave.ops.common._torch_layer import State, torch_refuses, torch_sequence
+from cellweave.specs import GRUSpec, RunSpec
+
+
+def _refuses(spec: RunSpec, context: RunContext) -> str | None:
+    cell = cast(GRUSpec, spec.cell)
+    if cell.joined_kernel or not cell.reset_after:
+        return "candidate resets before the product"
+    if (cell.activation, cell.recurrent_activation) != ("tanh", "sigmoid"):
+        return "its layer has the activations tanh and sigmoid only"
+    return torch_refuses(spec, context)
+
+
+def _run(call: LayerCall) -> LayerResult:
+    spec = cast(GRUSpec, call.spec.cell)
+
+    def ordered(weight: torch.Tensor) -> torch.Tensor:
+        parts = dict(zip(spec.gate_order, weight.chunk(3, dim=-1), strict=True))
+        return torch.cat([parts[gate] for gate in "ruc"], dim=-1)
+
+    kernels = [ordered(call.weights[name]).t().contiguous() for name in ("kernel", "recurrent_kernel")]
+    bias = call.weights.get("bias")
+    biases = [ordered(row) for row in bias.unbind(0)] if bias is not None else []
+    weights, train = kernels + biases, torch.is_grad_enabled()
+
+    def layer(x: torch.Tensor, sizes: torch.Tensor | None, state: State) -> tuple[torch.Tensor, State]:
+        if sizes is None:
+            out, h = torch.gru(x, state[0], weights, bool(biases), 1, 0.0, train, False, False)
+        else:
+            out, h = torch.gru(x, sizes, state[0], weights, bool(biases), 1, 0.0, train, False)
+        return out, (h,)
+
+    return torch_sequence(layer, call)
+
+
+TORCH = Backend("torch", _refuses, _run)

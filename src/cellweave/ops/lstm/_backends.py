@@ -1,0 +1,9 @@
+"""The ways to run this recurrence over a sequence."""
+
+from __future__ import annotations
+
+from cellweave.ops.lstm._native import NATIVE
+from cellweave.ops.lstm._reference import REFERENCE
+from cellweave.ops.lstm._torch import TORCH
+
+BACKENDS = (NATIVE, TORCH, REFERENCE)

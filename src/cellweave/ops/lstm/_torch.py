@@ -1,0 +1,73 @@
+"""The LSTM on torch's own fused layer."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+
+from cellweave.ops.common import Backend, LayerCall, LayerResult, RunContext
+from cellweave.ops.common._torch_layer import State, torch_refuses, torch_sequence
+from cellweave.specs import LSTMSpec, RunSpec
+
+#: The order of torch's gates.
+_ORDER = "ifjo"
+
+
+def _refuses(spec: RunSpec, context: RunContext) -> str | None:
+    cell = cast(LSTMSpec, spec.cell)
+    if (cell.activation, cell.recurrent_activation) != ("tanh", "sigmoid"):
+        return "its layer has the activations tanh and sigmoid only"
+    if cell.peepholes:
+        return "its layer has no peepholes"
+    if cell.cell_clip is not None:
+        return "its layer does not clip the cell"
+    if cell.projection is not None and cell.proj_clip is not None:
+        return "its layer does not clip the projection"
+    if cell.projection is not None and cell.projection >= cell.units:
+        return "its layer projects to fewer than H values only"
+    if cell.projection is not None and context.device_type == "cpu":
+        return "its fused layer has no projection on the CPU"  # torch would warn of that and loop
+    return torch_refuses(spec, context)
+
+
+def _run(call: LayerCall) -> LayerResult:
+    spec = cast(LSTMSpec, call.spec.cell)
+    kernel, depth = call.weights["kernel"], call.x.shape[2]
+    recurrent = kernel[depth:] if spec.joined_kernel else call.weights["recurrent_kernel"]
+    weights = [_ordered(kernel[:depth], spec).t().contiguous(), _ordered(recurrent, spec).t().contiguous()]
+    bias = _bias(call, spec)
+    weights += [bias, torch.zeros_like(bias)]
+    if spec.projection is not None:
+        weights.append(call.weights["projection/kernel"].t().contiguous())
+    train = torch.is_grad_enabled()
+
+    def layer(x: torch.Tensor, sizes: torch.Tensor | None, state: State) -> tuple[torch.Tensor, State]:
+        if sizes is None:
+            out, h, c = torch.lstm(x, state, weights, True, 1, 0.0, train, False, False)
+        else:
+            out, h, c = torch.lstm(x, sizes, state, weights, True, 1, 0.0, train, False)
+        return out, (h, c)
+
+    return torch_sequence(layer, call)
+
+
+def _ordered(weight: torch.Tensor, spec: LSTMSpec) -> torch.Tensor:
+    if spec.gate_order == _ORDER:
+        return weight
+    parts = dict(zip(spec.gate_order, weight.chunk(4, dim=-1), strict=True))
+    return torch.cat([parts[gate] for gate in _ORDER], dim=-1)
+
+
+def _bias(call: LayerCall, spec: LSTMSpec) -> torch.Tensor:
+    """The bias in torch's order with the forget bias added, which torch's layer has not."""
+    bias = call.weights.get("bias")
+    found = call.weights["kernel"].new_zeros(4 * spec.units) if bias is None else _ordered(bias, spec)
+    if spec.forget_bias == 0.0:
+        return found
+    shift = torch.zeros_like(found)
+    shift[spec.units : 2 * spec.units] = spec.forget_bias
+    return found + shift
+
+
+TORCH = Backend("torch", _refuses, _run)

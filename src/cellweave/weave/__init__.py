@@ -1,0 +1,31 @@
+"""From cells and wrappers to whole-sequence runs: which backend runs a composition, and why."""
+
+from cellweave.weave._backend import REFERENCE as REFERENCE
+from cellweave.weave._backend import asked_backend as asked_backend
+from cellweave.weave._backend import backend_names as backend_names
+from cellweave.weave._backend import use_backend as use_backend
+from cellweave.weave._binder import Binding as Binding
+from cellweave.weave._choice import Choice as Choice
+from cellweave.weave._choice import choose as choose
+from cellweave.weave._execute import Feed as Feed
+from cellweave.weave._execute import choice_for as choice_for
+from cellweave.weave._execute import first_sites as first_sites
+from cellweave.weave._execute import run_program as run_program
+from cellweave.weave._execute import spec_of as spec_of
+from cellweave.weave._execute import spec_with as spec_with
+from cellweave.weave._plan import Plan as Plan
+from cellweave.weave._plan import PlanRow as PlanRow
+from cellweave.weave._plan import plan_of as plan_of
+from cellweave.weave._planner import plan_program as plan_program
+from cellweave.weave._programs import kept_program as kept_program
+from cellweave.weave._programs import program_of as program_of
+from cellweave.weave._programs import still_holds as still_holds
+from cellweave.weave._stages import Adding as Adding
+from cellweave.weave._stages import LayerRun as LayerRun
+from cellweave.weave._stages import Masking as Masking
+from cellweave.weave._stages import Placed as Placed
+from cellweave.weave._stages import Program as Program
+from cellweave.weave._stages import Stepping as Stepping
+from cellweave.weave._state_parts import Piece as Piece
+from cellweave.weave._static import StaticBinding as StaticBinding
+from cellweave.weave._static import static_program as static_program

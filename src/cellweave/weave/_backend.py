@@ -1,0 +1,62 @@
+"""Which backends there are, and which one a caller asked for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cellweave._errors import ArgumentError
+from cellweave.ops import gru, lstm, rnn
+from cellweave.ops.common import Backend
+from cellweave.specs import CellSpec, GRUSpec, LSTMSpec, RNNSpec
+
+#: The backends of each recurrence, by the type of its spec.
+BACKENDS: dict[type, tuple[Backend, ...]] = {
+    RNNSpec: rnn.BACKENDS,
+    GRUSpec: gru.BACKENDS,
+    LSTMSpec: lstm.BACKENDS,
+}
+REFERENCE = "reference"
+
+
+class _Asked(threading.local):
+    name: str | None = None
+
+
+_asked = _Asked()
+
+
+def asked_backend() -> str | None:
+    """The backend that `use_backend` asks for here, or None: choose."""
+    return _asked.name
+
+
+def backends_of(spec: CellSpec) -> tuple[Backend, ...]:
+    """The backends that know this recurrence."""
+    return BACKENDS[type(spec)]
+
+
+def backend_names() -> tuple[str, ...]:
+    """Names of all backends, each once."""
+    return tuple(dict.fromkeys((REFERENCE, *(record.name for known in BACKENDS.values() for record in known))))
+
+
+@contextmanager
+def use_backend(name: str | None) -> Iterator[None]:
+    """Run unrolls on one backend only, in this thread, while the block lasts.
+
+    Args:
+        name: "reference": step by step, cell by cell. "native": cellweave's own C++ time loops. "torch": torch's fused
+            layers. None: choose again for each layer, as outside every such block.
+    Raises:
+        ArgumentError: no backend has this name. BackendError, from an unroll inside: the backend cannot run a layer
+            of it; the message gives the reason for each.
+    """
+    if name is not None and name not in backend_names():
+        raise ArgumentError(f"use_backend: expected one of {', '.join(backend_names())} or None, got {name!r}.")
+    outer, _asked.name = _asked.name, name
+    try:
+        yield
+    finally:
+        _asked.name = outer

@@ -1,0 +1,76 @@
+"""Which backend runs a layer, and with how many threads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from cellweave.ops.common import Backend, RunContext
+from cellweave.specs import GRUSpec, LSTMSpec, RunSpec
+from cellweave.weave._backend import REFERENCE, backends_of
+
+#: Multiplications and additions of one step's recurrence from which on two threads pay. Measured on two cores: a step
+#: costs a barrier of about 0.3 us; an LSTM of 64 units at one row gains a third, one of 48 nothing.
+FLOPS_WORTH_A_THREAD = 32_000
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """What runs a layer.
+
+    Attributes:
+        name: The backend's; "none" where the one asked for cannot.
+        backend: None: nothing, or single steps.
+        threads: For its time loop.
+        why: In words.
+    """
+
+    name: str
+    backend: Backend | None
+    threads: int
+    why: str
+
+
+def choose(spec: RunSpec, context: RunContext, asked: str | None, *, autocast: bool = False) -> Choice:
+    """The backend for a layer: the one asked for, or the first in order of speed that can run it.
+
+    Without a wish: native where it can; else torch, where no gradient is asked for; else reference. Under `autocast`
+    native computes in the weights' dtype, and single steps as torch casts them; torch's own layers are left out.
+    """
+    records = {record.name: record for record in backends_of(spec.cell)}
+    threads = threads_for(spec, context)
+    if asked is not None:
+        record = records.get(asked)
+        reason = f"{asked} does not know this recurrence" if record is None else record.refuses(spec, context)
+        if asked == "torch" and autocast:
+            reason = _NO_AUTOCAST
+        if reason is not None:
+            return Choice("none", None, 1, f"{asked}: {reason}")
+        return Choice(asked, record, threads, "asked for by use_backend")
+    reasons: list[str] = []
+    for name, praise in _BY_SPEED:
+        record = records.get(name)
+        if record is None:
+            continue
+        reason = record.refuses(spec, context)
+        if reason is None and name == "torch":
+            reason = _NO_AUTOCAST if autocast else _NO_GRADIENT if context.needs_grad else None
+        if reason is None:
+            return Choice(name, record, threads, "; ".join([*reasons, praise]))
+        reasons.append(f"{name}: {reason}")
+    return Choice(REFERENCE, records[REFERENCE], 1, "; ".join(reasons) or "no other backend knows this recurrence")
+
+
+_NO_AUTOCAST = "autocast is on, under which its layers have other dtypes than single steps"
+_NO_GRADIENT = "chosen only where no gradient is needed"
+#: Backends in the order in which they are tried, and what speaks for each. Source: benchmarks/results.
+_BY_SPEED = (("native", "the fastest that can run it"), ("torch", "the fastest that can run it"))
+
+
+def threads_for(spec: RunSpec, context: RunContext) -> int:
+    """Threads of a native time loop: one for small steps, else as many as torch uses."""
+    units = spec.cell.units
+    width = spec.cell.output_size
+    gates = 4 if isinstance(spec.cell, LSTMSpec) else 3 if isinstance(spec.cell, GRUSpec) else 1
+    return 1 if 2 * context.B * width * units * gates < FLOPS_WORTH_A_THREAD else torch.get_num_threads()

@@ -1,0 +1,119 @@
+"""What runs a composition, as a table for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+from cellweave.ops.common import activation_name
+from cellweave.specs import LSTMSpec, MaskSpec, RunSpec
+from cellweave.weave._choice import Choice
+from cellweave.weave._stages import Adding, LayerRun, Masking, Program, Stepping
+
+_PLACES = {"input": "inputs", "h": "h", "c": "c", "output": "outputs"}
+#: Words for the options of a call.
+_OPTIONS = ("lengths", "resets", "reverse")
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """One line of a plan: a layer over the whole sequence.
+
+    Attributes:
+        layer: Its number, from 1, in the order in which layers run; "" for what stands between layers.
+        cell: The cell and its size, such as `GRUCell 256`.
+        inside: What acts inside its time loop: masks, lengths, resets, direction, residual.
+        backend: "native", "torch", or "reference": step by step.
+        threads: Of the time loop.
+        why: Why this backend, and why no faster one.
+    """
+
+    layer: str
+    cell: str
+    inside: str
+    backend: str
+    threads: int
+    why: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How an unroll runs: what `explain` returns. `str(plan)` is the table.
+
+    Attributes:
+        rows: One for each layer.
+        note: What else there is to say; "" for nothing.
+    """
+
+    rows: tuple[PlanRow, ...]
+    note: str = ""
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """The backends of the layers, lowest layer first."""
+        return tuple(row.backend for row in self.rows if row.layer)
+
+    def __str__(self) -> str:
+        names = [field.name for field in fields(PlanRow)]
+        lines = [["acts inside" if name == "inside" else name for name in names]]
+        lines += [[str(getattr(row, name)) or "-" for name in names] for row in self.rows]
+        widths = [max(len(line[column]) for line in lines) for column in range(len(names))]
+        lines.insert(1, ["-" * width for width in widths])
+        table = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
+        return "\n".join(line.rstrip() for line in [*table, *([self.note] if self.note else [])])
+
+
+def plan_of(program: Program, specs: Sequence[RunSpec], choices: Sequence[Choice], options: str) -> Plan:
+    """The plan of a program.
+
+    Args:
+        program: The composition.
+        specs: Of its layers, with the options of the call.
+        choices: What runs each of them.
+        options: What layers that run step by step have of lengths, resets and direction.
+    """
+    rows: list[PlanRow] = []
+    waiting = iter(zip(specs, choices, strict=True))
+    for stage in program.stages:
+        if isinstance(stage, LayerRun):
+            spec, choice = next(waiting)
+            number = str(1 + sum(bool(row.layer) for row in rows))
+            cell = f"{program.names[stage.node]} {_size(spec)}"
+            rows.append(PlanRow(number, cell, _inside(spec), choice.name, choice.threads, choice.why))
+        else:
+            rows.append(_other_row(program, stage, rows, options))
+    return Plan(tuple(rows))
+
+
+def _other_row(program: Program, stage: Masking | Adding | Stepping, rows: Sequence[PlanRow], options: str) -> PlanRow:
+    if isinstance(stage, Masking):
+        inside = _masks([placed.spec for placed in stage.masks])
+        return PlanRow("", "dropout", inside, "torch", 1, "a residual sum or a layer that steps stands beside it")
+    if isinstance(stage, Adding):
+        return PlanRow("", "residual", "sum", "torch", 1, "it spans more than one layer's own inputs and outputs")
+    number = str(1 + sum(bool(row.layer) for row in rows))
+    return PlanRow(number, program.names[stage.node], options, "reference", 1, stage.reason)
+
+
+def _size(spec: RunSpec) -> str:
+    cell = spec.cell
+    size = str(cell.units)
+    if isinstance(cell, LSTMSpec) and cell.projection is not None:
+        size += f" to {cell.projection}"
+    return size if cell.activation == "tanh" else f"{size} {activation_name(cell.activation)}"
+
+
+def _inside(spec: RunSpec) -> str:
+    parts = [_masks(spec.masks)] if spec.masks else []
+    parts += [name for name in _OPTIONS if getattr(spec, name)]
+    return ", ".join([*parts, *(["residual"] if spec.residual else [])])
+
+
+def _masks(masks: Sequence[MaskSpec]) -> str:
+    """Where masks act, by how often they are drawn, such as `masks per step on inputs, h`."""
+    found = []
+    for per_step, often in ((True, "step"), (False, "run")):
+        places = dict.fromkeys(_PLACES[mask.place] for mask in masks if mask.per_step is per_step)
+        if places:
+            found.append(f"masks per {often} on {', '.join(places)}")
+    return ", ".join(found)

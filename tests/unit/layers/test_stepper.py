@@ -1,0 +1,179 @@
+"""Stepper: single steps give what `dynamic_rnn` gives, whatever the composition and whatever changes between steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+import cellweave as cw
+from cellweave import keras
+from helpers import nest
+
+ROWS, DEPTH, STEPS = 2, 5, 6
+
+CELLS: dict[str, Callable[[], Any]] = {
+    "lstm": lambda: cw.LSTMCell(7),
+    "lstm-options": lambda: cw.LSTMCell(7, use_peepholes=True, cell_clip=0.3, num_proj=4, proj_clip=0.2),
+    "lstm-one-tensor": lambda: cw.BasicLSTMCell(7, state_is_tuple=False),
+    "gru": lambda: cw.GRUCell(7),
+    "rnn-relu": lambda: cw.BasicRNNCell(7, activation="relu"),
+    "stack": lambda: cw.MultiRNNCell([cw.LSTMCell(5), cw.GRUCell(7)]),
+    "residual": lambda: cw.ResidualWrapper(cw.GRUCell(DEPTH)),
+    "residual-stack": lambda: cw.ResidualWrapper(cw.MultiRNNCell([cw.LSTMCell(7), cw.GRUCell(DEPTH)])),
+    "dropout-off": lambda: cw.DropoutWrapper(cw.GRUCell(7), input_keep_prob=0.5, state_keep_prob=0.5),
+    "own-activation": lambda: cw.GRUCell(7, activation=torch.sin),
+}
+
+
+def inputs(dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.randn(STEPS, ROWS, DEPTH, dtype=dtype)
+
+
+def ready(name: str, dtype: str = "float32") -> Any:
+    cell = CELLS[name]().eval()
+    cw.dynamic_rnn(cell, inputs(getattr(torch, dtype)), dtype=dtype, time_major=True)
+    for weight in cell.parameters():
+        torch.nn.init.uniform_(weight, -0.5, 0.5)
+    return cell
+
+
+def unrolled(cell: Any, x: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+    start = {"dtype": x.dtype} if state is None else {"initial_state": state}
+    with torch.no_grad(), cw.use_backend("reference"):
+        return cw.dynamic_rnn(cell, x, time_major=True, **start)
+
+
+def assert_steps(step: cw.Stepper, cell: Any, x: torch.Tensor, state: Any = None) -> None:
+    wanted, final = unrolled(cell, x, state)
+    found = torch.stack([step(frame) for frame in x])
+    tolerance = 1e-5 if x.dtype == torch.float32 else 1e-13
+    torch.testing.assert_close(found, wanted, rtol=tolerance, atol=tolerance)
+    nest.flatten(step.state)
+    for got, leaf in zip(nest.flatten(step.state), nest.flatten(final), strict=True):
+        torch.testing.assert_close(got, leaf, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", CELLS)
+def test_steps_are_those_of_the_unroll(name: str, dtype: str) -> None:
+    cell, x = ready(name, dtype), inputs(getattr(torch, dtype))
+    assert_steps(cw.Stepper(cell, batch_size=ROWS, dtype=dtype), cell, x)
+
+
+def test_keras_cells() -> None:
+    cell = keras.GRUCell(7)
+    x = inputs()
+    cell(x[0], [torch.zeros(ROWS, 7)])
+    assert_steps(cw.Stepper(cell, batch_size=ROWS), cell, x)
+
+
+def test_goes_on_from_a_state_and_leaves_it_alone() -> None:
+    cell, x = ready("lstm"), inputs()
+    state = cw.LSTMStateTuple(torch.randn(ROWS, 7), torch.randn(ROWS, 7))
+    before = [leaf.clone() for leaf in state]
+    step = cw.Stepper(cell, state)
+    assert_steps(step, cell, x, state)
+    assert all(torch.equal(a, b) for a, b in zip(before, state, strict=True))
+    step.reset(state)
+    assert_steps(step, cell, x, state)
+
+
+def test_outputs_are_the_callers_own() -> None:
+    cell, x = ready("gru"), inputs()
+    step = cw.Stepper(cell, batch_size=ROWS)
+    first = step(x[0])
+    kept = first.clone()
+    wanted = unrolled(cell, x[:2])[0][1]
+    first.fill_(9.0)
+    torch.testing.assert_close(step(x[1]), wanted)
+    assert torch.equal(first, torch.full_like(kept, 9.0))
+
+
+@pytest.mark.parametrize("change", ["in place", "replaced", "data", "load"])
+def test_sees_new_weights(change: str) -> None:
+    cell, x = ready("stack"), inputs()
+    step = cw.Stepper(cell, batch_size=ROWS)
+    for frame in x:
+        step(frame)
+    state = step.state
+    weight = cell.cells[1].gates_kernel
+    with torch.no_grad():
+        if change == "in place":
+            weight.mul_(0.5)
+        elif change == "replaced":
+            cell.cells[1].gates_kernel = torch.nn.Parameter(weight * 0.5)
+        elif change == "data":
+            weight.data = weight * 0.5
+        else:
+            cell.load_state_dict({name: value * 0.5 for name, value in cell.state_dict().items()})
+    assert_steps(step, cell, x, state)
+
+
+def test_draws_masks_in_training_mode_and_none_after_eval() -> None:
+    cell, x = ready("dropout-off"), torch.ones(STEPS, ROWS, DEPTH)
+    step = cw.Stepper(cell, batch_size=ROWS)
+    step(x[0])
+    cell.train()
+    masked = [step(frame) for frame in x]
+    assert len({float(out.sum()) for out in masked}) == STEPS
+    state = step.state
+    cell.eval()
+    assert_steps(step, cell, x, state)
+
+
+def test_calls_an_unbuilt_cell_first() -> None:
+    cell = cw.GRUCell(7)
+    x = inputs()
+    found = torch.stack([frame for step in [cw.Stepper(cell, batch_size=ROWS)] for frame in map(step, x)])
+    torch.testing.assert_close(found, unrolled(cell, x)[0])
+
+
+def test_takes_any_layout_of_inputs() -> None:
+    cell, x = ready("gru"), inputs()
+    wanted = unrolled(cell, x)[0]
+    step = cw.Stepper(cell, batch_size=ROWS)
+    wide = torch.full((STEPS, ROWS, 2 * DEPTH), 9.0)
+    wide[..., ::2] = x
+    torch.testing.assert_close(torch.stack([step(frame) for frame in wide[..., ::2]]), wanted)
+
+
+def test_gives_no_gradients() -> None:
+    cell, x = ready("gru"), inputs().requires_grad_()
+    step = cw.Stepper(cell, batch_size=ROWS)
+    assert not step(x[0]).requires_grad and not step(x[1]).requires_grad
+
+
+@pytest.mark.parametrize(
+    "wrong, error, facts",
+    [
+        (torch.zeros(ROWS + 1, DEPTH), cw.ShapeError, r"Stepper.*\[2, I\].*\[3, 5\]"),
+        (torch.zeros(DEPTH), cw.ShapeError, r"Stepper.*\[2, I\].*\[5\]"),
+        (torch.zeros(ROWS, DEPTH, dtype=torch.float64), cw.DTypeError, "Stepper.*float32.*float64"),
+        (torch.zeros(ROWS, DEPTH + 1), cw.ShapeError, "GRUCell.*5.*6"),
+    ],
+)
+def test_wrong_inputs(wrong: torch.Tensor, error: type[Exception], facts: str) -> None:
+    cell, x = ready("gru"), inputs()
+    step = cw.Stepper(cell, batch_size=ROWS)
+    wanted = unrolled(cell, x)[0]
+    step(x[0])
+    with pytest.raises(error, match=facts):
+        step(wrong)
+    torch.testing.assert_close(step(x[1]), wanted[1])
+
+
+def test_no_cell() -> None:
+    with pytest.raises(cw.ArgumentTypeError, match=r"Stepper.*recurrent cell"):
+        cw.Stepper("lstm")
+
+
+def test_runs_on_the_core_where_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    cell, x = ready("stack"), inputs()
+    step = cw.Stepper(cell, batch_size=ROWS)
+    step(x[0])
+    monkeypatch.setattr(cell, "call", None)  # nobody calls the cell any more
+    with torch.inference_mode():
+        assert step(x[1]).shape == (ROWS, 7)

@@ -1,0 +1,97 @@
+"""Which backend runs a layer, with how many threads, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+import cellweave as cw
+from cellweave.ops.common import RunContext
+from cellweave.specs import GRUSpec, LSTMSpec, RNNSpec, RunSpec
+from cellweave.weave import asked_backend, choose
+from cellweave.weave._choice import FLOPS_WORTH_A_THREAD
+from helpers.fake_backend import Fake, fakes
+
+GRU = RunSpec(GRUSpec(128))
+
+
+def context(rows: int = 1, grad: bool = False) -> RunContext:
+    return RunContext(torch.float32, "cpu", 10, rows, 8, grad, transforms=False)
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_the_fastest_that_can() -> None:
+    with fakes(Fake("torch"), Fake("native")):
+        choice = choose(GRU, context(), None)
+    assert (choice.name, choice.backend is not None) == ("native", True) and "fastest" in choice.why
+
+
+def test_the_next_with_the_reason_of_the_first() -> None:
+    with fakes(Fake("native", "library not built"), Fake("torch")):
+        choice = choose(GRU, context(), None)
+    assert choice.name == "torch" and choice.why.startswith("native: library not built; ")
+
+
+def test_torch_only_without_gradients() -> None:
+    with fakes(Fake("native", "no"), Fake("torch")):
+        choice = choose(GRU, context(grad=True), None)
+    assert choice.name == "reference" and "torch: chosen only where no gradient is needed" in choice.why
+
+
+def test_reference_where_nothing_can() -> None:
+    with fakes(Fake("native", "a b c"), Fake("torch", "d e f")):
+        choice = choose(GRU, context(), None)
+    assert (choice.name, choice.why) == ("reference", "native: a b c; torch: d e f")
+    with fakes():
+        assert choose(GRU, context(), None).why == "no other backend knows this recurrence"
+
+
+def test_what_is_asked_for_or_nothing() -> None:
+    with fakes(Fake("native", "too small"), Fake("torch")):
+        assert choose(GRU, context(grad=True), "torch").why == "asked for by use_backend"
+        refused = choose(GRU, context(), "native")
+        assert (refused.name, refused.backend, refused.why) == ("none", None, "native: too small")
+        assert choose(GRU, context(), "elsewhere").why == "elsewhere: elsewhere does not know this recurrence"
+
+
+@pytest.mark.parametrize(
+    "spec, flops",
+    [(RNNSpec(32), 2048), (GRUSpec(32), 3 * 2048), (LSTMSpec(32), 4 * 2048), (LSTMSpec(32, projection=8), 2048)],
+    ids=["rnn", "gru", "lstm", "projected"],
+)  # fmt: skip
+def test_more_threads_where_a_step_is_worth_it(spec: Any, flops: int, two_threads: None) -> None:
+    enough = -(-FLOPS_WORTH_A_THREAD // flops)
+    with fakes(Fake()):
+        assert [choose(RunSpec(spec), context(rows), None).threads for rows in (enough - 1, enough)] == [1, 2]
+        torch.set_num_threads(1)
+        assert choose(RunSpec(spec), context(1000), None).threads == 1
+
+
+def test_use_backend_lasts_as_long_as_its_block() -> None:
+    assert asked_backend() is None
+    with cw.use_backend("native"):
+        assert asked_backend() == "native"
+        with cw.use_backend(None):
+            assert asked_backend() is None
+        with pytest.raises(KeyError), cw.use_backend("reference"):
+            raise KeyError
+        assert asked_backend() == "native"
+    assert asked_backend() is None
+
+
+def test_use_backend_knows_its_names() -> None:
+    with (
+        pytest.raises(cw.ArgumentError, match="use_backend: expected one of reference, .*got 'cuda'"),
+        cw.use_backend("cuda"),
+    ):
+        pass
