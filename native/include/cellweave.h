@@ -63,7 +63,8 @@ typedef struct cw_mask {
  * "Operand": what a step multiplies by the recurrent weights: the state after the step before, masked (CW_MASK_H, _C),
  * kept through steps past the row's length, replaced where `resets` says so.
  * Memory index m of step s: s, or T - 1 - s with `reverse`. Row b is active at m if lengths is NULL or m < lengths[b];
- * an inactive row has output 0 and keeps its state.
+ * an inactive row has output 0 and keeps its state, whatever resets say there; backward gives it gradients of 0, and what
+ * stands in its inputs, gates and upstream gradients reaches nothing else.
  * Gates by number: RNN 0; GRU 0 r, 1 u, 2 candidate, 3 (CW_GRU_AFTER, saved only) h R + b' of the candidate;
  * LSTM 0 i, 1 j (candidate), 2 f, 3 o. Element (m, b, u) of gate g is gate[g][(m * B + b) * gate_ld[g] + u].
  */
@@ -88,10 +89,10 @@ typedef struct cw_sequence {
   const void *h0, *c0;  /* operands of the first step, [B, P] and [B, H] */
   void *out;            /* [T, B, P] outputs, masked (CW_MASK_OUTPUT), 0 past a row's length */
   void *hs;             /* operands of later steps: save: [T, B, P] at the memory index of the step before; else [2, B, P]
-                           at s mod 2. May be `out` itself where both are equal: no masks on h or output, no lengths, no
-                           resets. */
+                           at s mod 2. May be `out` itself, [T, B, P] with or without save, where both are equal: no masks
+                           on h or output, no lengths, no resets. */
   void *cs;             /* LSTM: the same for c, [T, B, H] or [2, B, H] */
-  void *h_last, *c_last;   /* [B, P], [B, H]: state after the last step */
+  void *h_last, *c_last;   /* [B, P], [B, H]: state after the last step, masked like every state */
   void *proj_raw;          /* LSTM with projection and proj_clip, save: [T, B, P] projected h before the clip */
   const int32_t *lengths;  /* [B] or NULL */
   const uint8_t *resets;   /* [T, B] or NULL: 1 replaces the operand before the step at that memory index. Row of the first

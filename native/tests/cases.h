@@ -46,6 +46,9 @@ struct Case {
   }
 };
 
+template <typename Real>
+constexpr int64_t dtype_of = sizeof(Real) == 4 ? CW_FLOAT32 : CW_FLOAT64;
+
 std::string name_of(const Case &c, int64_t dtype);
 
 class Random {
@@ -76,7 +79,11 @@ struct Inputs {
 template <typename Real>
 Inputs<Real> make_inputs(const Case &c);
 
-// The same layer with its input products made here: gates filled, no x and no masks on it.
+// What is left for the rest of the layer once the gates hold the input products: no x, no masks on it.
+template <typename Real>
+Inputs<Real> without_x(const Inputs<Real> &inputs);
+
+// The same layer with its input products made here.
 template <typename Real>
 Inputs<Real> with_gates(const Case &c, const Inputs<Real> &inputs);
 

@@ -20,13 +20,12 @@ void compare_input_products(const Case &c, const Inputs<Real> &inputs, const std
   given.feed = Feed::kGates;
   const Inputs<Real> ready = with_gates(c, inputs);
   expect_close(found, specified(given, ready, run_forward(given, ready, Setup())), tolerance,
-               name_of(c, sizeof(Real) == 4 ? CW_FLOAT32 : CW_FLOAT64) + " input products");
+               name_of(c, dtype_of<Real>) + " input products");
 }
 
 template <typename Real>
 void compare(Case c, const std::vector<int64_t> &isas) {
   const double tolerance = sizeof(Real) == 4 ? kFloatTolerance : kDoubleTolerance;
-  const int64_t dtype = sizeof(Real) == 4 ? CW_FLOAT32 : CW_FLOAT64;
   const Inputs<Real> inputs = make_inputs<Real>(c);
   const Forward<Real> wanted = run_forward(c, inputs, Setup());
   const auto expected = specified(c, inputs, wanted);
@@ -34,7 +33,7 @@ void compare(Case c, const std::vector<int64_t> &isas) {
   std::vector<Tensor> gradients;
   if (c.save) gradients = specified(c, inputs, run_backward(c, inputs, wanted, Setup()));
   for (const int64_t isa : isas) {
-    const std::string where = name_of(c, dtype) + " on " + isa_name(isa);
+    const std::string where = name_of(c, dtype_of<Real>) + " on " + isa_name(isa);
     expect_close(specified(c, inputs, run_forward(c, inputs, Setup{isa})), expected, tolerance, where + " forward");
     // Backward starts from the same saved tensors, so that a clip or a kink falls on the same side.
     if (c.save)

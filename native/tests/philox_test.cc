@@ -59,8 +59,7 @@ void check_thresholds(int64_t isa, const cw_mask &base, int64_t T, int64_t B, in
     for (const uint64_t threshold : {exact, exact + 1}) {
       mask.threshold = threshold;
       std::vector<Real> out(ones.size(), Real(-1));
-      cw_mask_sequence(sizeof(Real) == 4 ? CW_FLOAT32 : CW_FLOAT64, ones.data(), out.data(), T, B, N, &mask, 1, nullptr,
-                       0, 1);
+      cw_mask_sequence(dtype_of<Real>, ones.data(), out.data(), T, B, N, &mask, 1, nullptr, 0, 1);
       bool right = true;
       for (int64_t i = 0; i < T * B * N; ++i) {
         const int64_t step = mask.stride ? i / (B * N) : 0, row = mask.rows == 1 ? 0 : i / N % B;

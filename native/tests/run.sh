@@ -24,7 +24,7 @@ build() {
 
 run() {
   echo "test-native: $1"
-  (cd "$folder/$1" && OMP_NUM_THREADS=4 "${@:3}" ctest --parallel "$jobs" --output-on-failure -R "$2" | grep -vE '^( +Start|Test project|$)')
+  (cd "$folder/$1" && OMP_NUM_THREADS=4 OMP_WAIT_POLICY=passive "${@:3}" ctest --parallel "$jobs" --output-on-failure -R "$2" | grep -vE '^( +Start|Test project|$)')
 }
 
 # Sanitized kernels are compiled with -O1: with -O3 the compiler would take minutes.

@@ -8,18 +8,24 @@ using namespace cellweave_tests;
 
 namespace {
 
+// The thread sanitizer looks at exchanges between threads, not at values: one number of threads shows them all.
+#if defined(__SANITIZE_THREAD__)
+constexpr int64_t kThreads[] = {1, 3};
+#else
+constexpr int64_t kThreads[] = {1, 2, 3, 4};
+#endif
+
 template <typename Real>
 void compare(const Case &c, int64_t isa) {
-  const int64_t dtype = sizeof(Real) == 4 ? CW_FLOAT32 : CW_FLOAT64;
   const Inputs<Real> inputs = make_inputs<Real>(c);
   const Forward<Real> one = run_forward(c, inputs, Setup{isa});
   const auto wanted = specified(c, inputs, one);
   std::vector<Tensor> gradients;
   if (c.save) gradients = specified(c, inputs, run_backward(c, inputs, one, Setup{isa}));
   for (const int64_t split : {CW_SPLIT_UNITS, CW_SPLIT_ROWS})
-    for (int64_t threads = 1; threads <= 4; ++threads) {
+    for (const int64_t threads : kThreads) {
       const Setup setup{isa, threads, split};
-      const std::string where = name_of(c, dtype) + " on " + isa_name(isa) + ", " + std::to_string(threads) +
+      const std::string where = name_of(c, dtype_of<Real>) + " on " + isa_name(isa) + ", " + std::to_string(threads) +
                                 " threads, split " + std::to_string(split);
       expect_equal(specified(c, inputs, run_forward(c, inputs, setup)), wanted, where + " forward");
       if (c.save)
@@ -51,11 +57,11 @@ void compare_masks(int64_t isa) {
   const Inputs<Real> inputs = make_inputs<Real>(c);
   std::vector<Real> wanted;
   cw_set_isa(isa);
-  for (int64_t threads = 1; threads <= 4; ++threads) {
+  for (const int64_t threads : kThreads) {
     std::vector<Real> out(size_t(T * B * N));
     const int64_t status =
-        cw_mask_sequence(sizeof(Real) == 4 ? CW_FLOAT32 : CW_FLOAT64, inputs.gate[0].data(), out.data(), T, B, N,
-                         inputs.masks.data(), int64_t(inputs.masks.size()), inputs.lengths.data(), 1, threads);
+        cw_mask_sequence(dtype_of<Real>, inputs.gate[0].data(), out.data(), T, B, N, inputs.masks.data(),
+                         int64_t(inputs.masks.size()), inputs.lengths.data(), 1, threads);
     if (threads == 1) wanted = out;
     expect(status == CW_OK && out == wanted, "cw_mask_sequence on %s with %d threads gives other values", isa_name(isa),
            int(threads));
