@@ -6,6 +6,10 @@ from dataclasses import dataclass
 
 GOLDEN = "tests/golden/test_golden_cases.py"
 NUMERICS = "tests/numerics/test_recurrences.py"
+LAYERS = "tests/numerics/test_layers.py"
+SEQUENCES = "tests/unit/ops/common/test_sequence.py"
+BINDER = "tests/unit/weave/test_binder.py"
+PLANNER = "tests/unit/weave/test_planner.py"
 BITS = "tests/numerics/test_philox_bits.py"
 ERRORS = "tests/golden/test_golden_errors.py"
 
@@ -36,9 +40,14 @@ def _numerics(*words: str) -> tuple[str, ...]:
     return (NUMERICS, "-k", f"oracle and float64 and T7-B3 and ({' or '.join(words)})")
 
 
+def _torch_layers(word: str) -> tuple[str, ...]:
+    return (LAYERS, "-k", f"torch_layers_against and {word} and full-forwards")
+
+
 LSTM = "ops/lstm/_reference.py"
 GRU = "ops/gru/_reference.py"
 STREAMS = "ops/common/_streams.py"
+SEQUENCE = "ops/common/_sequence.py"
 MASKS = "wrappers/_mask_streams.py"
 FILTER = "wrappers/_state_filter.py"
 DROPOUT = "wrappers/_dropout_base.py"
@@ -198,6 +207,36 @@ MUTANTS = (
         "found: RunDraw | None = None",
         _golden("var_gru_all"),
     ),
+    # whole sequences
+    Mutant(
+        "a reset past a row's end", SEQUENCE, "resets & active", "resets", (SEQUENCES, "-k", "resets_by_memory_index")
+    ),
+    Mutant(
+        "read forwards", SEQUENCE, "return forwards.flip(0)", "return forwards", (SEQUENCES, "-k", "backwards_from")
+    ),
+    Mutant(
+        "masks of the run's steps, not the row's",
+        SEQUENCE,
+        "masks.on_inputs(read_in_order(x, order))",
+        "read_in_order(masks.on_inputs(x), order)",
+        (LAYERS, "-k", "oracle and reference and T7 and ragged and backwards and steps"),
+    ),
+    Mutant(
+        "mask: threshold off by one",
+        "ops/common/_masks.py",
+        "    return low\n",
+        "    return low + 1\n",
+        ("tests/unit/ops/common/test_masks.py", "-k", "all_mantissas"),
+    ),
+    Mutant(
+        "torch: no forget bias", "ops/lstm/_torch.py", "return found + shift", "return found", _torch_layers("lstm")
+    ),
+    Mutant(
+        "torch: gates not permuted", "ops/lstm/_torch.py", '_ORDER = "ifjo"', '_ORDER = "ijfo"', _torch_layers("lstm")
+    ),
+    Mutant(
+        "torch: gates of the GRU swapped", "ops/gru/_torch.py", 'gate in "ruc"', 'gate in "urc"', _torch_layers("gru")
+    ),
     Mutant("nine rounds", "ops/common/_philox.py", "_ROUNDS = 10", "_ROUNDS = 9", _golden("rng_float32")),
     Mutant(
         "key words swapped",
@@ -348,5 +387,55 @@ MUTANTS = (
         '("call", "forward", "__call__", "state_size", "output_size")',
         '("forward", "__call__", "state_size", "output_size")',
         ("tests/unit/weave/test_planner.py", "-k", "reason"),
+    ),
+    # weave
+    Mutant(
+        "weave: masks of one stream at one place",
+        "weave/_binder.py",
+        "counter = (counter + draws.blocks) % 2**128",
+        "pass",
+        (BINDER, "-k", "tf2_masks_of_one_seed"),
+    ),
+    Mutant(
+        "weave: streams moved by one step",
+        "weave/_binder.py",
+        "take(per_step, self._steps)",
+        "take(per_step, 1)",
+        (BINDER, "-k", "streams_of_their_own"),
+    ),
+    Mutant(
+        "weave: an output mask joins a residual run",
+        "weave/_planner.py",
+        "            return _Sequence(run.target)\n        stage = Adding",
+        "            return _Sequence(run.target, run=run)\n        stage = Adding",
+        (PLANNER, "-k", "test_stages"),
+    ),
+    Mutant(
+        "weave: the sum takes inputs that are still to be dropped",
+        "weave/_planner.py",
+        "kept = self._stored(source)\n        result",
+        "kept = source.number\n        result",
+        (PLANNER, "-k", "test_stages"),
+    ),
+    Mutant(
+        "weave: c and h swapped",
+        "weave/_state_parts.py",
+        'c, h = leaves if order == "ch" else reversed(leaves)',
+        "c, h = leaves",
+        (PLANNER, "-k", "keras_lstm"),
+    ),
+    Mutant(
+        "weave: a stale program",
+        "weave/_programs.py",
+        "if module.acting() != node.acting:",
+        "if False:",
+        ("tests/unit/weave/test_programs.py", "-k", "makes_a_new_one"),
+    ),
+    Mutant(
+        "weave: streams start in another order",
+        "layers/_weaving.py",
+        "with preparing_streams():\n                run_for",
+        "if True:\n                run_for",
+        ("tests/unit/layers/test_weaving.py", "-k", "unbuilt_composition"),
     ),
 )

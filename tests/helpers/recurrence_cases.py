@@ -15,7 +15,7 @@ from oracles.activations import Array
 from oracles.composition import flatten, rebuild
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Variant:
     """A cell class with its options.
 

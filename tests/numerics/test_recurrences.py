@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -67,13 +68,17 @@ def _from_library(case: RecurrenceCase, data: RecurrenceData, backend: str) -> t
     return values, dict(zip(names, grads, strict=True))
 
 
+@functools.lru_cache(maxsize=2)
+def _expected(case: RecurrenceCase) -> tuple[RecurrenceData, tuple[Results, Results], tuple[Results, Results]]:
+    data = make_data(case)
+    return data, _from_oracle(data), _from_library(case, data, "reference")
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("case", recurrence_cases(), ids=lambda case: case.id)
 def test_against_the_oracle(case: RecurrenceCase, backend: str) -> None:
     _needs(backend)
-    data = make_data(case)
-    expected = _from_oracle(data)
-    reference = _from_library(case, data, "reference")
+    data, expected, reference = _expected(case)
     got = reference if backend == "reference" else _from_library(case, data, backend)
     bounds = (REFERENCE_VALUE[case.dtype], REFERENCE_GRADIENT[case.dtype])
     for kind, bound, mine, base, wanted in zip(("", "d "), bounds, got, reference, expected, strict=True):

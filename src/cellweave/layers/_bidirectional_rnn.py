@@ -13,8 +13,8 @@ from cellweave._errors import ArgumentError, ArgumentTypeError
 from cellweave._types import DTypeLike, Nest
 from cellweave.cells import require_rnn_cell
 from cellweave.layers._again import run_again
-from cellweave.layers._compiled import run_traced, runs_outside_graphs
 from cellweave.layers._dynamic_rnn import check_parallel_iterations, run_task, task_of
+from cellweave.layers._graph_breaks import runs_outside_graphs
 from cellweave.layers._sequence import as_lengths, check_inputs, open_scope, reverse_sequence
 from cellweave.layers._static_rnn import check_steps, static_rnn
 from cellweave.scopes import VariableScope, is_probing, nothing_is_open, recordable, session_run, variable_scope
@@ -66,6 +66,8 @@ def bidirectional_dynamic_rnn(
     Source: Schuster & Paliwal 1997; TF1 `tf.nn.bidirectional_dynamic_rnn`.
     """
     if torch.compiler.is_compiling():
+        from cellweave.layers._compiled import run_traced
+
         where = "bidirectional_dynamic_rnn"
         directions = [(cell_fw, initial_state_fw, False), (cell_bw, initial_state_bw, True)]
         traced = run_traced(where, directions, inputs, sequence_length, dtype, time_major, checked=True)

@@ -1,10 +1,11 @@
-"""Unrolls in compiled and exported code: plain steps that a trace can follow, one operator for each layer."""
+"""Unrolls in compiled and exported code: plain steps that a trace can follow, one operator for each layer.
+
+Imported when a trace comes by: what it needs of torch takes as long to import as all the rest.
+"""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
@@ -15,23 +16,6 @@ from cellweave.layers._mask_claims import TICKET
 from cellweave.layers._sequence import as_lengths, as_resets
 from cellweave.layers._traced_plans import Path, TracedLayer, TracedPlan, traced_plan
 from cellweave.scopes import run_is_open
-
-#: What torch.compile says where an unroll leaves a graph.
-WHY_UNTRACED = "cellweave: this unroll runs step by step, or makes its variables; cellweave.explain says why"
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
-def runs_outside_graphs(function: _Function) -> _Function:
-    """Make torch.compile leave a function as it is: compiled code stops, calls it, and goes on."""
-    untraced = torch.compiler.disable(function, reason=WHY_UNTRACED)  # type: ignore[no-untyped-call]
-
-    @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        return (untraced if torch.compiler.is_dynamo_compiling() else function)(*args, **kwargs)
-
-    return call  # type: ignore[return-value]
-
 
 #: One direction: its cell, the state it starts from, whether it reads backwards.
 Direction = tuple[Any, Nest, bool]

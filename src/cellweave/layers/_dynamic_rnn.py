@@ -11,7 +11,7 @@ from cellweave._errors import ArgumentError, ArgumentTypeError
 from cellweave._types import DTypeLike, Nest
 from cellweave.cells import require_rnn_cell
 from cellweave.layers._again import run_again
-from cellweave.layers._compiled import run_traced, runs_outside_graphs
+from cellweave.layers._graph_breaks import runs_outside_graphs
 from cellweave.layers._sequence import (
     as_lengths,
     as_resets,
@@ -67,6 +67,8 @@ def dynamic_rnn(
     Source: TF1 `tf.nn.dynamic_rnn`; `resets` as reinforcement learning needs them where episodes end.
     """
     if torch.compiler.is_compiling():
+        from cellweave.layers._compiled import run_traced
+
         traced = run_traced(
             "dynamic_rnn",
             [(cell, initial_state, False)],

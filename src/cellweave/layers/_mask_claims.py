@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import unset_fake_temporarily
+from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 
 from cellweave.layers._traced_plans import plan_of_number
 from cellweave.ops.common import BoundMask, signed64
@@ -20,7 +22,8 @@ _LIBRARY.define(
 _COLUMNS = 6
 
 #: Every claim writes to it, so that no compiler drops, joins or reorders claims.
-TICKET = torch.zeros(1, dtype=torch.int64, device="cpu")
+with unset_fake_temporarily(), disable_proxy_modes_tracing():  # a trace may be what imports this
+    TICKET = torch.zeros(1, dtype=torch.int64, device="cpu")
 
 
 def _claim(

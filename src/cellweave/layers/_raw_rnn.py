@@ -8,14 +8,15 @@ from typing import Any
 import torch
 
 from cellweave import _nest
-from cellweave._errors import ArgumentError, ArgumentTypeError, ModeError, ShapeError
+from cellweave._errors import ArgumentError, ArgumentTypeError, BackendError, ModeError, ShapeError
 from cellweave._shape import TensorShape
 from cellweave._tensor_array import TensorArray
 from cellweave._types import Nest
 from cellweave.cells import require_rnn_cell
-from cellweave.layers._compiled import runs_outside_graphs
+from cellweave.layers._graph_breaks import runs_outside_graphs
 from cellweave.layers._sequence import open_scope, rows_mask
 from cellweave.scopes import VariableScope, running_loop, symbols_in
+from cellweave.weave import REFERENCE, asked_backend
 
 LoopFunction = Callable[[int, Any, Any, Any], tuple[torch.Tensor, Any, Any, Any, Any]]
 
@@ -43,10 +44,16 @@ def raw_rnn(
     Returns:
         A TensorArray (or a structure of them) with one entry per step run, the final state, the final loop state.
     Raises:
-        ArgumentTypeError: no cell; `loop_fn` cannot be called; states or emits that change structure.
+        ArgumentTypeError: no cell; `loop_fn` cannot be called; states or emits that change structure. BackendError:
+            `use_backend` asks for another backend than "reference".
     Source: TF1 `tf.nn.raw_rnn`.
     """
     require_rnn_cell("raw_rnn", cell)
+    if asked_backend() not in (None, REFERENCE):
+        raise BackendError(
+            f"raw_rnn: expected an unroll that {asked_backend()} can run, got a loop that its caller steers. "
+            "Use dynamic_rnn."
+        )
     if not callable(loop_fn):
         raise ArgumentTypeError(f"raw_rnn: expected loop_fn as a function, got {loop_fn!r}.")
     with open_scope(scope, "rnn"), running_loop(None) as loop:

@@ -10,7 +10,7 @@ from cellweave import _nest
 from cellweave._errors import ArgumentError, ArgumentTypeError, ShapeError
 from cellweave._types import DTypeLike, Nest
 from cellweave.cells import require_rnn_cell
-from cellweave.layers._compiled import runs_outside_graphs
+from cellweave.layers._graph_breaks import runs_outside_graphs
 from cellweave.layers._sequence import (
     as_lengths,
     first_state,

@@ -8,6 +8,8 @@ from importlib import metadata
 
 import torch
 
+from cellweave.weave import backend_names, missing_backends
+
 #: Packages whose versions a run writes down, besides Python itself.
 _PACKAGES = ("cellweave", "torch", "numpy", "safetensors", "matplotlib", "typer", "rich")
 
@@ -35,9 +37,23 @@ def _devices() -> dict[str, str]:
     return devices | {f"cuda:{number}": name for number, name in enumerate(names)}
 
 
+#: What each backend is; those without words are not part of this version.
+_BACKENDS = {
+    "reference": "step by step in PyTorch, any device",
+    "native": "C++ time loops on the CPU",
+    "torch": "torch's own fused layers",
+    "triton": "",
+    "cudnn": "",
+}
+
+
 def _backends() -> dict[str, str]:
-    absent = "off: not part of this version"
-    return {"reference": "on: stepwise PyTorch, any device", "native": absent, "triton": absent, "cudnn": absent}
+    missing, known = missing_backends(), backend_names()
+    found = {}
+    for name, words in _BACKENDS.items():
+        reason = missing.get(name, "" if name in known else "not part of this version")
+        found[name] = f"off: {reason}" if reason else f"on: {words}"
+    return found
 
 
 def describe_environment() -> dict[str, dict[str, str]]:

@@ -6,10 +6,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
+
 from cellweave._errors import ArgumentError
 from cellweave.ops import gru, lstm, rnn
-from cellweave.ops.common import Backend
-from cellweave.specs import CellSpec, GRUSpec, LSTMSpec, RNNSpec
+from cellweave.ops.common import Backend, RunContext
+from cellweave.specs import CellSpec, GRUSpec, LSTMSpec, RNNSpec, RunSpec
 
 #: The backends of each recurrence, by the type of its spec.
 BACKENDS: dict[type, tuple[Backend, ...]] = {
@@ -40,6 +42,16 @@ def backends_of(spec: CellSpec) -> tuple[Backend, ...]:
 def backend_names() -> tuple[str, ...]:
     """Names of all backends, each once."""
     return tuple(dict.fromkeys((REFERENCE, *(record.name for known in BACKENDS.values() for record in known))))
+
+
+def missing_backends() -> dict[str, str]:
+    """Why each backend is off on this machine: the reason that it gives to a plain layer of every recurrence."""
+    context = RunContext(torch.float32, "cpu", 1, 1, 1, needs_grad=False, transforms=False)
+    found: dict[str, list[str | None]] = {name: [] for name in backend_names()}
+    for kind, records in BACKENDS.items():
+        for record in records:
+            found[record.name].append(record.refuses(RunSpec(kind(1)), context))
+    return {name: reasons[0] or "" for name, reasons in found.items() if reasons and all(reasons)}
 
 
 @contextmanager

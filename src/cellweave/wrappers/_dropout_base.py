@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -45,10 +46,6 @@ def as_keep_prob(value: Any, what: str, where: str) -> KeepProb:
     if not 0.0 <= number <= 1.0:
         raise ArgumentError(f"{where}: expected {what} in [0, 1], got {value!r}.")
     return number
-
-
-def _untraced(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    return torch.compiler.disable(function, reason="cellweave: a mask is drawn here")  # type: ignore[no-any-return, no-untyped-call]
 
 
 class DropoutBehavior(Wrapper):
@@ -231,7 +228,9 @@ class DropoutBehavior(Wrapper):
             keep = fed_value(keep, run.fed)
         noise_per_run, noise_per_step = self._noise_per_run, self._noise_per_step
         if torch.compiler.is_dynamo_compiling():  # streams are no tensors: compiled code stops here and goes on
-            noise_per_run, noise_per_step = _untraced(noise_per_run), _untraced(noise_per_step)
+            from cellweave.wrappers._untraced import outside
+
+            noise_per_run, noise_per_step = partial(outside, noise_per_run), partial(outside, noise_per_step)
         if self._variational:
             return drop_by_floor(value, noise_per_run(kind, index, value, run), keep)
         if isinstance(keep, torch.Tensor):

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 import cellweave as cw
-from cellweave import keras
 from cellweave.scopes import seed_state
 from helpers.fake_backend import Fake, fakes
 from properties.compositions import tables
@@ -19,7 +18,7 @@ X = torch.zeros(2, 5, 3)
 def dropped(**kwargs: Any) -> Any:
     """TF1's and TF2's wrappers without seeds, whose streams any careless look would make."""
     first = cw.DropoutWrapper(cw.GRUCell(3), 0.5, 0.5, 0.5, **kwargs)
-    return cw.MultiRNNCell([first, cw.RNNCellDropoutWrapper(keras.GRUCell(3), output_keep_prob=0.5)], **kwargs)
+    return cw.MultiRNNCell([first, cw.RNNCellDropoutWrapper(cw.GRUCell(3), output_keep_prob=0.5)])
 
 
 @pytest.mark.parametrize("built", [False, True])

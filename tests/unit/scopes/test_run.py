@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import cellweave as cw
-from cellweave.scopes import current_run, running_loop
+from cellweave.scopes import current_run, nothing_is_open, run_is_open, running_loop
 from helpers.woven import assert_same_run, both_ways
 
 X, H = torch.ones(2, 4), torch.zeros(2, 8)
@@ -42,6 +42,31 @@ class TestRuns:
                 assert inner is run
             assert current_run() is run
         assert current_run() is not run
+
+    def test_whether_one_is_open(self) -> None:
+        assert not run_is_open()
+        with cw.session_run():
+            assert run_is_open()
+        assert not run_is_open()
+
+    def test_a_rehearsal_counts_no_ops(self) -> None:
+        layer = _wrapper()
+        with cw.session_run() as run:
+            run.op_of(layer)
+            with run.rehearsal():
+                assert [run.op_of(layer), run.ops_made(layer)] == [1, 2]
+            with pytest.raises(KeyError), run.rehearsal():
+                run.op_of(layer)
+                raise KeyError
+            assert run.ops_made(layer) == 1 and run.op_of(layer) == 1
+
+    def test_what_is_open(self) -> None:
+        assert nothing_is_open()
+        with cw.variable_scope("a"):
+            assert not nothing_is_open()
+        with cw.VariableStore():
+            assert not nothing_is_open()
+        assert nothing_is_open()
 
     def test_an_error_ends_the_run(self) -> None:
         with pytest.raises(KeyError), cw.session_run() as run:

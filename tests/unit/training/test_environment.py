@@ -7,6 +7,7 @@ import platform
 import torch
 
 from cellweave.training import describe_environment, package_versions
+from helpers.fake_backend import Fake, fakes
 
 
 def test_versions_of_everything_involved():
@@ -21,5 +22,13 @@ def test_devices_and_a_reason_for_each_absent_backend():
     assert list(environment) == ["versions", "platform", "devices", "backends"]
     assert "threads" in environment["devices"]["cpu"]
     assert any(name.startswith("cuda") for name in environment["devices"])
-    assert list(environment["backends"]) == ["reference", "native", "triton", "cudnn"]
+    assert list(environment["backends"]) == ["reference", "native", "torch", "triton", "cudnn"]
     assert all(text.startswith(("on: ", "off: ")) for text in environment["backends"].values())
+    assert environment["backends"]["reference"].startswith("on: step by step")
+    assert environment["backends"]["triton"] == "off: not part of this version"
+
+
+def test_a_backend_that_is_off_says_why():
+    with fakes(Fake("native", "library not built"), Fake("torch")):
+        backends = describe_environment()["backends"]
+    assert backends["native"] == "off: library not built" and backends["torch"].startswith("on: ")

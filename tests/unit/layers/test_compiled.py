@@ -1,0 +1,247 @@
+"""Unrolls under torch.compile and torch.export: what eager code gives, masks and where their streams stand included."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import cellweave as cw
+from cellweave import keras
+from cellweave.ops.common._library import missing_reason
+from helpers import nest
+from properties.compositions import tables
+
+pytestmark = [
+    pytest.mark.skipif(
+        missing_reason() is not None, reason=f"compiled code runs on the native core: {missing_reason()}"
+    ),
+    # torch's own, where compiled code stops and where inductor is first used
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"),
+    pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning"),
+]
+
+B, T, D, N = 4, 6, 5, 8
+XS = torch.linspace(-1.0, 1.0, B * T * D).reshape(B, T, D).sin()
+LENGTHS = torch.tensor([6, 2, 0, 4])
+DROP: dict[str, Any] = {"input_keep_prob": 0.5, "output_keep_prob": 0.5, "state_keep_prob": 0.5, "seed": 3}
+VARIATIONAL: dict[str, Any] = {**DROP, "variational_recurrent": True, "input_size": D, "dtype": "float32"}
+
+
+@pytest.fixture(autouse=True)
+def fresh_dynamo() -> Iterator[None]:
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+CELLS: dict[str, Any] = {
+    "gru": lambda: cw.GRUCell(N),
+    "lstm": lambda: cw.LSTMCell(N, num_proj=D, use_peepholes=True, cell_clip=0.7),
+    "joined": lambda: cw.LSTMCell(N, state_is_tuple=False),
+    "keras": lambda: keras.LSTMCell(N),
+    "stack": lambda: cw.MultiRNNCell([cw.GRUCell(D), cw.ResidualWrapper(cw.LSTMCell(D)), cw.BasicRNNCell(3)]),
+    "joined stack": lambda: cw.MultiRNNCell([cw.GRUCell(2), cw.GRUCell(3)], state_is_tuple=False),
+    "sums": lambda: cw.ResidualWrapper(cw.MultiRNNCell([cw.GRUCell(4), cw.GRUCell(D)])),
+    "dropout": lambda: cw.DropoutWrapper(cw.GRUCell(N), **DROP),
+    "variational": lambda: cw.MultiRNNCell(
+        [cw.DropoutWrapper(cw.GRUCell(N), **VARIATIONAL), cw.DropoutWrapper(cw.LSTMCell(N), **DROP)]
+    ),
+    "fed": lambda: cw.DropoutWrapper(cw.GRUCell(N), torch.tensor(0.5), seed=3),
+    "tf2 variational": lambda: cw.RNNCellDropoutWrapper(keras.LSTMCell(N), **VARIATIONAL),
+    "tf2": lambda: cw.RNNCellDropoutWrapper(keras.GRUCell(N), **DROP),
+}
+
+
+def built(cell: Any) -> Any:
+    cell(XS[:, 0], cell.get_initial_state(batch_size=B, dtype="float32"))
+    return cell
+
+
+def history(make: Any, call: Any, compiled: dict[str, Any] | None) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Results and gradients of three calls of several lengths, and where the streams stand."""
+    torch.manual_seed(5)
+    cw.set_random_seed(1)
+    cells = [built(cell) for cell in make()]
+    run = (lambda x: call(cells, x)) if compiled is None else torch.compile(lambda x: call(cells, x), **compiled)
+    found: list[torch.Tensor] = []
+    for steps in (T, T - 1, T):
+        x = XS[:, :steps].clone().requires_grad_()
+        leaves = nest.flatten(run(x))
+        weights = {id(w): w for cell in cells for w in cell.parameters()}.values()
+        grads = torch.autograd.grad(
+            sum(leaf.square().sum() for leaf in leaves), [x, *weights], allow_unused=True, materialize_grads=True
+        )
+        found += [*leaves, *grads]
+    return found, [table for cell in cells for table in tables(cell)]
+
+
+def same(make: Any, call: Any, **options: Any) -> None:
+    options = {"backend": "aot_eager", "fullgraph": True, "dynamic": True, **options}
+    for a, b in zip(nest.flatten(history(make, call, None)), nest.flatten(history(make, call, options)), strict=True):
+        torch.testing.assert_close(b, a, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("lengths", [False, True], ids=["whole", "lengths"])
+@pytest.mark.parametrize("name", CELLS)
+def test_training(name: str, lengths: bool) -> None:
+    def call(cells: Any, x: torch.Tensor) -> Any:
+        given = LENGTHS.clamp(max=x.shape[1]) if lengths else None
+        return cw.dynamic_rnn(cells[0], x, given, dtype="float32")
+
+    same(lambda: [CELLS[name]()], call)
+
+
+def test_a_given_state_and_time_major() -> None:
+    def call(cells: Any, x: torch.Tensor) -> Any:
+        state = cw.LSTMStateTuple(x[:, 0].sum(1, keepdim=True).expand(-1, N), torch.ones(B, N))
+        return cw.dynamic_rnn(cells[0], x.transpose(0, 1), initial_state=state, time_major=True)
+
+    same(lambda: [cw.LSTMCell(N)], call)
+
+
+def test_resets() -> None:
+    def call(cells: Any, x: torch.Tensor) -> Any:
+        return cw.dynamic_rnn(cells[0], x, dtype="float32", resets=x[..., 0] > 0.3, reset_state=torch.ones(B, N))
+
+    same(lambda: [cw.GRUCell(N)], call)
+
+
+def bidirectional(cells: Any, x: torch.Tensor) -> Any:
+    return cw.bidirectional_dynamic_rnn(*cells, x, LENGTHS.clamp(max=x.shape[1]), dtype="float32")
+
+
+def twice(cell: Any) -> list[Any]:
+    return [cell, cell]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: [cw.GRUCell(N), cw.LSTMCell(3)],
+        lambda: [cw.DropoutWrapper(cw.GRUCell(N), **kwargs) for kwargs in (DROP, VARIATIONAL)],
+        lambda: twice(cw.DropoutWrapper(cw.GRUCell(N), **VARIATIONAL)),
+        lambda: twice(cw.DropoutWrapper(cw.GRUCell(N), **DROP)),
+    ],
+    ids=["plain", "masks", "one run's masks", "two ops"],
+)
+def test_bidirectional(make: Any) -> None:
+    same(make, bidirectional)
+
+
+def test_bidirectional_lengths_are_checked() -> None:
+    cells = [built(cw.GRUCell(N)) for _ in range(2)]
+    run = torch.compile(lambda x, n: cw.bidirectional_dynamic_rnn(*cells, x, n, dtype="float32"), backend="aot_eager")
+    run(XS, LENGTHS)
+    with pytest.raises(RuntimeError, match="expected sequence_length in 0..T"):
+        run(XS, LENGTHS + 3)
+
+
+def test_two_unrolls_in_one_graph() -> None:
+    def call(cells: Any, x: torch.Tensor) -> Any:
+        return [cw.dynamic_rnn(cells[0], scale * x, dtype="float32") for scale in (1.0, 2.0)]
+
+    same(lambda: [cw.DropoutWrapper(cw.GRUCell(N), **DROP)], call)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lstm", "variational"])
+def test_inductor(name: str) -> None:
+    same(lambda: [CELLS[name]()], lambda cells, x: cw.dynamic_rnn(cells[0], x, dtype="float32"), backend="inductor")
+
+
+STOPS: dict[str, Any] = {
+    "a layer of steps": (
+        lambda: [cw.ResidualWrapper(cw.DropoutWrapper(cw.GRUCell(N), **DROP), residual_fn=lambda x, y: 2 * y)],
+        lambda cells, x: cw.dynamic_rnn(cells[0], x, dtype="float32"),
+    ),
+    "static_rnn": (
+        lambda: [cw.DropoutWrapper(cw.GRUCell(N), **DROP)],
+        lambda cells, x: cw.static_rnn(cells[0], list(x.unbind(1)), dtype="float32"),
+    ),
+    "stack_bidirectional_dynamic_rnn": (
+        lambda: [cw.DropoutWrapper(cw.GRUCell(N), **DROP), cw.GRUCell(N)],
+        lambda cells, x: cw.stack_bidirectional_dynamic_rnn(cells[:1], cells[1:], x, dtype="float32"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STOPS)
+def test_what_a_graph_cannot_have_runs_outside_of_it(name: str) -> None:
+    make, call = STOPS[name]
+    same(make, call, fullgraph=False)
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="cellweave: this unroll runs step by step, or makes its"):
+        history(make, call, {"backend": "aot_eager", "fullgraph": True})
+
+
+def test_a_session_run_inside_is_one_run() -> None:
+    def call(cells: Any, x: torch.Tensor) -> Any:
+        with cw.session_run():
+            return [cw.dynamic_rnn(cells[0], x, dtype="float32") for _ in range(2)]
+
+    same(lambda: [cw.DropoutWrapper(cw.GRUCell(N), **VARIATIONAL)], call, fullgraph=False)
+
+
+def test_mode_and_cells_are_guarded() -> None:
+    cell = built(cw.DropoutWrapper(cw.GRUCell(N), **DROP))
+    other = built(cw.DropoutWrapper(cw.GRUCell(N, activation="relu"), **DROP))
+    run = torch.compile(lambda c, x: cw.dynamic_rnn(c, x, dtype="float32")[0], backend="aot_eager", fullgraph=True)
+    for one in (cell, other):
+        one.train()
+        assert not torch.equal(run(one, XS), run(one, XS))
+        one.eval()
+        torch.testing.assert_close(run(one, XS), cw.dynamic_rnn(one, XS, dtype="float32")[0])
+        assert torch.equal(run(one, XS), run(one, XS))
+    cell.cell = other.cell
+    torch.testing.assert_close(run(cell, XS), cw.dynamic_rnn(other, XS, dtype="float32")[0])
+
+
+def test_an_unbuilt_cell_is_built_outside() -> None:
+    cell = cw.GRUCell(N)
+    run = torch.compile(lambda x: cw.dynamic_rnn(cell, x, dtype="float32")[0], backend="aot_eager")
+    torch.testing.assert_close(run(XS), cw.dynamic_rnn(cell, XS, dtype="float32")[0])
+    assert cell.scope_name == "rnn/gru_cell"
+
+
+class Unroll(nn.Module):
+    """An unroll as a module."""
+
+    def __init__(self, cell: Any) -> None:
+        super().__init__()
+        self.cell = cell
+
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> Any:
+        return cw.dynamic_rnn(self.cell, x, lengths, dtype="float32")
+
+
+def exported(module: nn.Module, *, strict: bool) -> Any:
+    rows, steps = torch.export.Dim("rows", min=2, max=64), torch.export.Dim("steps", min=2, max=100)
+    shapes = {"x": {0: rows, 1: steps}, "lengths": {0: rows}}
+    return torch.export.export(module, (XS, LENGTHS), dynamic_shapes=shapes, strict=strict)
+
+
+@pytest.mark.parametrize("strict", [False, True], ids=["non-strict", "strict"])
+@pytest.mark.parametrize("name", ["stack", "joined stack", "dropout", "keras", "sums"])
+def test_export_with_other_sizes(name: str, strict: bool) -> None:
+    module = Unroll(built(CELLS[name]()).eval())
+    program = exported(module, strict=strict)
+    saved = io.BytesIO()
+    torch.export.save(program, saved)
+    saved.seek(0)
+    for back in (program.module(), torch.export.load(saved).module()):
+        for rows, steps in ((7, 9), (2, 3), (B, T)):
+            x = torch.randn(rows, steps, D)
+            lengths = torch.arange(rows) % (steps + 1)
+            for a, b in zip(nest.flatten(back(x, lengths)), nest.flatten(module(x, lengths)), strict=True):
+                torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+
+
+def test_an_export_that_draws_is_refused() -> None:
+    with pytest.raises(cw.ModeError, match="dynamic_rnn: expected a cell in evaluation mode to export"):
+        exported(Unroll(built(CELLS["dropout"]())), strict=False)
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="evaluation mode"):
+        exported(Unroll(built(CELLS["dropout"]())), strict=True)
