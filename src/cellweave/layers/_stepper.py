@@ -117,7 +117,7 @@ class Stepper:
         if self._chain is not None:
             return self._chain(inputs)
         outputs, self._state = self._cell(inputs, self._state)
-        return outputs  # type: ignore[no-any-return]
+        return outputs.clone()  # type: ignore[no-any-return]  # a cell's output may be its state
 
     def _plan(self, inputs: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor] | None:
         """Prepare the layers' steps; None where a layer has to be called."""

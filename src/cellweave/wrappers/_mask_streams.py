@@ -51,9 +51,10 @@ def preparing_streams() -> Iterator[None]:
         _preparing.active = outer
 
 
-@functools.lru_cache(maxsize=256)
-def _run_site(kind: str, index: int) -> Site:
-    return Site(kind, index)
+@functools.lru_cache(maxsize=1024)
+def _site(kind: str, index: int, node: int = 0, op: int = 0) -> Site:
+    """A site made once: to look one up is quicker than to make it."""
+    return Site(kind, index, node, op)
 
 
 class MaskStreams:
@@ -72,7 +73,7 @@ class MaskStreams:
             if _preparing.active:
                 self._stream(Site(kind, index, run.node, op))
             return torch.empty_like(like)
-        stream = self._stream(Site(kind, index, run.node, op))
+        stream = self._stream(_site(kind, index, run.node, op))
         shape, loop = tuple(like.shape), run.loop
         count = math.prod(shape)
         if loop is None:
@@ -92,7 +93,7 @@ class MaskStreams:
 
     def draws(self, kind: str, index: int, elements: int, run: Run, op: int) -> StepDraws:
         """What a per-step mask of so many elements will take."""
-        return StepDraws(self._stream(Site(kind, index, run.node, op)), elements, run)
+        return StepDraws(self._stream(_site(kind, index, run.node, op)), elements, run)
 
     def per_run(
         self, kind: str, index: int, shape: Sequence[int], dtype: torch.dtype, device: torch.device, run: Run
@@ -109,7 +110,7 @@ class MaskStreams:
         key = (run.keep(self), kind, index, shape)
         found: RunDraw | None = run.memo.get(key)
         if found is None:
-            stream = self._stream(_run_site(kind, index))
+            stream = self._stream(_site(kind, index))
             found = run.memo[key] = RunDraw(stream, shape, dtype)
             stream.advance(math.prod(shape))
         return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 import cellweave as cw
 from cellweave.layers import _dynamic_rnn
 from helpers import nest
+from helpers.fake_backend import Fake, fakes
 
 B, T, D, N = 3, 5, 4, 3
 XS = torch.linspace(-1.0, 1.0, B * T * D).reshape(B, T, D)
@@ -31,10 +33,11 @@ class Short:
 
 
 @pytest.fixture
-def short(monkeypatch: pytest.MonkeyPatch) -> Short:
+def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[Short]:
     counter = Short()
     monkeypatch.setattr(_dynamic_rnn, "run_again", counter)
-    return counter
+    with fakes(Fake()):  # something to weave with, native core or not
+        yield counter
 
 
 def lstm() -> Any:

@@ -10,6 +10,7 @@ import torch
 
 import cellweave as cw
 from cellweave import keras
+from cellweave.ops.common._library import missing_reason
 from helpers import nest
 
 ROWS, DEPTH, STEPS = 2, 5, 6
@@ -170,6 +171,7 @@ def test_no_cell() -> None:
         cw.Stepper("lstm")
 
 
+@pytest.mark.skipif(missing_reason() is not None, reason=f"the native core is missing: {missing_reason()}")
 def test_runs_on_the_core_where_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
     cell, x = ready("stack"), inputs()
     step = cw.Stepper(cell, batch_size=ROWS)
