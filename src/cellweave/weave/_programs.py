@@ -14,7 +14,7 @@ from cellweave import _nest
 from cellweave.specs import NodeSpec, describe
 from cellweave.weave._planner import plan_program, reference_to
 from cellweave.weave._stages import Program
-from cellweave.weave._tree import Branch, has_hooks
+from cellweave.weave._tree import Branch, has_hooks, has_hooks_inside
 
 #: Programs of one composition that are kept: one for each width, dtype and device of inputs.
 _MOST_KEPT = 8
@@ -44,7 +44,7 @@ _programs: weakref.WeakKeyDictionary[nn.Module, dict[Any, _Kept]] = weakref.Weak
 
 def kept_program(cell: Any, x: torch.Tensor) -> Program | None:
     """A program that was written for such inputs before; `still_holds` has to follow."""
-    kept = _programs.get(cell)
+    kept = _programs.get(cell) if isinstance(cell, nn.Module) else None
     found = None if kept is None else kept.get((x.shape[2], x.dtype, x.device))
     return None if found is None else found.program
 
@@ -62,7 +62,7 @@ def program_of(cell: Any, x: torch.Tensor, leaves: Sequence[Any]) -> Program:
         x: Inputs `[T, B, I]`.
         leaves: The state's.
     """
-    program = kept_program(cell, x) if isinstance(cell, nn.Module) else None
+    program = kept_program(cell, x)
     if program is not None and still_holds(cell, x, leaves):
         return program
     key = (x.shape[2], x.dtype, x.device)
@@ -90,7 +90,7 @@ def _holds(kept: _Kept, cell: Any, leaves: Sequence[Any]) -> bool:
 
 
 def _node_holds(node: _Node, module: Any, leaves: Sequence[Any]) -> bool:
-    if node.module() is not module or has_hooks(module):
+    if node.module() is not module or (has_hooks(module) if node.inside else has_hooks_inside(module)):
         return False
     if node.acting:
         if module.acting() != node.acting:

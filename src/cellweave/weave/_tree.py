@@ -79,7 +79,7 @@ class Setting:
 def grow(module: Any, part: Any, depth: int, setting: Setting) -> Branch:
     """The tree of a composition for inputs of a depth."""
     spec, reason = describe(module)
-    hooked = _hooked(module)
+    hooked = _hooked(module, spec)
     branch = Branch(module, spec, part, depth, _width_of(module), reason=reason or hooked, passing=bool(hooked))
     if branch.reason:
         return branch
@@ -110,8 +110,16 @@ def has_hooks(module: Any) -> bool:
     )
 
 
-def _hooked(module: Any) -> str:
-    return f"a hook stands on {type(module).__name__}" if has_hooks(module) else ""
+def has_hooks_inside(cell: Any) -> bool:
+    """The same of a cell with all modules that it keeps."""
+    if has_hooks(cell):
+        return True
+    return bool(getattr(cell, "_modules", None)) and any(has_hooks(module) for module in cell.modules())
+
+
+def _hooked(module: Any, spec: NodeSpec | None) -> str:
+    hooked = has_hooks_inside(module) if isinstance(spec, CELL_SPECS) else has_hooks(module)
+    return f"a hook stands on {type(module).__name__}" if hooked else ""
 
 
 def _plant_cell(branch: Branch) -> None:

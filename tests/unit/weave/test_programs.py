@@ -122,6 +122,20 @@ def test_cells_are_not_kept_alive() -> None:
     assert [ref() for ref in refs if ref() is not None] == []
 
 
+def test_a_hook_inside_a_cell() -> None:
+    class Mine(cw.GRUCell):
+        def __init__(self) -> None:
+            super().__init__(3)
+            self.inner = torch.nn.Identity()
+
+    cell = drop(Mine())
+    first = program(cell)
+    handle = cell.cell.inner.register_forward_hook(lambda *_: None)
+    assert "a hook stands on Mine" in program(cell).refusal
+    handle.remove()
+    assert program(cell) is first
+
+
 def test_of_what_is_no_module_nothing_is_kept() -> None:
     class Plain:
         state_size = output_size = 3
