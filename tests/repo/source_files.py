@@ -66,11 +66,12 @@ def exported_names(path: Path) -> list[str]:
 
 
 def public_names() -> list[str]:
-    """Dotted names of the public surface: the package's own, those of its faces, and those of `training`."""
+    """Dotted names of the public surface: the package's own, its faces', `checkpoint`'s and `training`'s."""
     faces = [PACKAGE / "keras.py", PACKAGE / "initializers.py"]
     own = exported_names(PACKAGE / "__init__.py")
     modules = {face.stem for face in faces}
     names = [f"cellweave.{name}" for name in own if name not in modules and name != "__version__"]
     names += [f"cellweave.{face.stem}.{name}" for face in faces for name in exported_names(face)]
-    names += [f"cellweave.training.{name}" for name in exported_names(PACKAGE / "training" / "__init__.py")]
+    for folder in ("checkpoint", "training"):
+        names += [f"cellweave.{folder}.{name}" for name in exported_names(PACKAGE / folder / "__init__.py")]
     return names
