@@ -91,9 +91,7 @@ class Bundle:
     def info(self, name: str) -> VariableInfo:
         """What the table says of a variable."""
         entry = self.entry(name)
-        place = self._place.of(name)
-        slices = tuple(resolve_slice(part, entry.shape, place) for part in entry.slices)
-        return VariableInfo(name, entry.dtype.name, entry.shape, slices)
+        return VariableInfo(name, entry.dtype.name, entry.shape, self._resolved(entry, name))
 
     def read(self, name: str) -> Array:
         """A variable's data."""
@@ -101,24 +99,26 @@ class Bundle:
         entry = self.entry(name)
         if not entry.slices:
             return self._read_entry(entry, name)
-        info = self.info(name)
-        pieces = self.pieces(name)
+        slices = self._resolved(entry, name)
+        pieces = self.pieces(name, entry)
         # Data that is not there cannot be asked for many times over.
         available = sum(self._data(shard, place).size for shard in {piece.shard for piece in pieces})
         if sum(piece.size for piece in pieces) > available:
             raise place.error(f"slices of at most {available} bytes in all", "more")
         dtype = readable(entry.dtype, place)
-        return frozen(
-            join(entry.shape, dtype, info.slices, lambda number: self._read_entry(pieces[number], name), place)
-        )
+        return frozen(join(entry.shape, dtype, slices, lambda number: self._read_entry(pieces[number], name), place))
+
+    def _resolved(self, entry: Entry, name: str) -> tuple[Slice, ...]:
+        place = self._place.of(name)
+        return tuple(resolve_slice(part, entry.shape, place) for part in entry.slices)
 
     def close(self) -> None:
         """Close the data files; arrays that map them stay valid."""
         self._files.close()
 
-    def pieces(self, name: str) -> list[Entry]:
+    def pieces(self, name: str, entry: Entry) -> list[Entry]:
         """The entries of a partitioned variable's slices, in the order of its own entry."""
-        entry, slices = self.entry(name), self.info(name).slices
+        slices = self._resolved(entry, name)
         place = self._place.of(name)
         pieces = []
         for number, (part, resolved) in enumerate(zip(entry.slices, slices, strict=True)):
