@@ -146,7 +146,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as corpus:
         for number, data in enumerate(inputs(Path(__file__).parents[1] / "golden" / "checkpoints")):
             (Path(corpus) / f"{number:03d}").write_bytes(data)
-        options = ["-max_len=65536", "-timeout=1", "-rss_limit_mb=2048", *sys.argv[1:], corpus]
+        options = ["-max_len=65536", "-timeout=5", "-rss_limit_mb=2048", *sys.argv[1:], corpus]
         atheris.Setup([sys.argv[0], *options], lambda data: attempt(data, Path(folder)))
         atheris.Fuzz()
 

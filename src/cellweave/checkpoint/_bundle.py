@@ -12,7 +12,7 @@ import numpy as np
 
 from cellweave.checkpoint._crc32c import crc32c, crc32c_of, masked
 from cellweave.checkpoint._dtypes import STRING, DType, dtype_of, readable
-from cellweave.checkpoint._files import File, Files
+from cellweave.checkpoint._files import MAP_FROM, File, Files
 from cellweave.checkpoint._join import join
 from cellweave.checkpoint._limits import MAX_SHARDS
 from cellweave.checkpoint._place import Place
@@ -98,7 +98,7 @@ class Bundle:
         place = self._place.of(name)
         entry = self.entry(name)
         if not entry.slices:
-            return self._read_entry(entry, name)
+            return self._array(entry, name)
         slices = self._resolved(entry, name)
         pieces = self.pieces(name, entry)
         # Data that is not there cannot be asked for many times over.
@@ -106,7 +106,7 @@ class Bundle:
         if sum(piece.size for piece in pieces) > available:
             raise place.error(f"slices of at most {available} bytes in all", "more")
         dtype = readable(entry.dtype, place)
-        return frozen(join(entry.shape, dtype, slices, lambda number: self._read_entry(pieces[number], name), place))
+        return frozen(join(entry.shape, dtype, slices, lambda number: self._array(pieces[number], name), place))
 
     def _resolved(self, entry: Entry, name: str) -> tuple[Slice, ...]:
         place = self._place.of(name)
@@ -139,14 +139,14 @@ class Bundle:
 
     def strings(self, entry: Entry, name: str) -> Array:
         """The values of an entry of strings."""
-        return self._read_entry(entry, name)
+        return self._array(entry, name)
 
     def _data(self, shard: int, place: Place) -> File:
         if shard >= self.shards:
             raise place.error(f"one of {self.shards} data files", f"number {shard}")
         return self._files.get(data_path(self._prefix, shard, self.shards))
 
-    def _read_entry(self, entry: Entry, name: str) -> Array:
+    def _array(self, entry: Entry, name: str) -> Array:
         place = self._place.of(name)
         dtype = readable(entry.dtype, place)
         count = math.prod(entry.shape)
@@ -162,7 +162,7 @@ class Bundle:
         raw = file.view(entry.offset, entry.size, place)
         if self._verify:
             # Read again and not through the mapping, whose pages would count as this process's memory.
-            mapped = raw.base is None or not isinstance(raw.base, bytes)
+            mapped = entry.size >= MAP_FROM
             found = masked(crc32c_of(file.chunks(entry.offset, entry.size, place)) if mapped else crc32c(raw))
             if found != entry.checksum:
                 raise place.error(
