@@ -46,6 +46,7 @@ EXEMPT |= dict.fromkeys(
     ],
     _GONE,
 )
+EXEMPT["contrib.stack_bidirectional_rnn"] = "layers of static_bidirectional_rnn; compared with the dynamic form"
 EXEMPT["contrib.FusedRNNCellAdaptor"] = "dynamic_rnn or static_rnn, which have cases; compared with both in tests"
 # In the manifest, a driver stands for the class or function that it runs.
 DRIVERS = {"v2_eager": "RNNCellDropoutWrapper"}
