@@ -23,6 +23,7 @@ from cellweave.layers._fused_rnn_cell_adaptor import FusedRNNCellAdaptor as Fuse
 from cellweave.layers._lstm_block_fused_cell import LSTMBlockFusedCell as LSTMBlockFusedCell
 from cellweave.layers._stack_bidirectional_rnn import stack_bidirectional_rnn as stack_bidirectional_rnn
 from cellweave.layers._time_reversed_fused_rnn import TimeReversedFusedRNN as TimeReversedFusedRNN
+from cellweave.wrappers._attention_cell_wrapper import AttentionCellWrapper as AttentionCellWrapper
 from cellweave.wrappers._embedding_wrapper import EmbeddingWrapper as EmbeddingWrapper
 from cellweave.wrappers._highway_wrapper import HighwayWrapper as HighwayWrapper
 from cellweave.wrappers._input_projection_wrapper import InputProjectionWrapper as InputProjectionWrapper

@@ -39,6 +39,7 @@ EXEMPT |= dict.fromkeys(
         "contrib.Conv1DLSTMCell",
         "contrib.Conv2DLSTMCell",
         "contrib.Conv3DLSTMCell",
+        "contrib.AttentionCellWrapper",
         "contrib.EmbeddingWrapper",
         "contrib.HighwayWrapper",
         "contrib.InputProjectionWrapper",

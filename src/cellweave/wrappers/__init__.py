@@ -1,5 +1,6 @@
 """Cells made of cells."""
 
+from cellweave.wrappers._attention_cell_wrapper import AttentionCellWrapper as AttentionCellWrapper
 from cellweave.wrappers._base import CellWrapper as CellWrapper
 from cellweave.wrappers._base import KerasCellWrapper as KerasCellWrapper
 from cellweave.wrappers._device_wrapper import DeviceWrapper as DeviceWrapper
