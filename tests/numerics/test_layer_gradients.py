@@ -42,6 +42,8 @@ def _function(case: LayerCase, backend: str) -> tuple[Any, list[torch.Tensor]]:
 def test_everything_at_once(backend: str, variant: LayerVariant) -> None:
     case = LayerCase(variant, 3, 2, 2, **EVERYTHING, reverse=variant.name in BACKWARDS)
     needs_backend(backend, case)
+    if variant.name == "block":
+        pytest.skip("its clip passes gradients that differences do not see: the oracle judges them in test_layers")
     function, sources = _function(case, backend)
     torch.autograd.gradcheck(function, sources)
 

@@ -205,12 +205,7 @@ def stack_bidirectional_dynamic_rnn(
     Source: TF1 `tf.contrib.rnn.stack_bidirectional_dynamic_rnn`.
     """
     where = "stack_bidirectional_dynamic_rnn"
-    layers = _layer_count(where, cells_fw, cells_bw)
-    for what, states in (("initial_states_fw", initial_states_fw), ("initial_states_bw", initial_states_bw)):
-        if states is not None and not _nest.is_sequence(states):
-            raise ArgumentTypeError(f"{where}: expected {what} as a list, got {type(states).__name__}.")
-        if states is not None and len(states) != layers:
-            raise ArgumentError(f"{where}: expected {what} with {layers} states, got {len(states)}.")
+    layers = check_layers(where, cells_fw, cells_bw, initial_states_fw, initial_states_bw)
     states_fw: list[Any] = []
     states_bw: list[Any] = []
     with session_run(), open_scope(scope, "stack_bidirectional_rnn"):
@@ -232,6 +227,21 @@ def stack_bidirectional_dynamic_rnn(
             states_fw.append(state_fw)
             states_bw.append(state_bw)
     return inputs, tuple(states_fw), tuple(states_bw)
+
+
+def check_layers(where: str, cells_fw: Any, cells_bw: Any, initial_states_fw: Any, initial_states_bw: Any) -> int:
+    """The number of layers; raises unless all lists have as many elements.
+
+    Raises:
+        ArgumentTypeError: cells or states that are no lists. ArgumentError: lists of no or of different lengths.
+    """
+    layers = _layer_count(where, cells_fw, cells_bw)
+    for what, states in (("initial_states_fw", initial_states_fw), ("initial_states_bw", initial_states_bw)):
+        if states is not None and not _nest.is_sequence(states):
+            raise ArgumentTypeError(f"{where}: expected {what} as a list, got {type(states).__name__}.")
+        if states is not None and len(states) != layers:
+            raise ArgumentError(f"{where}: expected {what} with {layers} states, got {len(states)}.")
+    return layers
 
 
 def _layer_count(where: str, cells_fw: Any, cells_bw: Any) -> int:
