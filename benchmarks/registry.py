@@ -21,6 +21,9 @@ SHAPES = (
     (100, 64, 512),
     (100, 128, 1024),
 )
+#: Where every contestant is timed: the others show a single step, cached weights and sheer size, at which those that
+#: call a cell or an operation per step only cost minutes.
+COMMON_SHAPES = ((100, 1, 128), (100, 16, 256), (35, 20, 650), (100, 64, 512))
 KEEP = 0.8  # of every mask: input, state and output
 STEPS_BETWEEN_RESETS = 20  # on average
 STEP_UNITS = (32, 128, 256)
@@ -63,13 +66,18 @@ def small(case: Case) -> Case:
 
 
 def _cases() -> tuple[Case, ...]:
-    bare = [Case(kind, mode, "bare", T, B, H, H) for kind in KINDS for mode in MODES for T, B, H in SHAPES]
+    bare = [
+        Case(kind, mode, "bare", T, B, H, H)
+        for kind in KINDS
+        for mode in MODES
+        for T, B, H in (COMMON_SHAPES if kind == "rnn" else SHAPES)
+    ]
     # without torch.nn as a rival the largest shape says little: matrix products alone decide it
     varied = [
         Case(kind, "training", variation, T, B, H, H)
         for variation in ("variational", "per-step", "resets")
         for kind in ("lstm", "gru_before")
-        for T, B, H in ((100, 1, 128), (100, 16, 256), (35, 20, 650), (100, 64, 512))
+        for T, B, H in COMMON_SHAPES
     ]
     steps = [Case(kind, "inference", "step", 1, 1, H, H) for kind in ("lstm", "gru_after") for H in STEP_UNITS]
     return tuple(bare + varied + steps)
@@ -86,9 +94,8 @@ class Contestant:
     """Who computes a case.
 
     module: file in contestants/ that builds it. process: those with the same one share a worker process. environment:
-    where its packages are installed. enough: it is not timed above this many units, where it would only cost time.
-    shapes: it is only timed at these (T, B, I = H). peer: false for ours and for yardsticks. seconds_to_build: longer,
-    and it is given up.
+    where its packages are installed. shapes: it is only timed at these (T, B, I = H), and at single steps. peer: false
+    for ours and for yardsticks. seconds_to_build: longer, and it is given up.
     """
 
     name: str
@@ -98,7 +105,6 @@ class Contestant:
     kinds: tuple[str, ...] = KINDS
     modes: tuple[str, ...] = MODES
     variations: tuple[str, ...] = ("bare", "variational", "per-step", "resets", "step")
-    enough: int = 1024
     shapes: tuple[tuple[int, int, int], ...] | None = None
     peer: bool = True
     seconds_to_build: float = 300.0
@@ -108,8 +114,7 @@ class Contestant:
             case.kind in self.kinds
             and case.mode in self.modes
             and case.variation in self.variations
-            and self.enough >= case.H
-            and (self.shapes is None or (case.T, case.B, case.H) in self.shapes)
+            and (self.shapes is None or case.variation == "step" or (case.T, case.B, case.H) in self.shapes)
         )
 
 
@@ -120,9 +125,9 @@ CONTESTANTS = (
     Contestant(
         OWN_BARE, "cellweave_layers", **_OURS_AND_TORCH, variations=("variational", "per-step", "resets"), peer=False
     ),
-    Contestant("stepwise", "cellweave_layers", **_OURS_AND_TORCH, enough=650),
+    Contestant("stepwise", "cellweave_layers", **_OURS_AND_TORCH, shapes=COMMON_SHAPES),
     Contestant("torch.nn", "torch_layers", **_OURS_AND_TORCH, variations=("bare", "step")),
-    Contestant("torch loop", "torch_layers", **_OURS_AND_TORCH, enough=650),
+    Contestant("torch loop", "torch_layers", **_OURS_AND_TORCH, shapes=COMMON_SHAPES),
     Contestant(
         "torch compiled", "torch_layers", "torch compiled", "project",
         # every shape is compiled anew, for up to a minute: two kinds and shapes show what a compiled loop gains
@@ -134,7 +139,7 @@ CONTESTANTS = (
     Contestant("openvino", "onnx_models", "openvino", "peers", modes=("inference",), variations=("bare", "step")),
     Contestant(
         "tf1", "tf1_graphs", "tf1", "tf1",
-        kinds=("lstm", "gru_before", "rnn"), variations=("bare", "variational", "per-step"), enough=650,
+        kinds=("lstm", "gru_before", "rnn"), variations=("bare", "variational", "per-step"), shapes=COMMON_SHAPES,
     ),
     Contestant(
         "sgemm", "products", **_OURS_AND_TORCH,

@@ -3,7 +3,21 @@
 from __future__ import annotations
 
 import pytest
-from registry import BY_NAME, CASES, CONTESTANTS, KINDS, MODES, OURS, OWN_BARE, SHAPES, Case, Target, small, targets
+from registry import (
+    BY_NAME,
+    CASES,
+    COMMON_SHAPES,
+    CONTESTANTS,
+    KINDS,
+    MODES,
+    OURS,
+    OWN_BARE,
+    SHAPES,
+    Case,
+    Target,
+    small,
+    targets,
+)
 
 
 def bare(kind: str, mode: str, T: int, B: int, H: int) -> Case:
@@ -15,7 +29,17 @@ def bounds(case: Case, quantity: str = "ratio") -> dict[tuple[str, ...], float]:
 
 
 def test_every_kind_mode_and_shape_is_a_case() -> None:
-    assert {bare(kind, mode, *shape) for kind in KINDS for mode in MODES for shape in SHAPES} <= set(CASES)
+    assert {bare(kind, mode, *shape) for kind in KINDS for mode in MODES for shape in COMMON_SHAPES} <= set(CASES)
+    with_targets = [kind for kind in KINDS if kind != "rnn"]
+    assert {bare(kind, mode, *shape) for kind in with_targets for mode in MODES for shape in SHAPES} <= set(CASES)
+
+
+def test_slow_contestants_take_the_common_shapes_and_steps() -> None:
+    loop = BY_NAME["torch loop"]
+    assert loop.takes(bare("lstm", "training", 100, 64, 512)) and not loop.takes(
+        bare("lstm", "training", 100, 128, 1024)
+    )
+    assert loop.takes(Case("lstm", "inference", "step", 1, 1, 32, 32))
 
 
 def test_names_are_unique() -> None:

@@ -36,10 +36,10 @@ def test_wrong_arguments_are_refused(arguments: list[str], words: str, capsys: p
 
 
 def test_cases_are_chosen_by_parts_of_their_names() -> None:
-    options = run._options(["--cases", "lstm-training-resets", "B128", "--kinds", "lstm", "rnn"])
+    options = run._options(["--cases", "lstm-training-resets", "B20", "--kinds", "lstm", "rnn"])
     chosen = run.chosen_cases(options)
     assert {case.kind for case in chosen} == {"lstm", "rnn"}
-    assert all("lstm-training-resets" in case.name or "B128" in case.name for case in chosen)
+    assert all("lstm-training-resets" in case.name or "B20" in case.name for case in chosen)
     assert run.chosen_cases(run._options([])) == list(CASES)
 
 
