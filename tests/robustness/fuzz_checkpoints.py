@@ -16,7 +16,9 @@ from pathlib import Path
 if __name__ == "__main__":
     import atheris
 
-    sys.path.insert(0, str(Path(__file__).parents[1]))
+    # An editable install finds modules by a loader that atheris cannot look into: take the sources themselves.
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not type(finder).__name__.startswith("ScikitBuild")]
+    sys.path[:0] = [str(Path(__file__).parents[2] / "src"), str(Path(__file__).parents[1])]
     with atheris.instrument_imports(include=["cellweave.checkpoint"]):
         import cellweave.checkpoint  # noqa: F401 - before anything else imports it, so that its branches are seen
 
