@@ -1,5 +1,6 @@
 """cellweave: TF1's recurrent cells, wrappers and unrolls for PyTorch."""
 
+from cellweave import contrib as contrib
 from cellweave import initializers as initializers
 from cellweave import keras as keras
 from cellweave._errors import ArgumentError as ArgumentError
@@ -11,6 +12,7 @@ from cellweave._errors import DTypeError as DTypeError
 from cellweave._errors import MemberError as MemberError
 from cellweave._errors import ModeError as ModeError
 from cellweave._errors import NodeError as NodeError
+from cellweave._errors import OrderError as OrderError
 from cellweave._errors import RunError as RunError
 from cellweave._errors import ScopeError as ScopeError
 from cellweave._errors import ShapeError as ShapeError
@@ -19,9 +21,15 @@ from cellweave._tensor_array import TensorArray as TensorArray
 from cellweave._version import __version__ as __version__
 from cellweave.cells import BasicLSTMCell as BasicLSTMCell
 from cellweave.cells import BasicRNNCell as BasicRNNCell
+from cellweave.cells import CudnnCompatibleGRUCell as CudnnCompatibleGRUCell
+from cellweave.cells import CudnnCompatibleLSTMCell as CudnnCompatibleLSTMCell
 from cellweave.cells import GRUCell as GRUCell
 from cellweave.cells import LSTMCell as LSTMCell
 from cellweave.cells import RNNCell as RNNCell
+from cellweave.layers import CudnnGRU as CudnnGRU
+from cellweave.layers import CudnnLSTM as CudnnLSTM
+from cellweave.layers import CudnnRNNRelu as CudnnRNNRelu
+from cellweave.layers import CudnnRNNTanh as CudnnRNNTanh
 from cellweave.layers import Stepper as Stepper
 from cellweave.layers import bidirectional_dynamic_rnn as bidirectional_dynamic_rnn
 from cellweave.layers import dynamic_rnn as dynamic_rnn

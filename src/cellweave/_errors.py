@@ -7,6 +7,7 @@ CellweaveError
 ├── DTypeError (TypeError)           dtypes differ where nothing is cast
 ├── ScopeError (ValueError)          a variable exists already, is missing, or needs a store
 ├── ModeError (RuntimeError)         the call belongs to graph mode, or to eager mode
+├── OrderError (RuntimeError)        a call comes too early, or a second time
 ├── NodeError (AttributeError)       a layer has no (or no single) recorded node
 ├── MemberError (AttributeError)     an object lacks a member that was needed
 ├── BackendError (RuntimeError)      no backend can run what was asked
@@ -43,6 +44,10 @@ class ScopeError(CellweaveError, ValueError):
 
 class ModeError(CellweaveError, RuntimeError):
     """The call belongs to graph mode, or to eager mode."""
+
+
+class OrderError(CellweaveError, RuntimeError):
+    """A call comes too early, or a second time."""
 
 
 class NodeError(CellweaveError, AttributeError):

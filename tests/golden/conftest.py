@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.golden_set import DEFAULT, GoldenSetError, read_errors, read_exemptions, read_manifest
+from helpers.golden_set import DEFAULT, GoldenSetError, MissingFeatureError, read_errors, read_exemptions, read_manifest
 
 
 def _directory(config: pytest.Config) -> Path:
@@ -35,8 +35,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def _case(case: dict, metafunc: pytest.Metafunc) -> object:
-    from helpers.golden_eager import MissingFeatureError
-
     reason = read_exemptions().get(case["driver"])
     if reason is None or metafunc.function.__name__ not in ("test_values", "test_variables"):
         return pytest.param(case, id=case["id"])

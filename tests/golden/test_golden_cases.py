@@ -13,11 +13,12 @@ import pytest
 
 import cellweave as cw
 from cellweave.ops.common._library import missing_reason
+from helpers.golden_cudnn import check_cudnn, check_cudnn_variables
 from helpers.golden_drivers import DRIVERS
-from helpers.golden_eager import check_cudnn, check_eager, check_rng
+from helpers.golden_eager import check_eager, check_rng
 from helpers.golden_graph import NOT_RECORDED, check_in_graph
 from helpers.golden_runs import check_values, check_variables
-from helpers.golden_set import DEFAULT, Arrays, read_arrays
+from helpers.golden_set import DEFAULT, Arrays, MissingFeatureError, read_arrays
 
 VALUE_CHECKS = {
     **dict.fromkeys(DRIVERS, check_values),
@@ -40,19 +41,21 @@ STEPWISE = {"residual_fn_half"}
 
 def test_values(case: dict[str, Any], golden_directory: Path) -> None:
     if case["driver"] not in VALUE_CHECKS:
-        pytest.fail(f"the golden harness does not know the driver {case['driver']!r}; it knows {sorted(VALUE_CHECKS)}")
+        raise MissingFeatureError(
+            f"the golden harness does not know the driver {case['driver']!r}; it knows {sorted(VALUE_CHECKS)}"
+        )
     VALUE_CHECKS[case["driver"]](case, Arrays(read_arrays(golden_directory, case)))
 
 
-#: Drivers that unroll a cell over a sequence themselves; the others call the cell.
-UNROLLS = [name for name in DRIVERS if name not in ("cell", "raw_rnn")]
+#: Drivers that run whole sequences themselves; the others call the cell.
+UNROLLS = [*(name for name in DRIVERS if name not in ("cell", "raw_rnn")), "cudnn"]
 
 
 @pytest.mark.drivers(*UNROLLS)
 def test_values_step_by_step(case: dict[str, Any], golden_directory: Path) -> None:
     """What `test_values` judges woven is right step by step, too: the truth that every backend is compared with."""
     with cw.use_backend("reference"):
-        check_values(case, Arrays(read_arrays(golden_directory, case)))
+        VALUE_CHECKS[case["driver"]](case, Arrays(read_arrays(golden_directory, case)))
 
 
 @pytest.mark.drivers(*UNROLLS)
@@ -64,7 +67,7 @@ def test_values_on_the_native_core(case: dict[str, Any], golden_directory: Path)
     reasons = [words for words, shows in REFUSALS if shows(case)]
     try:
         with cw.use_backend("native"):
-            check_values(case, Arrays(read_arrays(golden_directory, case)))
+            VALUE_CHECKS[case["driver"]](case, Arrays(read_arrays(golden_directory, case)))
     except cw.BackendError as error:
         if not any(words in str(error) for words in reasons):
             raise
@@ -76,7 +79,7 @@ def test_values_on_the_native_core(case: dict[str, Any], golden_directory: Path)
 def test_variables(case: dict[str, Any], golden_directory: Path) -> None:
     """Names, shapes, dtypes, starting values and creation order (v2_eager: see test_values)."""
     if case["driver"] == "cudnn":
-        check_cudnn(case, Arrays({}))
+        check_cudnn_variables(case)
     else:
         check_variables(case, Arrays(read_arrays(golden_directory, case)))
 

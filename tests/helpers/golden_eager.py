@@ -1,4 +1,4 @@
-"""The v2_eager and rng drivers of the goldens, and the cudnn driver's place."""
+"""The v2_eager and rng drivers of the goldens."""
 
 from __future__ import annotations
 
@@ -38,11 +38,6 @@ EAGER_KEYS = REMARKS | frozenset(
     ]
 )
 RNG_KEYS = REMARKS | frozenset(["dtype", "shapes", "seeds", "runs"])
-CUDNN_CLASSES = {"lstm": "CudnnLSTM", "gru": "CudnnGRU", "rnn_tanh": "CudnnRNNTanh", "rnn_relu": "CudnnRNNRelu"}
-
-
-class MissingFeatureError(Exception):
-    """The library has no such class yet: the driver stands in exempt.txt."""
 
 
 def _eager_wrapper(case: Case) -> tuple[Any, Any, Placeholders]:
@@ -174,11 +169,3 @@ def check_rng(case: Case, arrays: Arrays) -> None:
                 assert_same_bits(key, random_uniform(shape, dtype, seed, seed2, step * run)[0], arrays[key])
                 assert_same_bits(f"{key} of one draw of all runs", whole[run], arrays[key])
     arrays.check_all_used()
-
-
-def check_cudnn(case: Case, arrays: Arrays) -> None:
-    """The cuDNN layers come later; while they do not exist the driver stands in exempt.txt."""
-    name = CUDNN_CLASSES[case["rnn_mode"]]
-    if not any(hasattr(module, name) for module in (cw, getattr(cw, "contrib", None))):
-        raise MissingFeatureError(f"cellweave has no {name}")
-    pytest.fail(f"cellweave has {name}: write its check here and take 'cudnn' off tests/golden/exempt.txt")

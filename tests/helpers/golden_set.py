@@ -19,6 +19,10 @@ class GoldenSetError(Exception):
     """The directory is not a golden set."""
 
 
+class MissingFeatureError(Exception):
+    """The library cannot run a case's driver yet: an exemption excuses nothing else."""
+
+
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))

@@ -66,11 +66,16 @@ def exported_names(path: Path) -> list[str]:
 
 
 def public_names() -> list[str]:
-    """Dotted names of the public surface: the package's own, those of its faces, and those of `training`."""
-    faces = [PACKAGE / "keras.py", PACKAGE / "initializers.py"]
+    """Dotted names of the public surface: the package's own, those of its faces, and those of `training`.
+
+    What the face `contrib` shares with the package counts as the package's.
+    """
+    faces = [PACKAGE / "keras.py", PACKAGE / "contrib.py", PACKAGE / "initializers.py"]
     own = exported_names(PACKAGE / "__init__.py")
     modules = {face.stem for face in faces}
     names = [f"cellweave.{name}" for name in own if name not in modules and name != "__version__"]
-    names += [f"cellweave.{face.stem}.{name}" for face in faces for name in exported_names(face)]
+    shared = {("contrib", name) for name in own}
+    named = [(face.stem, name) for face in faces for name in exported_names(face)]
+    names += [f"cellweave.{face}.{name}" for face, name in named if (face, name) not in shared]
     names += [f"cellweave.training.{name}" for name in exported_names(PACKAGE / "training" / "__init__.py")]
     return names

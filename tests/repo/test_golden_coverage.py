@@ -24,6 +24,13 @@ EXEMPT = {
 }
 # In the manifest, a driver stands for the class or function that it runs.
 DRIVERS = {"v2_eager": "RNNCellDropoutWrapper"}
+# A cudnn case runs the layer of its mode, and the cells that read the layer's checkpoints.
+CUDNN = {
+    "lstm": ("CudnnLSTM", "CudnnCompatibleLSTMCell"),
+    "gru": ("CudnnGRU", "CudnnCompatibleGRUCell"),
+    "rnn_tanh": ("CudnnRNNTanh", "BasicRNNCell"),
+    "rnn_relu": ("CudnnRNNRelu", "BasicRNNCell"),
+}
 
 
 def walk(tree: Any) -> Iterator[str]:
@@ -44,7 +51,8 @@ def covered() -> set[str]:
         name for case in cases for key in ("cell", "cells", "cell_fw", "cell_bw") for name in walk(case.get(key))
     }
     keras = {f"keras.{case['keras_cell']}" for case in cases if "keras_cell" in case}
-    return classes | keras | {DRIVERS.get(case["driver"], case["driver"]) for case in cases}
+    cudnn = {name for case in cases if "rnn_mode" in case for name in CUDNN[case["rnn_mode"]]}
+    return classes | keras | cudnn | {DRIVERS.get(case["driver"], case["driver"]) for case in cases}
 
 
 def recurrent_names() -> list[str]:

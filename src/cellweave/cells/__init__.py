@@ -2,6 +2,8 @@
 
 from cellweave.cells._basic_lstm_cell import BasicLSTMCell as BasicLSTMCell
 from cellweave.cells._basic_rnn_cell import BasicRNNCell as BasicRNNCell
+from cellweave.cells._cudnn_compatible_gru_cell import CudnnCompatibleGRUCell as CudnnCompatibleGRUCell
+from cellweave.cells._cudnn_compatible_lstm_cell import CudnnCompatibleLSTMCell as CudnnCompatibleLSTMCell
 from cellweave.cells._gru_cell import GRUCell as GRUCell
 from cellweave.cells._lstm_cell import LSTMCell as LSTMCell
 from cellweave.cells._registry import cell_config as cell_config

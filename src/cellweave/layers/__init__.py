@@ -1,8 +1,12 @@
-"""Whole-sequence layers: the unrolls."""
+"""Whole-sequence layers: the unrolls, and TF1's cuDNN layers."""
 
 from cellweave.layers._bidirectional_rnn import bidirectional_dynamic_rnn as bidirectional_dynamic_rnn
 from cellweave.layers._bidirectional_rnn import stack_bidirectional_dynamic_rnn as stack_bidirectional_dynamic_rnn
 from cellweave.layers._bidirectional_rnn import static_bidirectional_rnn as static_bidirectional_rnn
+from cellweave.layers._cudnn_gru import CudnnGRU as CudnnGRU
+from cellweave.layers._cudnn_lstm import CudnnLSTM as CudnnLSTM
+from cellweave.layers._cudnn_relu import CudnnRNNRelu as CudnnRNNRelu
+from cellweave.layers._cudnn_tanh import CudnnRNNTanh as CudnnRNNTanh
 from cellweave.layers._dynamic_rnn import dynamic_rnn as dynamic_rnn
 from cellweave.layers._explain import explain as explain
 from cellweave.layers._raw_rnn import raw_rnn as raw_rnn

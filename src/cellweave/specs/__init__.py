@@ -5,6 +5,9 @@ from cellweave.specs._cells import GRUSpec as GRUSpec
 from cellweave.specs._cells import LSTMSpec as LSTMSpec
 from cellweave.specs._cells import RNNSpec as RNNSpec
 from cellweave.specs._cells import WeightSpec as WeightSpec
+from cellweave.specs._cudnn import CudnnMode as CudnnMode
+from cellweave.specs._cudnn import CudnnSpec as CudnnSpec
+from cellweave.specs._cudnn import CudnnTensorSpec as CudnnTensorSpec
 from cellweave.specs._description import describe as describe
 from cellweave.specs._nodes import DeviceSpec as DeviceSpec
 from cellweave.specs._nodes import DropoutSpec as DropoutSpec

@@ -62,8 +62,9 @@ class GRUSpec:
         reset_after: False: the reset gate meets h before the candidate's product (TF1, Cho et al. 2014);
             True: after it, with a recurrent bias of its own (Keras, cuDNN).
         gate_order: Columns of the kernels: `r` reset, `u` update, `c` candidate.
-        joined_kernel: TF1's layout: `gates/*` and `candidate/*`, inputs above state rows; else Keras's
-            `kernel`, `recurrent_kernel`, `bias`.
+        joined_kernel: TF1's layout: `gates/*` and `candidate/*`, inputs above state rows (with `reset_after`, that of
+            TF1's `CudnnCompatibleGRUCell`, whose candidate has two projections); else Keras's `kernel`,
+            `recurrent_kernel`, `bias`.
     """
 
     units: int
@@ -88,12 +89,11 @@ class GRUSpec:
         """The weights for inputs `[B, depth]`, in creation order."""
         n = self.units
         if self.joined_kernel:
-            return (
+            gates = (
                 WeightSpec("gates/kernel", (depth + n, 2 * n), "kernel"),
                 WeightSpec("gates/bias", (2 * n,), "bias", 1.0),
-                WeightSpec("candidate/kernel", (depth + n, n), "kernel"),
-                WeightSpec("candidate/bias", (n,), "bias", 0.0),
             )
+            return gates + (_projections(depth, n) if self.reset_after else _candidate(depth, n))
         bias_shape = (2, 3 * n) if self.reset_after else (3 * n,)
         return _kernels(False, depth, n, 3 * n) + _bias(self.use_bias, bias_shape, 0.0)
 
@@ -155,6 +155,23 @@ class LSTMSpec:
 
 
 CellSpec = RNNSpec | GRUSpec | LSTMSpec
+
+
+def _candidate(depth: int, n: int) -> tuple[WeightSpec, ...]:
+    return (
+        WeightSpec("candidate/kernel", (depth + n, n), "kernel"),
+        WeightSpec("candidate/bias", (n,), "bias", 0.0),
+    )
+
+
+def _projections(depth: int, n: int) -> tuple[WeightSpec, ...]:
+    """The candidate's weights where the reset comes after its product."""
+    return (
+        WeightSpec("candidate/input_projection/kernel", (depth, n), "kernel"),
+        WeightSpec("candidate/hidden_projection/kernel", (n, n), "kernel"),
+        WeightSpec("candidate/input_projection/bias", (n,), "bias", 0.0),
+        WeightSpec("candidate/hidden_projection/bias", (n,), "bias", 0.0),
+    )
 
 
 def _kernels(joined: bool, depth: int, hidden: int, columns: int) -> tuple[WeightSpec, ...]:

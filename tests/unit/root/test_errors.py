@@ -17,6 +17,7 @@ TREE = {
     "DTypeError": TypeError,
     "ScopeError": ValueError,
     "ModeError": RuntimeError,
+    "OrderError": RuntimeError,
     "NodeError": AttributeError,
     "MemberError": AttributeError,
     "BackendError": RuntimeError,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import cast
 
 import torch
@@ -84,10 +85,33 @@ def gru_split_step(
     return u * h + (1 - u) * c
 
 
+def gru_split_weights(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Separate kernels out of those of TF1's `CudnnCompatibleGRUCell`, for a reset after the product.
+
+    Args:
+        weights: `gates/kernel` `[I + H, 2H]`, `gates/bias` `[2H]`, and of each of `candidate/input_projection` and
+            `candidate/hidden_projection` the `kernel` `[I, H]` or `[H, H]` and the `bias` `[H]`.
+    Returns:
+        New tensors `kernel` `[I, 3H]`, `recurrent_kernel` `[H, 3H]`, `bias` `[2, 3H]`, in order r, u, c: the gates' one
+        bias stands in the inputs' row, beside zeros in the state's.
+    """
+    (from_x, b_x), (from_h, b_h) = [
+        (weights[f"candidate/{side}_projection/kernel"], weights[f"candidate/{side}_projection/bias"])
+        for side in ("input", "hidden")
+    ]
+    gates_x, gates_h = weights["gates/kernel"].split_with_sizes([from_x.shape[0], from_h.shape[0]])
+    gates_bias = weights["gates/bias"]
+    rows = [torch.cat([gates_bias, b_x]), torch.cat([torch.zeros_like(gates_bias), b_h])]
+    kernels = torch.cat([gates_x, from_x], dim=1), torch.cat([gates_h, from_h], dim=1)
+    return {"kernel": kernels[0], "recurrent_kernel": kernels[1], "bias": torch.stack(rows)}
+
+
 def gru_sequence(call: LayerCall) -> LayerResult:
     """A whole sequence, step by step; the call's cell is a `GRUSpec`, its state `(h,)`."""
     spec, weights = cast(GRUSpec, call.spec.cell), call.weights
-    if spec.joined_kernel:
+    if spec.joined_kernel and spec.reset_after:
+        weights = gru_split_weights(weights)
+    elif spec.joined_kernel:
         joined = [weights[f"{part}/{kind}"] for part in ("gates", "candidate") for kind in ("kernel", "bias")]
         return reference_sequence(lambda x, state: (gru_step(x, state[0], *joined, spec=spec),), call)
     kernels, bias = (weights["kernel"], weights["recurrent_kernel"]), weights.get("bias")

@@ -13,8 +13,10 @@ from cellweave.specs import GRUSpec, RunSpec
 
 def _refuses(spec: RunSpec, context: RunContext) -> str | None:
     cell = cast(GRUSpec, spec.cell)
-    if cell.joined_kernel or not cell.reset_after:
+    if not cell.reset_after:
         return "candidate resets before the product"
+    if cell.joined_kernel:
+        return "a reset after the product needs a recurrent kernel of its own"
     if (cell.activation, cell.recurrent_activation) != ("tanh", "sigmoid"):
         return "its layer has the activations tanh and sigmoid only"
     return torch_refuses(spec, context)
