@@ -1,8 +1,10 @@
 """TF1 checkpoints without TensorFlow: names and arrays in, names and arrays out."""
 
+from cellweave.checkpoint._bundle_writer import write_checkpoint as write_checkpoint
 from cellweave.checkpoint._checkpoint import Checkpoint as Checkpoint
 from cellweave.checkpoint._checkpoint import open_checkpoint as open_checkpoint
 from cellweave.checkpoint._graph import Graph as Graph
 from cellweave.checkpoint._graph import Node as Node
 from cellweave.checkpoint._graph import read_graph as read_graph
+from cellweave.checkpoint._pieces import even_slices as even_slices
 from cellweave.checkpoint._variables import VariableInfo as VariableInfo

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +47,11 @@ def index_path(prefix: Path) -> Path:
 def data_path(prefix: Path, shard: int, shards: int) -> Path:
     """One of a bundle's data files."""
     return prefix.with_name(f"{prefix.name}.data-{shard:05d}-of-{shards:05d}")
+
+
+def is_data_of(path: Path, prefix: Path) -> bool:
+    """Whether a path is one of a bundle's data files, however many the bundle has."""
+    return re.fullmatch(re.escape(prefix.name) + r"\.data-\d{5}-of-\d{5}", path.name) is not None
 
 
 class Bundle:
@@ -95,10 +102,7 @@ class Bundle:
         if not entry.slices:
             return self._read_entry(entry, name)
         info = self.info(name)
-        pieces = [self._piece(name, entry, number) for number in range(len(entry.slices))]
-        for piece, part in zip(pieces, info.slices, strict=True):
-            if (piece.dtype, piece.shape, piece.slices) != (entry.dtype, slice_shape(part), ()):
-                raise place.error(f"a slice {entry.dtype.name}{list(slice_shape(part))}", _text(piece))
+        pieces = self.pieces(name)
         # Data that is not there cannot be asked for many times over.
         available = sum(self._data(shard, place).size for shard in {piece.shard for piece in pieces})
         if sum(piece.size for piece in pieces) > available:
@@ -112,11 +116,30 @@ class Bundle:
         """Close the data files; arrays that map them stay valid."""
         self._files.close()
 
-    def _piece(self, name: str, entry: Entry, number: int) -> Entry:
-        key = slice_key(name, entry.slices[number])
-        if key not in self._entries:
-            raise self._place.of(name).error(f"an entry for slice {number} of {len(entry.slices)}", "none")
-        return _read_entry(self._entries[key], self._place.of(name).within(f"slice {number}"))
+    def pieces(self, name: str) -> list[Entry]:
+        """The entries of a partitioned variable's slices, in the order of its own entry."""
+        entry, slices = self.entry(name), self.info(name).slices
+        place = self._place.of(name)
+        pieces = []
+        for number, (part, resolved) in enumerate(zip(entry.slices, slices, strict=True)):
+            key = slice_key(name, part)
+            if key not in self._entries:
+                raise place.error(f"an entry for slice {number} of {len(slices)}", "none")
+            piece = _read_entry(self._entries[key], place.within(f"slice {number}"))
+            if (piece.dtype, piece.shape, piece.slices) != (entry.dtype, slice_shape(resolved), ()):
+                raise place.error(f"a slice {entry.dtype.name}{list(slice_shape(resolved))}", _text(piece))
+            pieces.append(piece)
+        return pieces
+
+    def chunks(self, entry: Entry, name: str) -> Iterator[memoryview]:
+        """An entry's bytes as they stand in the file, piece by piece in one buffer; not compared with the checksum."""
+        if entry.size:
+            file = self._data(entry.shard, self._place.of(name))
+            yield from file.chunks(entry.offset, entry.size, file.place.of(name))
+
+    def strings(self, entry: Entry, name: str) -> Array:
+        """The values of an entry of strings."""
+        return self._read_entry(entry, name)
 
     def _data(self, shard: int, place: Place) -> File:
         if shard >= self.shards:

@@ -40,6 +40,11 @@ class Checkpoint(Mapping[str, Array]):
         return self._source.format
 
     @property
+    def source(self) -> Source:
+        """What reads the files; of no use outside this package."""
+        return self._source
+
+    @property
     def variables(self) -> Mapping[str, VariableInfo]:
         """What is known of each variable; no data is read."""
         return self._variables

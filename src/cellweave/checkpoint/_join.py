@@ -20,20 +20,36 @@ def join(
     Raises:
         CheckpointError: the pieces overlap or leave something out.
     """
-    total = sum(math.prod(slice_shape(part)) for part in slices)
-    if total != math.prod(shape):
-        raise place.error(f"slices of {math.prod(shape)} elements in all", f"{total}")
-    covers_rows = _covers_along_one_axis(shape, slices)
+    if not covers(shape, slices):
+        raise place.error(f"slices that hold each element of shape {list(shape)} once", "others")
     whole = np.empty(shape, dtype)
-    seen = None if covers_rows else np.zeros(shape, np.bool_)
     for number, part in enumerate(slices):
-        where = tuple(slice(first, first + length) for first, length in part)
-        if seen is not None:
-            if seen[where].any():
-                raise place.error("slices that do not overlap", f"one at {list(part)} that does")
-            seen[where] = True
-        whole[where] = read(number)
+        whole[_index(part)] = read(number)
     return whole
+
+
+def covers(shape: Shape, slices: Sequence[Slice]) -> bool:
+    """Whether the slices lie within the shape and hold each of its elements once. Memory: a byte for each element."""
+    for part in slices:
+        if len(part) != len(shape) or any(
+            first < 0 or length < 0 or first + length > dim for (first, length), dim in zip(part, shape, strict=True)
+        ):
+            return False
+    # With as many elements as there are, slices that do not overlap leave none out.
+    if sum(math.prod(slice_shape(part)) for part in slices) != math.prod(shape):
+        return False
+    if _covers_along_one_axis(shape, slices):
+        return True
+    seen = np.zeros(shape, np.bool_)
+    for part in slices:
+        if seen[_index(part)].any():
+            return False
+        seen[_index(part)] = True
+    return True
+
+
+def _index(part: Slice) -> tuple[slice, ...]:
+    return tuple(slice(first, first + length) for first, length in part)
 
 
 def _covers_along_one_axis(shape: Shape, slices: Sequence[Slice]) -> bool:

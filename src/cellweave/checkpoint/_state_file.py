@@ -13,7 +13,6 @@ from cellweave.checkpoint._wire import decode
 STATE_FILE = "checkpoint"
 
 _TEXT = r"""(?:"((?:[^"\\\n]|\\.)*)"|'((?:[^'\\\n]|\\.)*)')"""
-_LATEST = re.compile(rf"^\s*model_checkpoint_path\s*:\s*{_TEXT}", re.MULTILINE)
 _ESCAPE = re.compile(rb"\\(?:([0-7]{1,3})|x([0-9a-fA-F]{1,2})|(.))", re.DOTALL)
 _LETTERS = {b"n": b"\n", b"r": b"\r", b"t": b"\t"}
 
@@ -24,6 +23,30 @@ def latest(path: Path) -> Path:
     A relative path starts at the file's folder. So does the last part of an absolute one whose folder is gone:
     checkpoints are often moved together with this file.
     """
+    names = _named(path, "model_checkpoint_path")
+    if not names:
+        raise Place(str(path)).error("a line model_checkpoint_path", "none")
+    if not names[0] or "\0" in names[0]:
+        raise Place(str(path)).error("a path in model_checkpoint_path", repr(names[0]))
+    given = Path(names[0])
+    if given.is_absolute() and not given.parent.is_dir():
+        return path.parent / given.name
+    return path.parent / given
+
+
+def all_named(path: Path) -> list[str]:
+    """All checkpoints that a state file names, oldest first, as it writes them."""
+    return _named(path, "all_model_checkpoint_paths")
+
+
+def state_text(latest: str, others: list[str]) -> str:
+    """A state file's content; `others` are older than the latest."""
+    names = "".join(f'all_model_checkpoint_paths: "{_escaped(name)}"\n' for name in [*others, latest])
+    return f'model_checkpoint_path: "{_escaped(latest)}"\n{names}'
+
+
+def _named(path: Path, key: str) -> list[str]:
+    """The values of a key."""
     file = File(path)
     try:
         if file.size > MAX_STATE_FILE_BYTES:
@@ -31,22 +54,8 @@ def latest(path: Path) -> Path:
         content = decode(bytes(file.read(0, file.size, file.place)), file.place)
     finally:
         file.close()
-    found = _LATEST.search(content)
-    if found is None:
-        raise file.place.error("a line model_checkpoint_path", "none")
-    name = _unescaped(found[1] if found[1] is not None else found[2], file.place)
-    if not name or "\0" in name:
-        raise file.place.error("a path in model_checkpoint_path", repr(name))
-    given = Path(name)
-    if given.is_absolute() and not given.parent.is_dir():
-        return path.parent / given.name
-    return path.parent / given
-
-
-def state_text(prefix: Path) -> str:
-    """The state file's content for a checkpoint in its folder."""
-    name = _escaped(prefix.name)
-    return f'model_checkpoint_path: "{name}"\nall_model_checkpoint_paths: "{name}"\n'
+    found = re.finditer(rf"^\s*{key}\s*:\s*{_TEXT}", content, re.MULTILINE)
+    return [_unescaped(match[1] if match[1] is not None else match[2], file.place) for match in found]
 
 
 def _unescaped(text: str, place: Place) -> str:
