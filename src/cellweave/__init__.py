@@ -1,5 +1,6 @@
 """cellweave: TF1's recurrent cells, wrappers and unrolls for PyTorch."""
 
+from cellweave import contrib as contrib
 from cellweave import initializers as initializers
 from cellweave import keras as keras
 from cellweave._errors import ArgumentError as ArgumentError

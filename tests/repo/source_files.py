@@ -67,7 +67,7 @@ def exported_names(path: Path) -> list[str]:
 
 def public_names() -> list[str]:
     """Dotted names of the public surface: the package's own, those of its faces, and those of `training`."""
-    faces = [PACKAGE / "keras.py", PACKAGE / "initializers.py"]
+    faces = [PACKAGE / "contrib.py", PACKAGE / "keras.py", PACKAGE / "initializers.py"]
     own = exported_names(PACKAGE / "__init__.py")
     modules = {face.stem for face in faces}
     names = [f"cellweave.{name}" for name in own if name not in modules and name != "__version__"]
