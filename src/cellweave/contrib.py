@@ -22,3 +22,7 @@ from cellweave.cells._ugrnn_cell import UGRNNCell as UGRNNCell
 from cellweave.layers._fused_rnn_cell_adaptor import FusedRNNCellAdaptor as FusedRNNCellAdaptor
 from cellweave.layers._lstm_block_fused_cell import LSTMBlockFusedCell as LSTMBlockFusedCell
 from cellweave.layers._time_reversed_fused_rnn import TimeReversedFusedRNN as TimeReversedFusedRNN
+from cellweave.wrappers._embedding_wrapper import EmbeddingWrapper as EmbeddingWrapper
+from cellweave.wrappers._highway_wrapper import HighwayWrapper as HighwayWrapper
+from cellweave.wrappers._input_projection_wrapper import InputProjectionWrapper as InputProjectionWrapper
+from cellweave.wrappers._output_projection_wrapper import OutputProjectionWrapper as OutputProjectionWrapper

@@ -113,6 +113,13 @@ MUTANTS = (
         (CONTRIB_CELLS, "-k", "one_step and nas"),
     ),
     Mutant(
+        "weave: a map's bias stands past a row's end",
+        "weave/_execute.py",
+        "return without_padding(y, feed.lengths)",
+        "return y",
+        ("tests/unit/wrappers/test_contrib_wrappers.py", "-k", "oracle and output and woven"),
+    ),
+    Mutant(
         "fused: rows are turned as a whole",
         "layers/_time_reversed_fused_rnn.py",
         "reverse_sequence(values, lengths, time_major=True)",

@@ -39,6 +39,10 @@ EXEMPT |= dict.fromkeys(
         "contrib.Conv1DLSTMCell",
         "contrib.Conv2DLSTMCell",
         "contrib.Conv3DLSTMCell",
+        "contrib.EmbeddingWrapper",
+        "contrib.HighwayWrapper",
+        "contrib.InputProjectionWrapper",
+        "contrib.OutputProjectionWrapper",
     ],
     _GONE,
 )

@@ -9,6 +9,7 @@ from cellweave.specs._cells import WeightSpec as WeightSpec
 from cellweave.specs._description import describe as describe
 from cellweave.specs._nodes import DeviceSpec as DeviceSpec
 from cellweave.specs._nodes import DropoutSpec as DropoutSpec
+from cellweave.specs._nodes import MapSpec as MapSpec
 from cellweave.specs._nodes import NodeSpec as NodeSpec
 from cellweave.specs._nodes import ResidualSpec as ResidualSpec
 from cellweave.specs._nodes import StackSpec as StackSpec

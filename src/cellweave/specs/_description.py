@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from cellweave.specs._cells import CellSpec
-from cellweave.specs._nodes import DeviceSpec, DropoutSpec, NodeSpec, ResidualSpec, StackSpec
+from cellweave.specs._nodes import DeviceSpec, DropoutSpec, MapSpec, NodeSpec, ResidualSpec, StackSpec
 from cellweave.specs._stepped import SteppedSpec
 
 #: What a step computes lies in these, and in private methods.
 _PUBLIC = frozenset(("call", "forward", "__call__", "state_size", "output_size"))
-_NODES = (*get_args(CellSpec), DropoutSpec, ResidualSpec, DeviceSpec, StackSpec)
+_NODES = (*get_args(CellSpec), DropoutSpec, ResidualSpec, DeviceSpec, MapSpec, StackSpec)
 
 
 @dataclass(frozen=True)
