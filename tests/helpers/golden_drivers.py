@@ -139,6 +139,13 @@ def _stack_bidirectional(s: Setting) -> Outcome:
     return _two({"out": out}, fw, bw)
 
 
+def _fused(s: Setting) -> Outcome:
+    """A layer over a whole time-major sequence in one call."""
+    leaves = s.init[""]
+    start: dict[str, Any] = {"initial_state": tuple(leaves)} if leaves else {"dtype": s.dtype}
+    return _one(*s.cells[""](s.x, sequence_length=s.lengths, **start, **s.kwargs))
+
+
 #: Driver, its directions and the case keys that hold the cells.
 DRIVERS: dict[str, tuple[Callable[[Setting], Outcome], dict[str, str]]] = {
     "cell": (_cell, {"": "cell"}),
@@ -148,6 +155,7 @@ DRIVERS: dict[str, tuple[Callable[[Setting], Outcome], dict[str, str]]] = {
     "bidirectional_dynamic_rnn": (_bidirectional, {"fw": "cell_fw", "bw": "cell_bw"}),
     "static_bidirectional_rnn": (_static_bidirectional, {"fw": "cell_fw", "bw": "cell_bw"}),
     "stack_bidirectional_dynamic_rnn": (_stack_bidirectional, {"fw": "cells_fw", "bw": "cells_bw"}),
+    "fused": (_fused, {"": "cell"}),
 }
 
 #: Keys of a case that change nothing: what the file is, or a remark.

@@ -80,8 +80,8 @@ def check_variables(case: Case, arrays: Arrays) -> None:
 
 def _check_first_value(name: str, value: torch.Tensor) -> None:
     """Biases are zeros, a GRU's gates' bias ones, everything else Glorot uniform on its own shape."""
-    if name.endswith("bias"):
-        assert bool((value == float(name.endswith("/gates/bias"))).all()), f"{name} starts at {value}"
+    if name.endswith(("bias", "/b_ru", "/b_c")):
+        assert bool((value == float(name.endswith(("/gates/bias", "/b_ru")))).all()), f"{name} starts at {value}"
         return
     bound = 1.001 * (6.0 / (value.shape[0] + value.shape[-1])) ** 0.5  # float16 may round up
     assert float(value.abs().max()) <= bound, f"{name} starts beyond {bound}"

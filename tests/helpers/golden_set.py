@@ -11,6 +11,8 @@ import numpy as np
 Case = dict[str, Any]
 
 DEFAULT = Path(__file__).resolve().parents[1] / "golden" / "data"
+#: Cases of contrib's block cells, written by `tests/golden/make_contrib.py` in the same format.
+CONTRIB = DEFAULT.parent / "contrib"
 EXEMPT = Path(__file__).resolve().parents[1] / "golden" / "exempt.txt"
 FORMAT = 1
 

@@ -22,6 +22,7 @@ from helpers.recurrence_cases import SIZES, laid_out
 from oracles import keras, tf1
 from oracles.activations import Array
 from oracles.composition import flatten, rebuild
+from oracles.contrib import LSTMVariant
 from oracles.layer import Mask, mask_values
 
 
@@ -96,6 +97,38 @@ VARIANTS = (
         lambda n: LSTMSpec(n, peepholes=True, cell_clip=0.9, projection=_half(n), proj_clip=0.4, forget_bias=0.3),
         lambda d, n: tf1.LSTMCell(d, n, True, 0.9, _half(n), 0.4, 0.3),
         kinked=True,
+    ),
+    LayerVariant(
+        "block",
+        lambda n: LSTMSpec(n, peepholes=True, cell_clip=0.5, peephole_order="ifo", clip_passes_gradient=True),
+        lambda d, n: LSTMVariant(
+            d, n, peepholes=True, peephole_order="ifo", cell_clip=0.5, clip_stops=False, forget_bias=0
+        ),
+    ),
+    LayerVariant(
+        "coupled",
+        lambda n: LSTMSpec(n, gate_order="jfo", coupled=True, forget_bias=0.3),
+        lambda d, n: LSTMVariant(d, n, coupled=True, forget_bias=0.3),
+    ),
+    LayerVariant(
+        "coupled-all",
+        lambda n: LSTMSpec(n, gate_order="jfo", coupled=True, peepholes=True, projection=_half(n), proj_clip=0.4),
+        lambda d, n: LSTMVariant(d, n, coupled=True, peepholes=True, projection=_half(n), proj_clip=0.4, forget_bias=0),
+        kinked=True,
+    ),
+    LayerVariant(
+        "norm",
+        lambda n: LSTMSpec(n, use_bias=False, layer_norm=True, forget_bias=1.0),
+        lambda d, n: LSTMVariant(d, n, layer_norm=True),
+    ),
+    LayerVariant(
+        "coupled-norm",
+        lambda n: LSTMSpec(
+            n, "softsign", gate_order="jfo", coupled=True, use_bias=False, layer_norm=True, peepholes=True
+        ),
+        lambda d, n: LSTMVariant(
+            d, n, coupled=True, layer_norm=True, peepholes=True, activation="softsign", forget_bias=0
+        ),
     ),
 )
 
@@ -190,6 +223,8 @@ def layer_cases() -> tuple[LayerCase, ...]:
             T, B, H = SIZES[(5 * v + 7 * k) % len(SIZES)]
             if variant.kinked and T * B * H > _KINKED_LIMIT:
                 continue
+            if getattr(variant.spec(1), "layer_norm", False) and H == 1:
+                H = 7  # one unit has no variance: its rounding would be multiplied by 1 / sqrt(1e-12)
             features = _features(missing, chooser)
             if T > 1:
                 missing = [pair for pair in missing if not _holds(features, pair)]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 GOLDEN = "tests/golden/test_golden_cases.py"
+CONTRIB = "tests/golden/test_contrib_cases.py"
+CONTRIB_CELLS = "tests/unit/cells/test_contrib_cells.py"
 NUMERICS = "tests/numerics/test_recurrences.py"
 LAYERS = "tests/numerics/test_layers.py"
 SEQUENCES = "tests/unit/ops/common/test_sequence.py"
@@ -69,18 +71,60 @@ MUTANTS = (
         "lstm: output peephole sees the old c", LSTM, '"w_o_diag"] * new_c', '"w_o_diag"] * c', _numerics("peephole")
     ),
     Mutant(
-        "lstm: peepholes of i and f swapped",
+        "lstm: peephole of f on i",
         LSTM,
-        'i + weights["w_i_diag"] * c, f + weights["w_f_diag"] * c',
-        'i + weights["w_f_diag"] * c, f + weights["w_i_diag"] * c',
+        'weights["w_i_diag"] * c if',
+        'weights["w_f_diag"] * c if',
         _golden("step_lstm_peephole"),
     ),
     Mutant(
         "lstm: c is not clipped",
         LSTM,
-        "torch.clamp(new_c, -spec.cell_clip, spec.cell_clip)",
-        "new_c",
+        "    return torch.clamp(c, -bound, bound)\n",
+        "    return c\n",
         _golden("step_lstm_clip"),
+    ),
+    Mutant(
+        "lstm: a block cell's clip stops gradients",
+        LSTM,
+        " + (c - c.detach())",
+        "",
+        (CONTRIB, "-k", "test_values and block_lstm_clip"),
+    ),
+    Mutant(
+        "lstm: coupled gates are the same gate",
+        LSTM,
+        "return 1 - f",
+        "return f",
+        (CONTRIB_CELLS, "-k", "one_step and coupled"),
+    ),
+    Mutant(
+        "lstm: c is not normalized",
+        LSTM,
+        '_normalized(new_c, "c", weights)',
+        "new_c",
+        (CONTRIB_CELLS, "-k", "one_step and layer-norm"),
+    ),
+    Mutant(
+        "nas: products for sums",
+        "ops/nas/_reference.py",
+        "x[3] * s[3]",
+        "x[3] + s[3]",
+        (CONTRIB_CELLS, "-k", "one_step and nas"),
+    ),
+    Mutant(
+        "weave: a map's bias stands past a row's end",
+        "weave/_execute.py",
+        "return without_padding(y, feed.lengths)",
+        "return y",
+        ("tests/unit/wrappers/test_contrib_wrappers.py", "-k", "oracle and output and woven"),
+    ),
+    Mutant(
+        "fused: rows are turned as a whole",
+        "layers/_time_reversed_fused_rnn.py",
+        "reverse_sequence(values, lengths, time_major=True)",
+        "reverse_sequence(values, None, time_major=True)",
+        (CONTRIB, "-k", "test_values and fused_lstm_reversed_clip_seqlen"),
     ),
     Mutant(
         "lstm: the projection is not clipped",

@@ -7,7 +7,10 @@ Sak et al. 2014 (projection P of the cell output, which is also what recurs):
     f = gate(x W_f + y R_f + p_f * c + b_f)      c' = clip(f * c + i * z)
     o = gate(x W_o + y R_o + p_o * c' + b_o)     y' = clip((o * act(c')) P)
 
-A clip passes the gradient inside and exactly on its bounds.
+A clip passes the gradient inside and exactly on its bounds; that of TF1's block cells passes all of it.
+
+Greff et al. 2015 couple the gates: i = 1 - f. Ba et al. 2016 normalize each gate's sum before its peepholes, and c'
+before its clip: n(a) = (a - mean)/sqrt(variance + epsilon)*gain + shift, mean and variance of a row.
 """
 
 from __future__ import annotations
@@ -22,11 +25,33 @@ Parameters = dict[str, Array]
 GATES = ("i", "z", "f", "o")
 
 
-def _clip(value: Array, bound: float | None) -> tuple[Array, Array]:
+EPSILON = 1e-12  # TF1 layer_norm's
+
+
+def _clip(value: Array, bound: float | None, *, stops: bool = True) -> tuple[Array, Array]:
     """The clipped value, and 1 where the gradient passes."""
     if bound is None:
         return value, np.ones_like(value)
-    return np.clip(value, -bound, bound), (np.abs(value) <= bound).astype(value.dtype)
+    passes = np.abs(value) <= bound if stops else np.ones_like(value)
+    return np.clip(value, -bound, bound), passes.astype(value.dtype)
+
+
+def _normalize(p: Parameters, part: str, value: Array) -> tuple[Array, Any]:
+    """n(value), where there are a gain and a shift for this part."""
+    if f"g_{part}" not in p:
+        return value, None
+    scale = 1.0 / np.sqrt(value.var(axis=1, keepdims=True) + EPSILON)
+    unit = (value - value.mean(axis=1, keepdims=True)) * scale
+    return unit * p[f"g_{part}"] + p[f"s_{part}"], (unit, scale)
+
+
+def _normalize_backward(p: Parameters, part: str, cache: Any, d: Array, grads: Parameters) -> Array:
+    if cache is None:
+        return d
+    unit, scale = cache
+    grads[f"g_{part}"], grads[f"s_{part}"] = (d * unit).sum(axis=0), d.sum(axis=0)
+    d = d * p[f"g_{part}"]
+    return scale * (d - d.mean(axis=1, keepdims=True) - unit * (d * unit).mean(axis=1, keepdims=True))
 
 
 def lstm_step(
@@ -39,30 +64,45 @@ def lstm_step(
     gate: str = "sigmoid",
     cell_clip: float | None = None,
     proj_clip: float | None = None,
+    forget_bias: float = 0.0,
+    clip_stops: bool = True,
+    candidate_factor: Array | float = 1.0,
 ) -> tuple[Array, Array, Any]:
-    """One step; peepholes if `p_i`, `p_f`, `p_o` are among the parameters, projection if `P` is.
+    """One step; what is not among the parameters is not there.
 
+    Args:
+        p: `W_*`, `R_*` for each gate, without `i` when coupled; `b_*`; peepholes `p_i`, `p_f`, `p_o`; projection `P`;
+            gains `g_*` and shifts `s_*` for each gate and `c`.
+        candidate_factor: What z is multiplied by (recurrent dropout, Semeniuta et al. 2016); forward only.
     Returns:
         c' `[B, H]`, y' `[B, M]`, and what the backward step needs.
     """
     act, squash = ACTIVATIONS[activation], ACTIVATIONS[gate]
-    a = {g: x @ p[f"W_{g}"] + y @ p[f"R_{g}"] + p[f"b_{g}"] for g in GATES}
-    peepholes = "p_i" in p
-    if peepholes:
-        a["i"], a["f"] = a["i"] + p["p_i"] * c, a["f"] + p["p_f"] * c
-    i, f, z = squash.value(a["i"]), squash.value(a["f"]), act.value(a["z"])
-    new_c, c_inside = _clip(f * c + i * z, cell_clip)
-    if peepholes:
+    gates = [g for g in GATES if f"W_{g}" in p]
+    norms: dict[str, Any] = {}
+    a = {}
+    for g in gates:
+        total = x @ p[f"W_{g}"] + y @ p[f"R_{g}"] + p.get(f"b_{g}", 0.0)
+        a[g], norms[g] = _normalize(p, g, total)
+    a["f"] = a["f"] + forget_bias
+    for g in "if":
+        if f"p_{g}" in p:
+            a[g] = a[g] + p[f"p_{g}"] * c
+    f, z = squash.value(a["f"]), act.value(a["z"]) * candidate_factor
+    i = squash.value(a["i"]) if "i" in gates else 1.0 - f
+    new_c, norms["c"] = _normalize(p, "c", f * c + i * z)
+    new_c, c_inside = _clip(new_c, cell_clip, stops=clip_stops)
+    if "p_o" in p:
         a["o"] = a["o"] + p["p_o"] * new_c
     o, squashed = squash.value(a["o"]), act.value(new_c)
     m = o * squashed
     new_y, y_inside = _clip(m @ p["P"], proj_clip) if "P" in p else (m, np.ones_like(m))
-    return new_c, new_y, (p, x, c, y, a, i, f, z, o, new_c, c_inside, squashed, m, y_inside, act, squash)
+    return new_c, new_y, (p, x, c, y, a, i, f, z, o, new_c, c_inside, squashed, m, y_inside, act, squash, norms)
 
 
 def lstm_step_backward(cache: Any, d_c: Array, d_y: Array) -> tuple[Array, Array, Array, Parameters]:
     """Gradients of x, of the old c and y and of each parameter for gradients on c' and y'."""
-    p, x, c, y, a, i, f, z, o, new_c, c_inside, squashed, m, y_inside, act, squash = cache
+    p, x, c, y, a, i, f, z, o, new_c, c_inside, squashed, m, y_inside, act, squash, norms = cache
     grads: Parameters = {}
     d_m = d_y * y_inside
     if "P" in p:
@@ -73,16 +113,22 @@ def lstm_step_backward(cache: Any, d_c: Array, d_y: Array) -> tuple[Array, Array
     if "p_o" in p:
         grads["p_o"] = (d_a["o"] * new_c).sum(axis=0)
         d_new_c = d_new_c + d_a["o"] * p["p_o"]
-    d_new_c = d_new_c * c_inside
-    d_a["i"] = d_new_c * z * squash.slope(a["i"])
+    d_new_c = _normalize_backward(p, "c", norms["c"], d_new_c * c_inside, grads)
     d_a["z"] = d_new_c * i * act.slope(a["z"])
-    d_a["f"] = d_new_c * c * squash.slope(a["f"])
+    if "i" in a:
+        d_a["i"] = d_new_c * z * squash.slope(a["i"])
+        d_a["f"] = d_new_c * c * squash.slope(a["f"])
+    else:
+        d_a["f"] = d_new_c * (c - z) * squash.slope(a["f"])
     d_old_c = d_new_c * f
-    if "p_i" in p:
-        grads["p_i"], grads["p_f"] = (d_a["i"] * c).sum(axis=0), (d_a["f"] * c).sum(axis=0)
-        d_old_c = d_old_c + d_a["i"] * p["p_i"] + d_a["f"] * p["p_f"]
-    for g in GATES:
+    for g in "if":
+        if f"p_{g}" in p:
+            grads[f"p_{g}"] = (d_a[g] * c).sum(axis=0)
+            d_old_c = d_old_c + d_a[g] * p[f"p_{g}"]
+    gates = [g for g in GATES if f"W_{g}" in p]
+    for g in gates:
+        d_a[g] = _normalize_backward(p, g, norms[g], d_a[g], grads)
         grads[f"W_{g}"], grads[f"R_{g}"], grads[f"b_{g}"] = x.T @ d_a[g], y.T @ d_a[g], d_a[g].sum(axis=0)
-    d_x = sum(d_a[g] @ p[f"W_{g}"].T for g in GATES)
-    d_old_y = sum(d_a[g] @ p[f"R_{g}"].T for g in GATES)
+    d_x = sum(d_a[g] @ p[f"W_{g}"].T for g in gates)
+    d_old_y = sum(d_a[g] @ p[f"R_{g}"].T for g in gates)
     return d_x, d_old_c, d_old_y, grads

@@ -11,6 +11,7 @@ from helpers.tolerances import FINITE_DIFFERENCE, assert_close
 from oracles import keras, tf1
 from oracles.activations import ACTIVATIONS
 from oracles.composition import DeviceWrapper, DropoutWrapper, MultiRNNCell, ResidualWrapper, Run, flatten, rebuild
+from oracles.contrib import LSTMVariant
 from oracles.unroll import unroll, unroll_backward
 
 STEP = 1e-6
@@ -28,6 +29,10 @@ PLAIN = {
     "lstm-clip": lambda: tf1.LSTMCell(D, N, cell_clip=0.4),
     "lstm-projection": lambda: tf1.LSTMCell(D, N, num_proj=2, use_peepholes=True),
     "lstm-everything": lambda: tf1.LSTMCell(D, N, True, 0.5, 3, 0.2, 0.0, False, "elu"),
+    "lstm-coupled": lambda: LSTMVariant(D, N, coupled=True, peepholes=True, projection=2, proj_clip=0.3),
+    "lstm-normalized": lambda: LSTMVariant(D, N, layer_norm=True, activation="softplus"),
+    "lstm-coupled-normalized": lambda: LSTMVariant(D, N, coupled=True, layer_norm=True, peepholes=True, projection=2),
+    "lstm-peepholes-ifo": lambda: LSTMVariant(D, N, peepholes=True, peephole_order="ifo", forget_bias=0.3),
     "keras-rnn": lambda: keras.SimpleRNNCell(D, N),
     "keras-gru-before": lambda: keras.GRUCell(D, N, reset_after=False),
     "keras-gru-after": lambda: keras.GRUCell(D, N),

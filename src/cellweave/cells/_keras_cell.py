@@ -24,6 +24,7 @@ _DEFAULTS = {"kernel": "glorot_uniform", "recurrent_kernel": "orthogonal", "bias
 class KerasCell(SpecWeights):
     """Base of the Keras-style cells: separate input and recurrent kernels, states as lists, no `zero_state`."""
 
+    _spec: CellSpec
     is_keras_cell = True
     _first_name_has_number = False
 

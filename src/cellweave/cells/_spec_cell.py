@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -13,23 +14,56 @@ from cellweave._errors import ArgumentTypeError, ScopeError, ShapeError
 from cellweave._types import Nest, ShapeLike, Size, shape_dims
 from cellweave.cells._rnn_cell import RNNCell, StepLayer
 from cellweave.initializers import Constant
-from cellweave.specs import CellSpec, WeightSpec
+from cellweave.specs import CellSpec, SteppedSpec, WeightSpec
+
+
+class StepData(Protocol):
+    """What a spec has to say for a cell to be made from it."""
+
+    @property
+    def units(self) -> int:
+        """Units."""
+
+    @property
+    def state_size(self) -> Size:
+        """Sizes of the state."""
+
+    @property
+    def output_size(self) -> int:
+        """Size of the output."""
+
+    def weights(self, depth: int) -> tuple[WeightSpec, ...]:
+        """The weights for inputs `[B, depth]`, in creation order."""
 
 
 class SpecWeights(StepLayer):
     """What a spec gives a cell: sizes, weights and checks of its inputs."""
 
     _call_makes_variables = False
-    _spec: CellSpec
+    _spec: Any
+    #: TF1's names of weights where they are not those of the spec.
+    _tf_names: Mapping[str, str] = {}
 
-    def __init__(self, spec: CellSpec, **kwargs: Any) -> None:
+    def __init__(self, spec: StepData, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._spec = spec
-        self._weight_names = tuple((weight.name, weight.name.replace("/", "_")) for weight in spec.weights(1))
-        self._first_weight = self._weight_names[0][1]
-        if isinstance(spec.activation, nn.Module):
-            self.activation_module = spec.activation  # so that its parameters are the cell's too
+        depth = spec.units + 1  # a depth that is not the units', which some cells treat otherwise
+        one, two = spec.weights(depth), spec.weights(depth + 1)
+        self._weight_names = tuple((weight.name, self._attribute_of(weight.name)) for weight in one)
+        wide = next(k for k in range(len(one)) if one[k].shape != two[k].shape)
+        #: A weight whose rows are the inputs' and so many more.
+        self._input_weight, self._other_rows = self._weight_names[wide][1], one[wide].shape[0] - depth
+        activation = getattr(spec, "activation", None)
+        if isinstance(activation, nn.Module):
+            self.activation_module = activation  # so that its parameters are the cell's too
         check_weight_dtype(type(self).__name__, self._dtype)
+
+    def _tf_name(self, name: str) -> str:
+        """TF1's name of a weight that the spec calls by this one."""
+        return self._tf_names.get(name, name)
+
+    def _attribute_of(self, name: str) -> str:
+        return self._tf_name(name).replace("/", "_")
 
     @property
     def state_size(self) -> Size:
@@ -41,12 +75,12 @@ class SpecWeights(StepLayer):
         """Size of the output."""
         return self._spec.output_size
 
-    def spec(self) -> CellSpec:
+    def spec(self) -> CellSpec | SteppedSpec:
         """What a step computes, as data: what lets whole sequences run on a fast backend.
 
         A subclass that computes something else has to give its own, or it runs step by step.
         """
-        return self._spec
+        return self._spec  # type: ignore[no-any-return]
 
     def named_weights(self) -> dict[str, torch.Tensor]:
         """The weights by the names that its spec gives them, such as `gates/kernel`. Raises when they do not exist."""
@@ -77,24 +111,31 @@ class SpecWeights(StepLayer):
             raise ShapeError(f"{self.where}: expected inputs [B, D] with a known depth D, got {list(dims)}.")
         check_weight_dtype(self.where, self._dtype)
         with self._undone_on_error():
-            for weight in self._spec.weights(dims[1]):
-                self._add(weight)
+            self._make_weights(dims[1])
         self._built = True
+
+    def _make_weights(self, depth: int) -> None:
+        for weight in self._spec.weights(depth):
+            self._add(weight)
 
     def _add(self, weight: WeightSpec) -> None:
         initializer = self._initializer_of(weight)
         if initializer is None and weight.fill is not None:
             initializer = _filled(weight)
         self.add_weight(
-            weight.name,
+            self._tf_name(weight.name),
             weight.shape,
             initializer=initializer,
             partitioner=weight.pieces,
-            ignore_scope_initializer=weight.kind == "bias",
+            ignore_scope_initializer=weight.fill is not None,
         )
 
     def _weight_attributes(self) -> tuple[str, ...]:
         return tuple(attribute for _, attribute in self._weight_names)
+
+    def _depth(self) -> int:
+        """Columns of the inputs that the cell was built for."""
+        return getattr(self, self._input_weight).shape[0] - self._other_rows  # type: ignore[no-any-return]
 
     def _checked(self, inputs: Any, **states: tuple[Any, int]) -> None:
         """Check inputs `[B, D]` and named states `[B, size]`, and their dtypes."""
@@ -104,9 +145,8 @@ class SpecWeights(StepLayer):
             raise ScopeError(
                 f"{self.where}: expected a built cell, got one without weights. Call the cell itself first."
             )
-        first = getattr(self, self._first_weight)
-        check_same_dtype(self.where, first.dtype, inputs=inputs)
-        depth = first.shape[0] - (self._spec.output_size if self._spec.joined_kernel else 0)
+        check_same_dtype(self.where, getattr(self, self._input_weight).dtype, inputs=inputs)
+        depth = self._depth()
         if inputs.shape[1] != depth:
             raise ShapeError(
                 f"{self.where}: expected inputs [B, {depth}] because the cell was built with input size {depth}, "
@@ -119,6 +159,17 @@ class SpecWeights(StepLayer):
 
 class SpecCell(SpecWeights, RNNCell):
     """Base of TF1's cells that are known by a spec."""
+
+
+class SteppedCell(SpecCell):
+    """Base of cells whose weights follow from a spec, and which run step by step."""
+
+    #: Why no backend has it.
+    _stepped_because = "no backend knows its recurrence"
+
+    def spec(self) -> SteppedSpec:
+        """Why it runs step by step."""
+        return SteppedSpec(self._stepped_because)
 
 
 def _filled(weight: WeightSpec) -> Constant:

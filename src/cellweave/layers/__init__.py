@@ -9,6 +9,9 @@ from cellweave.layers._cudnn_relu import CudnnRNNRelu as CudnnRNNRelu
 from cellweave.layers._cudnn_tanh import CudnnRNNTanh as CudnnRNNTanh
 from cellweave.layers._dynamic_rnn import dynamic_rnn as dynamic_rnn
 from cellweave.layers._explain import explain as explain
+from cellweave.layers._fused_rnn_cell_adaptor import FusedRNNCellAdaptor as FusedRNNCellAdaptor
+from cellweave.layers._lstm_block_fused_cell import LSTMBlockFusedCell as LSTMBlockFusedCell
 from cellweave.layers._raw_rnn import raw_rnn as raw_rnn
 from cellweave.layers._static_rnn import static_rnn as static_rnn
 from cellweave.layers._stepper import Stepper as Stepper
+from cellweave.layers._time_reversed_fused_rnn import TimeReversedFusedRNN as TimeReversedFusedRNN

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import nn
@@ -16,7 +16,7 @@ from cellweave.layers._readiness import is_ready
 from cellweave.layers._weaving import misfit
 from cellweave.ops.common import RunContext
 from cellweave.ops.common._run_text import run_to_text
-from cellweave.specs import GRUSpec, LSTMSpec
+from cellweave.specs import CellSpec, GRUSpec, LSTMSpec
 from cellweave.weave import Adding, LayerRun, Piece, Placed, Program, asked_backend, choose, plan_program, spec_with
 
 #: The backend whose layers are operators that compilers take as they are.
@@ -162,9 +162,11 @@ def _depth_of(cell: Any) -> int:
         return _depth_of(inner)
     if not callable(getattr(cell, "named_weights", None)) or not callable(getattr(cell, "spec", None)):
         return 0
-    name = cell.spec().weights(1)[0].name
-    rows = cell.named_weights()[name].shape[0]
-    return rows - (cell.spec().output_size if cell.spec().joined_kernel else 0)  # type: ignore[no-any-return]
+    spec = cell.spec()
+    if not isinstance(spec, get_args(CellSpec)):
+        return 0
+    rows = cell.named_weights()[spec.weights(1)[0].name].shape[0]
+    return rows - (spec.output_size if spec.joined_kernel else 0)  # type: ignore[no-any-return]
 
 
 def _untraceable(program: Program) -> str:

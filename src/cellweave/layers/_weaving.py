@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import abc
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +23,7 @@ from cellweave.weave import (
     Choice,
     Feed,
     LayerRun,
+    Mapping,
     Plan,
     PlanRow,
     Program,
@@ -127,7 +129,7 @@ def survey_layers(
     x = task.inputs
     grad = torch.is_grad_enabled()
     if ready:
-        wanted = x.requires_grad
+        wanted = x.requires_grad or any(isinstance(stage, Mapping) for stage in program.stages)
         for run in program.runs:
             weights = program.modules[run.node]().named_weights()
             reason = misfit(program.names[run.node], run, weights, x.dtype, x.device)
@@ -144,7 +146,7 @@ def survey_layers(
 
 
 def misfit(
-    name: str, run: LayerRun, weights: Mapping[str, torch.Tensor], dtype: torch.dtype, device: torch.device
+    name: str, run: LayerRun, weights: abc.Mapping[str, torch.Tensor], dtype: torch.dtype, device: torch.device
 ) -> str:
     """Why a layer's weights are not those that its spec speaks of; "" where they are."""
     for weight, shape in run.weights:

@@ -8,7 +8,9 @@ from typing import Literal
 from cellweave._types import Activation, Size
 from cellweave.specs._states import LSTMStateTuple
 
-WeightKind = Literal["kernel", "recurrent_kernel", "bias", "peephole", "projection"]
+WeightKind = Literal["kernel", "recurrent_kernel", "bias", "peephole", "projection", "norm", "rhythm"]
+#: What TF1 calls the parts that a layer normalization stands on, by gate; `c` is the cell itself.
+NORM_NAMES = {"i": "input", "j": "transform", "f": "forget", "o": "output", "c": "state"}
 
 
 @dataclass(frozen=True)
@@ -18,8 +20,9 @@ class WeightSpec:
     Attributes:
         name: TF1's suffix, such as `gates/kernel`.
         shape: Sizes in elements.
-        kind: What the weight does; biases ignore a scope's initializer.
-        fill: Starting value of a bias, or of each of its equal parts (a tuple); None: the initializer decides.
+        kind: What the weight does.
+        fill: Starting value, or that of each of its equal parts (a tuple), whatever a scope's initializer is; None: the
+            initializer decides.
         pieces: Slices along axis 0 in a TF1 checkpoint.
     """
 
@@ -109,6 +112,11 @@ class LSTMSpec:
         cell_clip, proj_clip: Bounds on c and on the projected h; None: no bound.
         projection: Width of the projected h (Sak et al. 2014); None: no projection.
         unit_forget_bias: Keras: the stored bias starts at one for the forget gate.
+        peephole_order: In which order the peepholes are made; a coupled cell has none for `i`.
+        clip_passes_gradient: The bound on c lets the whole gradient through (TF1's block cells), not only inside it.
+        coupled: The input gate is one minus the forget gate (Greff et al. 2015); `gate_order` has no `i` then.
+        layer_norm: Each gate and c are normalized (Ba et al. 2016).
+        norm_gain, norm_shift: What gammas and betas start from.
     """
 
     units: int
@@ -125,6 +133,12 @@ class LSTMSpec:
     unit_forget_bias: bool = False
     unit_pieces: int = 1
     proj_pieces: int = 1
+    peephole_order: str = "fio"
+    clip_passes_gradient: bool = False
+    coupled: bool = False
+    layer_norm: bool = False
+    norm_gain: float = 1.0
+    norm_shift: float = 0.0
 
     @property
     def output_size(self) -> int:
@@ -138,20 +152,29 @@ class LSTMSpec:
 
     def weights(self, depth: int) -> tuple[WeightSpec, ...]:
         """The weights for inputs `[B, depth]`, in creation order."""
-        n, m = self.units, self.output_size
+        n, m, columns = self.units, self.output_size, len(self.gate_order) * self.units
         if self.joined_kernel:
             kernels: tuple[WeightSpec, ...] = (
-                WeightSpec("kernel", (depth + m, 4 * n), "kernel", pieces=self.unit_pieces),
+                WeightSpec("kernel", (depth + m, columns), "kernel", pieces=self.unit_pieces),
             )
         else:
-            kernels = _kernels(False, depth, m, 4 * n)
+            kernels = _kernels(False, depth, m, columns)
         fill = tuple(float(self.unit_forget_bias and gate == "f") for gate in self.gate_order)
-        found = kernels + _bias(self.use_bias, (4 * n,), fill)
+        found = kernels + _bias(self.use_bias, (columns,), fill)
+        found += tuple(norm for gate in self.gate_order for norm in self._norm(gate))
         if self.peepholes:
-            found += tuple(WeightSpec(f"w_{gate}_diag", (n,), "peephole") for gate in "fio")
+            gates = [gate for gate in self.peephole_order if gate in self.gate_order]
+            found += tuple(WeightSpec(f"w_{gate}_diag", (n,), "peephole") for gate in gates)
+        found += self._norm("c")
         if self.projection is not None:
             found += (WeightSpec("projection/kernel", (n, m), "projection", pieces=self.proj_pieces),)
         return found
+
+    def _norm(self, part: str) -> tuple[WeightSpec, ...]:
+        if not self.layer_norm:
+            return ()
+        starts = {"gamma": self.norm_gain, "beta": self.norm_shift}
+        return tuple(WeightSpec(f"{NORM_NAMES[part]}/{k}", (self.units,), "norm", v) for k, v in starts.items())
 
 
 CellSpec = RNNSpec | GRUSpec | LSTMSpec

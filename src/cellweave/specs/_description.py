@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from cellweave.specs._cells import CellSpec
-from cellweave.specs._nodes import DeviceSpec, DropoutSpec, NodeSpec, ResidualSpec, StackSpec
+from cellweave.specs._nodes import DeviceSpec, DropoutSpec, MapSpec, NodeSpec, ResidualSpec, StackSpec
+from cellweave.specs._stepped import SteppedSpec
 
 #: What a step computes lies in these, and in private methods.
 _PUBLIC = frozenset(("call", "forward", "__call__", "state_size", "output_size"))
-_NODES = (*get_args(CellSpec), DropoutSpec, ResidualSpec, DeviceSpec, StackSpec)
+_NODES = (*get_args(CellSpec), DropoutSpec, ResidualSpec, DeviceSpec, MapSpec, StackSpec)
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ def describe(cell: Any) -> tuple[NodeSpec | None, str]:
 
     A subclass inherits `spec()` only while it changes nothing that a step computes: a class below the one that defines
     `spec`, or the object itself, that has its own `call`, `forward`, `__call__`, `state_size`, `output_size` or private
-    method counts as having no spec.
+    method counts as having no spec. A `SteppedSpec` is no spec either; the reason is its own.
 
     Raises:
         Whatever the cell's own `spec()` raises.
@@ -49,6 +50,8 @@ def describe(cell: Any) -> tuple[NodeSpec | None, str]:
     spec = cell.spec()
     if isinstance(spec, _NODES):
         return spec, ""
+    if isinstance(spec, SteppedSpec):
+        return None, f"{kind.__name__}: {spec.reason}"
     return None, f"spec() of {kind.__name__} gives {type(spec).__name__}, which is no spec"
 
 

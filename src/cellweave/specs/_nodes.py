@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from cellweave.specs._cells import CellSpec
 
@@ -54,6 +54,24 @@ class DeviceSpec:
 
 
 @dataclass(frozen=True)
+class MapSpec:
+    """A cell with a map of single steps before or behind it: its wrapper's `map_inputs` or `map_outputs`.
+
+    Attributes:
+        cell: What is inside; None: something that does not describe itself.
+        place: "input": `map_inputs(x)` gives what the cell reads. "output": `map_outputs(x, y)` gives the wrapper's
+            output out of its own inputs and the cell's outputs; it treats each step by itself.
+        depth: Columns that the cell reads; None: those of the wrapper's inputs.
+        same_width: The map needs inputs and outputs of one width.
+    """
+
+    cell: NodeSpec | None
+    place: Literal["input", "output"]
+    depth: int | None = None
+    same_width: bool = False
+
+
+@dataclass(frozen=True)
 class StackSpec:
     """Cells on top of each other, lowest first.
 
@@ -66,4 +84,4 @@ class StackSpec:
     joined_state: bool = False
 
 
-NodeSpec: TypeAlias = "CellSpec | DropoutSpec | ResidualSpec | DeviceSpec | StackSpec"
+NodeSpec: TypeAlias = "CellSpec | DropoutSpec | ResidualSpec | DeviceSpec | MapSpec | StackSpec"

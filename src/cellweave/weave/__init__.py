@@ -23,6 +23,7 @@ from cellweave.weave._programs import program_of as program_of
 from cellweave.weave._programs import still_holds as still_holds
 from cellweave.weave._stages import Adding as Adding
 from cellweave.weave._stages import LayerRun as LayerRun
+from cellweave.weave._stages import Mapping as Mapping
 from cellweave.weave._stages import Masking as Masking
 from cellweave.weave._stages import Placed as Placed
 from cellweave.weave._stages import Program as Program

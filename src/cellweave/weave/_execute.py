@@ -10,11 +10,11 @@ import torch
 
 from cellweave import _nest
 from cellweave._errors import BackendError
-from cellweave.ops.common import LayerCall, RunContext, apply_mask
+from cellweave.ops.common import LayerCall, RunContext, apply_mask, without_padding
 from cellweave.specs import RunSpec
 from cellweave.weave._binder import Binding
 from cellweave.weave._choice import Choice, choose
-from cellweave.weave._stages import Adding, LayerRun, Masking, Program, Stepping
+from cellweave.weave._stages import Adding, LayerRun, Mapping, Masking, Program, Stepping
 from cellweave.weave._state_parts import Piece
 
 #: Runs a layer step by step: (stage, its inputs, its state, what to do after the first step) -> (outputs, state).
@@ -120,6 +120,8 @@ def run_program(
             keep(_nest.flatten(stage.part), _nest.flatten(state))
         elif isinstance(stage, Adding):
             sequences[target] = sequences[stage.source] + sequences[stage.other]
+        elif isinstance(stage, Mapping):
+            sequences[target] = _mapped(program, stage, sequences, feed)
         else:
             sequences[target] = _masked(stage, sequences[stage.source], binding)
     if parts:
@@ -154,6 +156,13 @@ def _drawing(program: Program, stage: Stepping, binding: Binding | None) -> Call
     behind = program.stages[program.stages.index(stage) + 1 :]
     sites = next((other.events for other in behind if isinstance(other, Stepping)), None)
     return lambda: None if binding is None else binding.draw(sites)
+
+
+def _mapped(program: Program, stage: Mapping, sequences: dict[int, torch.Tensor], feed: Feed) -> torch.Tensor:
+    """The wrapper's map over all steps; zeros past a row's end, as single steps give."""
+    module, x = program.modules[stage.node](), sequences[stage.source]
+    y = module.map_inputs(x) if stage.other is None else module.map_outputs(sequences[stage.other], x)
+    return without_padding(y, feed.lengths)
 
 
 def _masked(stage: Masking, x: torch.Tensor, binding: Binding | None) -> torch.Tensor:

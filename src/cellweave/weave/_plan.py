@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from cellweave.ops.common import activation_name
 from cellweave.specs import LSTMSpec, MaskSpec, RunSpec
 from cellweave.weave._choice import Choice
-from cellweave.weave._stages import Adding, LayerRun, Masking, Program, Stepping
+from cellweave.weave._stages import Adding, LayerRun, Mapping, Masking, Program, Stepping
 
 _PLACES = {"input": "inputs", "h": "h", "c": "c", "output": "outputs"}
 #: Words for the options of a call.
@@ -85,12 +85,17 @@ def plan_of(program: Program, specs: Sequence[RunSpec], choices: Sequence[Choice
     return Plan(tuple(rows))
 
 
-def _other_row(program: Program, stage: Masking | Adding | Stepping, rows: Sequence[PlanRow], options: str) -> PlanRow:
+def _other_row(
+    program: Program, stage: Masking | Adding | Mapping | Stepping, rows: Sequence[PlanRow], options: str
+) -> PlanRow:
     if isinstance(stage, Masking):
         inside = _masks([placed.spec for placed in stage.masks])
         return PlanRow("", "dropout", inside, "torch", 1, "a residual sum or a layer that steps stands beside it")
     if isinstance(stage, Adding):
         return PlanRow("", "residual", "sum", "torch", 1, "it spans more than one layer's own inputs and outputs")
+    if isinstance(stage, Mapping):
+        what = "inputs" if stage.other is None else "outputs"
+        return PlanRow("", program.names[stage.node], what, "torch", 1, "a map of single steps: all at once")
     number = str(1 + sum(bool(row.layer) for row in rows))
     return PlanRow(number, program.names[stage.node], options, "reference", 1, stage.reason)
 

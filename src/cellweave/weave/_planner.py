@@ -11,8 +11,18 @@ import torch
 from torch import nn
 
 from cellweave import _nest
-from cellweave.specs import CellSpec, DropoutSpec, MaskSpec, ResidualSpec, RunSpec, StackSpec
-from cellweave.weave._stages import Adding, LayerRun, Masking, MaskSite, Placed, Program, Stage, Stepping
+from cellweave.specs import CellSpec, DropoutSpec, MapSpec, MaskSpec, ResidualSpec, RunSpec, StackSpec
+from cellweave.weave._stages import (
+    Adding,
+    LayerRun,
+    Mapping,
+    Masking,
+    MaskSite,
+    Placed,
+    Program,
+    Stage,
+    Stepping,
+)
 from cellweave.weave._state_parts import Packing, Piece, pieces_of
 from cellweave.weave._tree import CELL_SPECS, Branch, Setting, draws_shared_streams, grow, shared_module
 
@@ -108,6 +118,8 @@ class _Writer:
             return self._write_residual(branch, source)
         if isinstance(branch.spec, DropoutSpec):
             return self._write_dropout(branch, branch.spec, source)
+        if isinstance(branch.spec, MapSpec):
+            return self._write_map(branch, branch.spec, source)
         return self._write(branch.inside[0], source)  # on a device that it is on anyway
 
     def _new_sequence(self) -> int:
@@ -155,6 +167,17 @@ class _Writer:
             run.spec = RunSpec(run.spec.cell, residual=True)
             return _Sequence(run.target)
         stage = Adding(kept, self._stored(result), self._new_sequence())
+        self.stages.append(stage)
+        return _Sequence(stage.target)
+
+    def _write_map(self, branch: Branch, spec: MapSpec, source: _Sequence) -> _Sequence:
+        kept, inputs = self._stored(source), spec.place == "input"
+        if inputs:
+            stage = Mapping(kept, None, self._new_sequence(), self._module(branch.module))
+            self.stages.append(stage)
+            return self._write(branch.inside[0], _Sequence(stage.target))
+        result = self._stored(self._write(branch.inside[0], _Sequence(kept)))
+        stage = Mapping(result, kept, self._new_sequence(), self._module(branch.module))
         self.stages.append(stage)
         return _Sequence(stage.target)
 

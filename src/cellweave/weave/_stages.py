@@ -113,7 +113,28 @@ class Stepping:
     reason: str
 
 
-Stage = LayerRun | Masking | Adding | Stepping
+@dataclass(frozen=True, eq=False)
+class Mapping:
+    """A wrapper's map of single steps, over a whole sequence at once.
+
+    Attributes:
+        source: What is mapped: the wrapper's inputs, or the outputs of what is inside it.
+        other: The wrapper's inputs, beside outputs; None: inputs are mapped.
+        node: The wrapper, as a number among the program's modules.
+    """
+
+    source: int
+    other: int | None
+    target: int
+    node: int
+
+    @property
+    def reason(self) -> str:
+        """Why compiled code cannot have it."""
+        return "a wrapper's map stands outside of its layers"
+
+
+Stage = LayerRun | Masking | Adding | Mapping | Stepping
 
 
 @dataclass(eq=False)

@@ -15,7 +15,7 @@ from torch import nn
 
 from cellweave import _nest
 from cellweave._shape import TensorShape
-from cellweave.specs import CellSpec, DeviceSpec, DropoutSpec, NodeSpec, ResidualSpec, StackSpec, describe
+from cellweave.specs import CellSpec, DeviceSpec, DropoutSpec, MapSpec, NodeSpec, ResidualSpec, StackSpec, describe
 from cellweave.weave._state_parts import Piece, states_of
 
 CELL_SPECS = get_args(CellSpec)
@@ -156,10 +156,17 @@ def _plant_stack(branch: Branch, setting: Setting) -> None:
 
 
 def _plant_wrapper(branch: Branch, setting: Setting) -> None:
-    inner = grow(branch.module.cell, branch.part, branch.depth, setting)
+    mapped = branch.spec if isinstance(branch.spec, MapSpec) else None
+    depth = branch.depth if mapped is None or mapped.depth is None else mapped.depth
+    inner = grow(branch.module.cell, branch.part, depth, setting)
     branch.inside.append(inner)
     if inner.reason:
         branch.reason = inner.reason
+    elif mapped is not None:
+        if inner.width < 0:
+            branch.reason = f"{type(inner.module).__name__} has outputs that are not [B, size]"
+        elif mapped.same_width and branch.depth != inner.width:
+            branch.reason = f"inputs and outputs of {type(branch.module).__name__} have different sizes"
     elif isinstance(branch.spec, ResidualSpec):
         if not branch.spec.is_sum:
             branch.reason = f"{type(branch.module).__name__} has a residual_fn of its own"

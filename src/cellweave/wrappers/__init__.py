@@ -4,8 +4,12 @@ from cellweave.wrappers._base import CellWrapper as CellWrapper
 from cellweave.wrappers._base import KerasCellWrapper as KerasCellWrapper
 from cellweave.wrappers._device_wrapper import DeviceWrapper as DeviceWrapper
 from cellweave.wrappers._dropout_wrapper import DropoutWrapper as DropoutWrapper
+from cellweave.wrappers._embedding_wrapper import EmbeddingWrapper as EmbeddingWrapper
+from cellweave.wrappers._highway_wrapper import HighwayWrapper as HighwayWrapper
+from cellweave.wrappers._input_projection_wrapper import InputProjectionWrapper as InputProjectionWrapper
 from cellweave.wrappers._mask_streams import preparing_streams as preparing_streams
 from cellweave.wrappers._multi_rnn_cell import MultiRNNCell as MultiRNNCell
+from cellweave.wrappers._output_projection_wrapper import OutputProjectionWrapper as OutputProjectionWrapper
 from cellweave.wrappers._residual_wrapper import ResidualWrapper as ResidualWrapper
 from cellweave.wrappers._rnn_cell_dropout_wrapper import RNNCellDropoutWrapper as RNNCellDropoutWrapper
 from cellweave.wrappers._rnn_cell_wrappers import RNNCellDeviceWrapper as RNNCellDeviceWrapper

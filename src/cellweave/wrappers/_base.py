@@ -60,7 +60,39 @@ class Wrapper(RNNCell):
         return arguments
 
 
-class CellWrapper(Wrapper):
+class FromCellObject(Wrapper):
+    """A wrapper whose `from_config` takes a cell object, not a cell's config: as TF1's do."""
+
+    config_needs_cell_object = True
+
+    @recordable
+    @plain_zeros
+    def zero_state(self, batch_size: Any, dtype: DTypeLike) -> Any:
+        """The cell's zero state."""
+        return cell_zero_state(self.cell, batch_size, dtype)
+
+    @classmethod
+    def from_config(
+        cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None, safe_mode: bool = True
+    ) -> Any:
+        """A new wrapper; `config["cell"]` must have been replaced by a cell object.
+
+        Args:
+            config: What `get_config` returned, with the cell in place.
+            custom_objects: The caller's own functions by name.
+            safe_mode: Refuse to run marshalled code that the config holds.
+        Raises:
+            ArgumentError: the cell is not a cell object, or there is marshalled code in safe mode.
+        """
+        if isinstance(config.get("cell"), Mapping) or "cell" not in config:
+            raise ArgumentError(
+                f"{cls.__name__}.from_config: expected config['cell'] as a cell object, got {config.get('cell')!r}. "
+                "Build the cell first and put it there."
+            )
+        return cls(**cls._loaded(dict(config), custom_objects, safe_mode))
+
+
+class CellWrapper(FromCellObject):
     """Base of TF1's wrappers: no scope, no weights and no `built` of its own; all of that is the cell's.
 
     Args:
@@ -70,8 +102,6 @@ class CellWrapper(Wrapper):
     """
 
     makes_variables = False
-    #: `from_config` takes a cell object, not a cell's config.
-    config_needs_cell_object = True
 
     def __init__(self, cell: Any, dtype: DTypeLike = None, **kwargs: Any) -> None:
         require_rnn_cell(type(self).__name__, cell)
@@ -99,32 +129,6 @@ class CellWrapper(Wrapper):
     def build(self, input_shape: ShapeLike) -> None:
         """Build the cell inside for inputs `[B, I]`; the wrapper itself is never built."""
         build_inside(self.cell, input_shape, self._dtype)
-
-    @recordable
-    @plain_zeros
-    def zero_state(self, batch_size: Any, dtype: DTypeLike) -> Any:
-        """The cell's zero state."""
-        return cell_zero_state(self.cell, batch_size, dtype)
-
-    @classmethod
-    def from_config(
-        cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None, safe_mode: bool = True
-    ) -> Any:
-        """A new wrapper; `config["cell"]` must have been replaced by a cell object.
-
-        Args:
-            config: What `get_config` returned, with the cell in place.
-            custom_objects: The caller's own functions by name.
-            safe_mode: Refuse to run marshalled code that the config holds.
-        Raises:
-            ArgumentError: the cell is not a cell object, or there is marshalled code in safe mode.
-        """
-        if isinstance(config.get("cell"), Mapping) or "cell" not in config:
-            raise ArgumentError(
-                f"{cls.__name__}.from_config: expected config['cell'] as a cell object, got {config.get('cell')!r}. "
-                "Build the cell first and put it there."
-            )
-        return cls(**cls._loaded(dict(config), custom_objects, safe_mode))
 
 
 class KerasCellWrapper(Wrapper):

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 import cellweave as cw
-from cellweave import keras
+from cellweave import contrib, keras
 from cellweave.specs import GRUSpec, RNNSpec
-from cellweave.weave import Adding, LayerRun, Masking, Stepping, plan_program
+from cellweave.weave import Adding, LayerRun, Mapping, Masking, Stepping, plan_program
 from helpers import nest
 
 CPU = torch.device("cpu")
@@ -38,6 +38,9 @@ def picture(cell: Any, depth: int = 3) -> list[str]:
             lines.append(f"{stage.source}>{stage.target} mask {places}")
         elif isinstance(stage, Adding):
             lines.append(f"{stage.source}+{stage.other}>{stage.target}")
+        elif isinstance(stage, Mapping):
+            beside = "" if stage.other is None else f" beside {stage.other}"
+            lines.append(f"{stage.source}>{stage.target} map {made.names[stage.node]}{beside}")
         else:
             assert isinstance(stage, Stepping)
             lines.append(f"{stage.source}>{stage.target} step {made.names[stage.node]} after {stage.events}")
@@ -54,6 +57,25 @@ def opaque(n: int = 3) -> Any:
 
 PICTURES = {
     "cell": (lambda: gru(), ["0>1 GRUCell []"]),
+    "map of inputs, masks on both its sides": (
+        lambda: cw.DropoutWrapper(contrib.InputProjectionWrapper(cw.DropoutWrapper(gru(), 0.5), 2), 0.5, 0.5),
+        ["0>1 mask ['input*']", "1>2 map InputProjectionWrapper", "2>3 GRUCell ['input*', 'output*']"],
+    ),
+    "map of outputs, masks on both its sides": (
+        lambda: cw.DropoutWrapper(
+            contrib.HighwayWrapper(cw.DropoutWrapper(gru(), output_keep_prob=0.5)), 0.5, 0.5, 0.5
+        ),
+        [
+            "0>1 mask ['input*']",
+            "1>2 GRUCell ['output*', 'h*']",
+            "2>3 map HighwayWrapper beside 1",
+            "3>4 mask ['output*']",
+        ],
+    ),
+    "map around steps": (
+        lambda: cw.MultiRNNCell([gru(), contrib.OutputProjectionWrapper(opaque(), 4), gru()]),
+        ["0>1 GRUCell []", "1>2 step OutputProjectionWrapper after 0", "2>3 GRUCell []"],
+    ),
     "stack": (
         lambda: cw.MultiRNNCell([gru(), cw.LSTMCell(2), cw.BasicRNNCell(4)]),
         ["0>1 GRUCell []", "1>2 LSTMCell []", "2>3 BasicRNNCell []"],

@@ -145,19 +145,23 @@ class Library:
         """The instruction set in use, one of ISA_NAMES."""
         return ISA_NAMES[self._isa()]
 
+    @property
+    def best_isa(self) -> str:
+        """The best instruction set that this machine and this build have."""
+        return ISA_NAMES[self._best_isa()]
+
     def use_isa(self, name: str) -> None:
         """Use this instruction set from now on; not while calls run.
 
         Raises:
             BackendError: no such name, or the machine or the build lacks it.
         """
-        best = ISA_NAMES[self._best_isa()]
         if name not in ISA_NAMES:
             raise BackendError(f"{ISA}: expected one of {', '.join(ISA_NAMES)}, got {name!r}.")
         if self._set_isa(ISA_NAMES.index(name)) != OK:
             raise BackendError(
                 f"{ISA}: expected an instruction set that this machine and this build have, got {name!r}. "
-                f"The best here is {best}."
+                f"The best here is {self.best_isa}."
             )
 
     def scratch_bytes(self, call: SequenceStruct, *, backward: bool) -> int:

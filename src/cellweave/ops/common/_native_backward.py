@@ -194,7 +194,8 @@ def _recurrent_gradient(
         return
     before = transposed(hs, (T - 1) * B, P, P, B * P if reverse else 0)
     multiply(before, call.gate_group(loop.gates, group, 0 if reverse else 1, T - 1), target, columns=used)
-    multiply(call.start[-1].t(), first, target, add=True, columns=used)
+    if call.start[-1].any():  # sequences mostly start from zeros, and a product costs as much as a step
+        multiply(call.start[-1].t(), first, target, add=True, columns=used)
 
 
 def _gradient_of_row_biases(call: NativeCall, gates: torch.Tensor) -> torch.Tensor:

@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import functools
+import math
 
 import torch
 
 from cellweave.ops.common._library import native_library
 
-#: oneDNN's product costs some microseconds more to call; below this many multiplications that is not won back.
+#: oneDNN's product costs some microseconds more to call; below so many multiplications that is not won back.
 _WORTH_A_CALL = 1 << 19
+#: The same on processors without AVX-512, where only products with rows that lie one after another gain at all.
+_WORTH_A_CALL_AVX2 = 1 << 30
 
 
 @functools.cache
-def _prefers_onednn() -> bool:
-    """MKL, which `torch.mm` calls, takes its fast kernels on Intel's processors only.
+def _worth_onednn() -> tuple[float, float]:
+    """From how many multiplications on oneDNN is the faster: where `a` has its rows, or its columns, in a row.
 
-    Measured on an AMD EPYC (Zen 5) with two threads: torch.mm 225 to 240 GF/s, oneDNN 450 to 515 GF/s.
+    MKL, which `torch.mm` calls, takes its fast kernels on Intel's processors only; what it takes on others knows no
+    AVX-512. Measured with two threads, GF/s of torch.mm and oneDNN:
+
+        AMD EPYC (Zen 5), AVX-512, any product                            225 to 240    450 to 515
+        AMD EPYC (Zen 3), AVX2, gates times weights, 64 rows and more      82 to 93      83 to 116
+            the same, fewer rows                                           72 to 103     56 to 109
+            inputs (transposed) times gates                                54 to 111     47 to 97
     """
     library = native_library()
     has_op = hasattr(torch.ops.mkldnn, "_linear_pointwise") and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
-    return has_op and library is not None and not library.is_intel
+    if not has_op or library is None or library.is_intel:
+        return math.inf, math.inf
+    if library.best_isa == "avx512":
+        return _WORTH_A_CALL, _WORTH_A_CALL
+    return _WORTH_A_CALL_AVX2 if library.best_isa == "avx2" else math.inf, math.inf
 
 
 def _dense(value: torch.Tensor) -> bool:
@@ -43,7 +56,9 @@ def multiply(
         columns: Use only these columns of b; `out` has as many.
     """
     work = a.shape[0] * a.shape[1] * b.shape[1]
-    if work >= _WORTH_A_CALL and a.dtype == torch.float32 and _prefers_onednn() and _dense(a) and _dense(b):
+    by_rows, by_columns = _worth_onednn()
+    worth = work >= (by_rows if a.is_contiguous() else by_columns)
+    if worth and a.dtype == torch.float32 and _dense(a) and _dense(b):
         # all columns, then a choice: oneDNN is slow on a part of a row
         found: torch.Tensor = torch.ops.mkldnn._linear_pointwise(a, b.t(), None, "none", [], "")
         if out is None:

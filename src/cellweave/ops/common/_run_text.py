@@ -18,6 +18,7 @@ _FIELDS = {
     "lstm": (
         "units", "activation", "recurrent_activation", "gate_order", "forget_bias", "peepholes", "cell_clip",
         "projection", "proj_clip", "joined_kernel", "use_bias", "unit_forget_bias", "unit_pieces", "proj_pieces",
+        "peephole_order", "clip_passes_gradient", "coupled", "layer_norm", "norm_gain", "norm_shift",
     ),
 }  # fmt: skip
 _RUN_FIELDS = ("residual", "lengths", "resets", "reverse")

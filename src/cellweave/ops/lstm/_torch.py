@@ -20,6 +20,10 @@ def _refuses(spec: RunSpec, context: RunContext) -> str | None:
         return "its layer has the activations tanh and sigmoid only"
     if cell.peepholes:
         return "its layer has no peepholes"
+    if cell.coupled:
+        return "its layer has gates i and f of their own"
+    if cell.layer_norm:
+        return "its layer does not normalize"
     if cell.cell_clip is not None:
         return "its layer does not clip the cell"
     if cell.projection is not None and cell.proj_clip is not None:

@@ -1,0 +1,3 @@
+"""The convolutional long short-term memory."""
+
+from cellweave.ops.convlstm._reference import conv_lstm_step as conv_lstm_step
