@@ -11,12 +11,14 @@ TF1_PYTHON ?= $(PYTHON)
 NATIVE_SOURCES := $(shell find native/include native/src native/CMakeLists.txt -name '*.h' -o -name '*.cc' -o -name '*.txt')
 # pytest's worker processes; each computes with one thread
 WORKERS ?= auto
+# how long `make fuzz` searches
+SECONDS ?= 600
 
 # pytest, the demo and the benchmarks take the code of this checkout, whatever else is on the caller's path
 unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-native check docs bench bench-peers build clean
+.PHONY: help setup demo test test-native fuzz check docs bench bench-peers build clean
 .SECONDARY:
 .NOTPARALLEL:  # two installs into one .venv must not run at once
 
@@ -33,6 +35,9 @@ test: $(VENV)/.ready-dev $(VENV)/.ready-native  ## Run all tests (under 5 minute
 
 test-native:  ## Test the native core in C++, as released and under sanitizers (about 3 minutes on 2 cores)
 	native/tests/run.sh .cache/native/tests
+
+fuzz: $(VENV)/.ready-dev $(VENV)/.ready-fuzz  ## Search for damaged checkpoints that do harm (SECONDS=600; Python 3.11 or newer)
+	$(BIN)/python tests/robustness/fuzz_checkpoints.py -max_total_time=$(SECONDS) -artifact_prefix=.cache/
 
 check: $(VENV)/.ready-dev  ## Lint, format, types, layering
 	$(BIN)/ruff check .

@@ -17,12 +17,24 @@ SEED = 20240229
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--goldens DIR`: which golden set tests/golden checks."""
+    """Which sets of files tests/golden checks."""
     parser.addoption(
         "--goldens",
         metavar="DIR",
         default=None,
         help="directory with a manifest.json in the goldens' format (default: tests/golden/data)",
+    )
+    parser.addoption(
+        "--checkpoints",
+        metavar="DIR",
+        default=None,
+        help="directory of folders with a checkpoint and expected.json (default: tests/golden/checkpoints)",
+    )
+    parser.addoption(
+        "--wild",
+        metavar="DIR",
+        default=None,
+        help="directory of other people's models, each a folder with CASE.md (default: none)",
     )
 
 

@@ -1,4 +1,4 @@
-"""Makes one test per case of the golden set that `--goldens` names."""
+"""Makes one test per case of the sets that `--goldens`, `--checkpoints` and `--wild` name."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers import checkpoint_set
 from helpers.golden_set import DEFAULT, GoldenSetError, MissingFeatureError, read_errors, read_exemptions, read_manifest
 
 
@@ -14,13 +15,28 @@ def _directory(config: pytest.Config) -> Path:
     return DEFAULT if given is None else Path(given)
 
 
+def _checkpoint_cases(config: pytest.Config) -> list[Path]:
+    given = config.getoption("--checkpoints")
+    return checkpoint_set.read_cases(checkpoint_set.DEFAULT if given is None else Path(given))
+
+
+def _wild_cases(config: pytest.Config) -> list[object]:
+    given = config.getoption("--wild")
+    if given is None:
+        return [pytest.param(None, marks=pytest.mark.skip(reason="--wild DIR was not given"), id="none")]
+    cases = sorted(path.parent for path in Path(given).glob("*/CASE.md"))
+    if not cases:
+        raise GoldenSetError(f"{given}: expected folders with a CASE.md, got none.")
+    return [pytest.param(case, id=case.name) for case in cases]
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marker of this folder."""
     config.addinivalue_line("markers", "drivers(*names): make this test for cases of these drivers only")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Fill in `case` and `probe_entry`."""
+    """Fill in `case`, `probe_entry`, `checkpoint_case` and `wild_case`."""
     directory = _directory(metafunc.config)
     try:
         if "case" in metafunc.fixturenames:
@@ -30,6 +46,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             metafunc.parametrize("case", [_case(case, metafunc) for case in chosen])
         if "probe_entry" in metafunc.fixturenames:
             metafunc.parametrize("probe_entry", read_errors(directory), ids=lambda entry: entry["id"])
+        if "checkpoint_case" in metafunc.fixturenames:
+            metafunc.parametrize("checkpoint_case", _checkpoint_cases(metafunc.config), ids=lambda path: path.name)
+        if "wild_case" in metafunc.fixturenames:
+            metafunc.parametrize("wild_case", _wild_cases(metafunc.config))
     except GoldenSetError as error:
         raise pytest.UsageError(str(error)) from error
 

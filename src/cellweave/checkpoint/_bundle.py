@@ -12,7 +12,7 @@ import numpy as np
 
 from cellweave.checkpoint._crc32c import crc32c, crc32c_of, masked
 from cellweave.checkpoint._dtypes import STRING, DType, dtype_of, readable
-from cellweave.checkpoint._files import File, Files
+from cellweave.checkpoint._files import MAP_FROM, File, Files
 from cellweave.checkpoint._join import join
 from cellweave.checkpoint._limits import MAX_SHARDS
 from cellweave.checkpoint._place import Place
@@ -91,34 +91,34 @@ class Bundle:
     def info(self, name: str) -> VariableInfo:
         """What the table says of a variable."""
         entry = self.entry(name)
-        place = self._place.of(name)
-        slices = tuple(resolve_slice(part, entry.shape, place) for part in entry.slices)
-        return VariableInfo(name, entry.dtype.name, entry.shape, slices)
+        return VariableInfo(name, entry.dtype.name, entry.shape, self._resolved(entry, name))
 
     def read(self, name: str) -> Array:
         """A variable's data."""
         place = self._place.of(name)
         entry = self.entry(name)
         if not entry.slices:
-            return self._read_entry(entry, name)
-        info = self.info(name)
-        pieces = self.pieces(name)
+            return self._array(entry, name)
+        slices = self._resolved(entry, name)
+        pieces = self.pieces(name, entry)
         # Data that is not there cannot be asked for many times over.
         available = sum(self._data(shard, place).size for shard in {piece.shard for piece in pieces})
         if sum(piece.size for piece in pieces) > available:
             raise place.error(f"slices of at most {available} bytes in all", "more")
         dtype = readable(entry.dtype, place)
-        return frozen(
-            join(entry.shape, dtype, info.slices, lambda number: self._read_entry(pieces[number], name), place)
-        )
+        return frozen(join(entry.shape, dtype, slices, lambda number: self._array(pieces[number], name), place))
+
+    def _resolved(self, entry: Entry, name: str) -> tuple[Slice, ...]:
+        place = self._place.of(name)
+        return tuple(resolve_slice(part, entry.shape, place) for part in entry.slices)
 
     def close(self) -> None:
         """Close the data files; arrays that map them stay valid."""
         self._files.close()
 
-    def pieces(self, name: str) -> list[Entry]:
+    def pieces(self, name: str, entry: Entry) -> list[Entry]:
         """The entries of a partitioned variable's slices, in the order of its own entry."""
-        entry, slices = self.entry(name), self.info(name).slices
+        slices = self._resolved(entry, name)
         place = self._place.of(name)
         pieces = []
         for number, (part, resolved) in enumerate(zip(entry.slices, slices, strict=True)):
@@ -139,14 +139,14 @@ class Bundle:
 
     def strings(self, entry: Entry, name: str) -> Array:
         """The values of an entry of strings."""
-        return self._read_entry(entry, name)
+        return self._array(entry, name)
 
     def _data(self, shard: int, place: Place) -> File:
         if shard >= self.shards:
             raise place.error(f"one of {self.shards} data files", f"number {shard}")
         return self._files.get(data_path(self._prefix, shard, self.shards))
 
-    def _read_entry(self, entry: Entry, name: str) -> Array:
+    def _array(self, entry: Entry, name: str) -> Array:
         place = self._place.of(name)
         dtype = readable(entry.dtype, place)
         count = math.prod(entry.shape)
@@ -162,7 +162,7 @@ class Bundle:
         raw = file.view(entry.offset, entry.size, place)
         if self._verify:
             # Read again and not through the mapping, whose pages would count as this process's memory.
-            mapped = raw.base is None or not isinstance(raw.base, bytes)
+            mapped = entry.size >= MAP_FROM
             found = masked(crc32c_of(file.chunks(entry.offset, entry.size, place)) if mapped else crc32c(raw))
             if found != entry.checksum:
                 raise place.error(

@@ -21,7 +21,9 @@ def copied(bundle: Bundle, place: Place) -> list[Piece | Whole]:
         readable(entry.dtype, place.of(name))
         if entry.slices:
             wholes.append(Whole(name, entry.dtype, entry.shape, entry.slices))
-            found.extend((name, part, piece) for part, piece in zip(entry.slices, bundle.pieces(name), strict=True))
+            found.extend(
+                (name, part, piece) for part, piece in zip(entry.slices, bundle.pieces(name, entry), strict=True)
+            )
         else:
             found.append((name, None, entry))
     found.sort(key=lambda item: (item[2].shard, item[2].offset))

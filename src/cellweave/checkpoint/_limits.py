@@ -5,8 +5,8 @@ A file's own size bounds most counts and lengths; what it cannot bound stands he
 
 from __future__ import annotations
 
-#: Axes of a tensor. TensorFlow's own bound (`TensorShape::MaxDimensions`).
-MAX_RANK = 254
+#: Axes of a tensor: what every NumPy can hold. TensorFlow's own bound is 254; variables have one to five.
+MAX_RANK = 32
 
 #: Data files of one checkpoint: their names have five digits for it.
 MAX_SHARDS = 99_999
