@@ -206,7 +206,7 @@ def _build(cell: CellPlan) -> None:
             layer.default_dtype(next(iter(dtypes)))
     if nothing_is_open():
         _capture_scopes(need, cell)
-    need.root.build([None, candidate.depth or 1])
+    need.root.build([*[None] * (need.rank - 1), candidate.depth or 1])
 
 
 def _capture_scopes(need: CellNeed, cell: CellPlan) -> None:

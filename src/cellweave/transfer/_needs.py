@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
 
-from cellweave._errors import CellweaveError, ScopeError
+from cellweave._errors import ArgumentError, ScopeError, ShapeError
 from cellweave.checkpoint import lookup_name
 from cellweave.scopes import Layer, VariableStore
 from cellweave.specs import CudnnSpec
 
+#: Numbers of axes that a layer's inputs may have: a step's `[B, I]`, a sequence's `[T, B, I]`, images.
+_RANKS = (2, 3, 4, 5)
 #: Input depths that an unbuilt cell is tried with, to learn which sizes of its weights depend on them.
 _TRIAL_DEPTHS = (1021, 2039)
 
@@ -96,6 +98,7 @@ class CellNeed:
         layers: Layers with weights, in module order.
         stacks: Scope of each stack of cells in it, and how many cells that has.
         exact: Whether only cells of the very same names mean the same, as for a cuDNN layer.
+        rank: How many axes its inputs have.
     """
 
     path: str
@@ -105,6 +108,7 @@ class CellNeed:
     layers: tuple[LayerNeed, ...]
     stacks: dict[str, int] = field(default_factory=dict)
     exact: bool = False
+    rank: int = 2
 
     def joined(self, layer: LayerNeed, weight: Weight) -> str:
         """Path of a weight's parameter in the model."""
@@ -139,14 +143,15 @@ def need_of(path: str, root: Layer) -> CellNeed:
     missing = [layer for _, layer in _layers_in(root) if layer.makes_variables and not layer.built]
     if not missing:
         return _described(path, root, root, built=True, bases=None)
-    first, second = (_trial(root, depth) for depth in _TRIAL_DEPTHS)
+    rank = _rank_of(root)
+    first, second = (_trial(root, depth, rank) for depth in _TRIAL_DEPTHS)
     at_first, at_second = _shapes(first), _shapes(second)
     bases = {}
     for key, shape in at_first.items():
         span = _TRIAL_DEPTHS[1] - _TRIAL_DEPTHS[0]
         slope = tuple((b - a) // span for a, b in zip(shape, at_second[key], strict=True))
         bases[key] = (tuple(a - s * _TRIAL_DEPTHS[0] for a, s in zip(shape, slope, strict=True)), slope)
-    return _described(path, root, first, built=False, bases=bases)
+    return replace(_described(path, root, first, built=False, bases=bases), rank=rank)
 
 
 def _layers_in(root: nn.Module) -> list[tuple[str, Layer]]:
@@ -161,22 +166,32 @@ def _shapes(root: nn.Module) -> dict[tuple[str, str], tuple[int, ...]]:
     }
 
 
-def _trial(root: Layer, depth: int) -> Layer:
+def _rank_of(root: Layer) -> int:
+    """How many axes the inputs have that a layer can be built for."""
+    errors = []
+    for rank in _RANKS:
+        try:
+            _trial(root, _TRIAL_DEPTHS[0], rank)
+        except (ShapeError, ArgumentError, NotImplementedError) as error:
+            errors.append(error)
+        else:
+            return rank
+    raise ScopeError(
+        f"load_tf1: {root.where}: expected a layer that is built, or can be without a call, got: {errors[0]} "
+        "Call it once, then load."
+    ) from errors[0]
+
+
+def _trial(root: Layer, depth: int, rank: int) -> Layer:
     """A copy built for inputs of some depth, without memory for its weights."""
-    where = f"load_tf1: {root.where}"
-    try:
-        with VariableStore(), torch.device("meta"):
-            trial = copy.deepcopy(root)
-            trial.build([None, depth])
-    except (CellweaveError, NotImplementedError) as error:
-        raise ScopeError(
-            f"{where}: expected a layer that is built, or can be without a call, got: {error} Call it once, then load."
-        ) from error
+    with VariableStore(), torch.device("meta"):
+        trial = copy.deepcopy(root)
+        trial.build([*[None] * (rank - 1), depth])
     for _, layer in _layers_in(trial):
         if layer.makes_variables and not layer.variable_records() and layer._call_makes_variables:
             raise ScopeError(
-                f"{where}: expected cells whose weights are known before the first call, got {layer.where}, which "
-                "makes them in its call. Call it once, then load."
+                f"load_tf1: {root.where}: expected cells whose weights are known before the first call, got {layer.where}, "
+                "which makes them in its call. Call it once, then load."
             )
     return trial
 
