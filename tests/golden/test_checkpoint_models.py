@@ -10,7 +10,7 @@ import torch
 
 import cellweave as cw
 from cellweave.checkpoint import open_checkpoint
-from helpers.checkpoint_set import assert_same_bits, expected_arrays
+from helpers.checkpoint_set import assert_same_bits, expected_arrays, read_expected
 from helpers.printed_code import run_printed
 
 
@@ -18,9 +18,13 @@ def _keys(parts: tuple[cw.InspectedPart, ...]) -> list[str]:
     return [key for part in parts for key in [*(v.key for v in part.variables), *_keys(part.parts)]]
 
 
+def _path(case: Path) -> Path:
+    return case / read_expected(case)["prefix"]
+
+
 def test_the_printed_program_loads_all_that_was_recognised(checkpoint_case: Path, tmp_path: Path) -> None:
-    found = cw.inspect_tf1(checkpoint_case)
-    names = run_printed(checkpoint_case, tmp_path)
+    found = cw.inspect_tf1(_path(checkpoint_case))
+    names = run_printed(_path(checkpoint_case), tmp_path)
     if not found.parts:
         assert "report" not in names
         return
@@ -32,7 +36,7 @@ def test_the_printed_program_loads_all_that_was_recognised(checkpoint_case: Path
 
 
 def test_every_loaded_parameter_has_the_stored_bits(checkpoint_case: Path, tmp_path: Path) -> None:
-    names = run_printed(checkpoint_case, tmp_path)
+    names = run_printed(_path(checkpoint_case), tmp_path)
     if "report" not in names:
         pytest.skip("no cell or layer is in this checkpoint")
     arrays = expected_arrays(checkpoint_case)
@@ -46,7 +50,7 @@ def test_every_loaded_parameter_has_the_stored_bits(checkpoint_case: Path, tmp_p
 
 
 def test_saved_again_under_the_same_names(checkpoint_case: Path, tmp_path: Path) -> None:
-    names = run_printed(checkpoint_case, tmp_path)
+    names = run_printed(_path(checkpoint_case), tmp_path)
     if "report" not in names:
         pytest.skip("no cell or layer is in this checkpoint")
     saved = cw.save_tf1(names["model"], tmp_path / "again", names=names["report"])

@@ -36,13 +36,13 @@ def close(found: Any, expected: torch.Tensor, atol: float, rtol: float = 0.0) ->
     torch.testing.assert_close(found.detach(), expected, rtol=rtol, atol=atol)
 
 
-#: The case's tolerance, 2e-5, is for logits of about 15; these reach 40. Against float64 the recorded ones are off by up to
-#: 3.6e-5, ours by 2.1e-5 (native core 1.7e-5).
+#: The case's tolerance, 2e-5, is for logits of about 15; these reach 40. Against float64 the recorded ones
+#: are off by up to 3.6e-5, ours by 2.1e-5 (native core 1.7e-5).
 LOGITS = 2e-5 * 40 / 15
 #: Its states c reach 140, of which float32 keeps seven digits.
 LARGE_STATES = 2e-6
-#: The case says 1e-6, but its recorded states are 1.6e-6 away from a float64 run themselves; ours 1.6e-6 (native core) and
-#: 5.6e-6 (step by step).
+#: The case says 1e-6, but its recorded states are 1.6e-6 away from a float64 run themselves; ours 1.6e-6
+#: (native core) and 5.6e-6 (step by step).
 GRU_STATES = 5e-6
 
 
@@ -153,7 +153,7 @@ def test_the_temperatures_of_the_example(wild_case: Path) -> None:
 
 
 def test_every_recorded_cell(wild_case: Path, tmp_path: Path) -> None:
-    """Each case of a folder with `manifest.json`: from its frozen graph as printed, from its bundle with its options."""
+    """Each case of a folder with `manifest.json`: from its frozen graph as printed, and from its bundle."""
     if not (wild_case / "manifest.json").is_file():
         pytest.skip("this case has no manifest")
     cases = json.loads((wild_case / "manifest.json").read_text())

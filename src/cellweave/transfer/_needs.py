@@ -190,8 +190,8 @@ def _trial(root: Layer, depth: int, rank: int) -> Layer:
     for _, layer in _layers_in(trial):
         if layer.makes_variables and not layer.variable_records() and layer._call_makes_variables:
             raise ScopeError(
-                f"load_tf1: {root.where}: expected cells whose weights are known before the first call, got {layer.where}, "
-                "which makes them in its call. Call it once, then load."
+                f"load_tf1: {root.where}: expected cells whose weights are known before the first call, "
+                f"got {layer.where}, which makes them in its call. Call it once, then load."
             )
     return trial
 
