@@ -39,46 +39,83 @@ def crc32c(data: Any, value: int = 0) -> int:
     raw = np.frombuffer(data, np.uint8)
     if raw.size == 0:
         return value
-    tail = _fold(raw) if raw.size >= _FOLD_FROM else _residue(raw)
-    return tail ^ _times(value ^ _ONES, _power(8 * raw.size)) ^ _ONES
+    if raw.size >= _FOLD_FROM:
+        checksum = Checksum(value)
+        checksum.update(raw)
+        return checksum.value()
+    return _residue(raw) ^ _times(value ^ _ONES, _power(8 * raw.size)) ^ _ONES
+
+
+class Checksum:
+    """The CRC-32C of data that comes in parts, and of `value`'s data before them."""
+
+    def __init__(self, value: int = 0) -> None:
+        self._before = value
+        self._space: npt.NDArray[np.uint64] | None = None  # words on their way; none before a large part comes
+        self._at, self._count = _FAR, 0
+        self._rest = np.zeros(0, np.uint8)  # less than a word, behind all others
+
+    def update(self, data: Any) -> None:
+        """Add a part."""
+        raw = np.frombuffer(data, np.uint8)
+        if self._space is None:
+            if raw.size < _FOLD_FROM:
+                self._before = crc32c(raw, self._before)
+                return
+            self._space = np.zeros(_FAR + _BLOCKS * _NEAR, np.uint64)
+        if self._rest.size:
+            raw = np.concatenate([self._rest, raw])
+        whole = raw.size // 8 * 8
+        self._rest = raw[whole:].copy()
+        self._fold(self._space, raw[:whole])
+
+    def value(self) -> int:
+        """The checksum of everything so far."""
+        if self._space is None:
+            return self._before
+        last = self._space[self._at - _FAR : self._at]
+        left = last.copy()
+        left[:_NEAR] ^= last[_FAR - _NEAR :]
+        left[:_MIDDLE] ^= last[_FAR - _MIDDLE :]
+        # `left` stands _FAR words behind the end of the data: take that factor of x out again.
+        remainder = _times(_residue(left.view(np.uint8)), _power(-64 * _FAR))
+        value = remainder ^ _times(self._before ^ _ONES, _power(64 * self._count)) ^ _ONES
+        return crc32c(self._rest, value)
+
+    def _fold(self, space: npt.NDArray[np.uint64], raw: npt.NDArray[np.uint8]) -> None:
+        """Move on all words of `raw`."""
+        words = raw.view(np.uint64)
+        aligned = words.flags.aligned
+        self._count += words.size
+        for start in range(0, words.size, _NEAR):
+            chunk = words[start : start + _NEAR]
+            count = chunk.size
+            if self._at + count > space.size:
+                space[:_FAR] = space[self._at - _FAR : self._at]
+                self._at = _FAR
+            at = self._at
+            block = space[at : at + count]
+            if aligned:
+                np.bitwise_xor(chunk, space[at - _NEAR : at - _NEAR + count], out=block)
+            else:  # copied as bytes first: NumPy is slow on words that are not aligned
+                block.view(np.uint8)[:] = raw[8 * start : 8 * (start + count)]
+                np.bitwise_xor(block, space[at - _NEAR : at - _NEAR + count], out=block)
+            np.bitwise_xor(block, space[at - _MIDDLE : at - _MIDDLE + count], out=block)
+            np.bitwise_xor(block, space[at - _FAR : at - _FAR + count], out=block)
+            self._at += count
 
 
 def crc32c_of(chunks: Iterable[Any], value: int = 0) -> int:
     """The CRC-32C of `value`'s data followed by several buffers, as if all were one."""
+    checksum = Checksum(value)
     for chunk in chunks:
-        value = crc32c(chunk, value)
-    return value
+        checksum.update(chunk)
+    return checksum.value()
 
 
 def masked(value: int) -> int:
     """A checksum as files store it."""
     return (((value >> 15) | (value << 17)) + _MASK_DELTA) & _ONES
-
-
-def _fold(raw: npt.NDArray[np.uint8]) -> int:
-    """The remainder of `raw` times x^32, with blocks of words moved on."""
-    head = raw.size % 8
-    space = np.zeros(_FAR + _BLOCKS * _NEAR, np.uint64)
-    if head:  # zeros before the first byte change nothing
-        space[_FAR - 1 : _FAR].view(np.uint8)[8 - head :] = raw[:head]
-    at = _FAR
-    for start in range(head, raw.size, 8 * _NEAR):
-        chunk = raw[start : start + 8 * _NEAR]
-        count = chunk.size // 8
-        if at + count > space.size:
-            space[:_FAR] = space[at - _FAR : at]
-            at = _FAR
-        block = space[at : at + count]
-        block.view(np.uint8)[:] = chunk  # the words of a file need not be aligned
-        for distance in (_NEAR, _MIDDLE, _FAR):
-            np.bitwise_xor(block, space[at - distance : at - distance + count], out=block)
-        at += count
-    last = space[at - _FAR : at]
-    left = last.copy()
-    left[:_NEAR] ^= last[_FAR - _NEAR :]
-    left[:_MIDDLE] ^= last[_FAR - _MIDDLE :]
-    # `left` stands _FAR words behind the end of the data: take that factor of x out again.
-    return _times(_residue(left.view(np.uint8)), _power(-64 * _FAR))
 
 
 def _residue(raw: npt.NDArray[np.uint8]) -> int:

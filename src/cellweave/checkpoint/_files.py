@@ -20,8 +20,8 @@ from cellweave.checkpoint._place import Place
 
 Bytes = npt.NDArray[np.uint8]
 
-#: Bytes that checksums take at a time.
-CHUNK = 1 << 20
+#: Bytes that checksums take at a time: the second cache holds them.
+CHUNK = 1 << 18
 
 #: From this many bytes on a tensor is mapped and not copied. A process may hold some 65 thousand mappings.
 MAP_FROM = 1 << 18

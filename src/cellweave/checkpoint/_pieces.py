@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from cellweave._errors import ArgumentError, DTypeError
-from cellweave.checkpoint._crc32c import crc32c, masked
+from cellweave.checkpoint._crc32c import Checksum, masked
 from cellweave.checkpoint._dtypes import BFLOAT16, BY_NAME, STRING, DType
 from cellweave.checkpoint._join import covers
 from cellweave.checkpoint._shapes import Shape, Slice, is_whole
@@ -125,11 +125,11 @@ def store(dtype: DType, array: Array) -> Store:
 
 def write_chunks(file: BinaryIO, chunks: Iterable[Any]) -> tuple[int, int]:
     """Write buffers one behind the other; the number of bytes, and their masked checksum."""
-    size = checksum = 0
+    size, checksum = 0, Checksum()
     for chunk in chunks:
-        checksum = crc32c(chunk, checksum)
+        checksum.update(chunk)
         size += file.write(chunk)
-    return size, masked(checksum)
+    return size, masked(checksum.value())
 
 
 def _contiguous(array: Array) -> Iterator[Any]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from cellweave._errors import CheckpointError
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """A file, a part of it in words, and the variable that is being read, if any."""
 
     file: str
@@ -17,11 +16,11 @@ class Place:
 
     def of(self, variable: str) -> Place:
         """The same file, with the variable named."""
-        return replace(self, variable=variable)
+        return Place(self.file, variable, self.part)
 
     def within(self, part: str) -> Place:
         """The same file and variable, with a part named."""
-        return replace(self, part=part)
+        return Place(self.file, self.variable, part)
 
     def error(self, expected: str, got: str, at: int | None = None, advice: str = "") -> CheckpointError:
         """The error that says what this place should hold and what it holds."""

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cellweave.checkpoint._crc32c import crc32c, crc32c_of, masked
+from cellweave.checkpoint._crc32c import Checksum, crc32c, crc32c_of, masked
 
 FOLD = 1 << 17
 
@@ -49,6 +49,15 @@ def test_data_in_parts(size: int, cut: int, rng: np.random.Generator) -> None:
     data = rng.bytes(size)
     assert crc32c(data[cut:], crc32c(data[:cut])) == crc32c(data)
     assert crc32c_of([data[:cut], b"", data[cut:]]) == crc32c(data)
+
+
+@pytest.mark.parametrize("sizes", [(FOLD + 3, 5, FOLD, 1), (9, FOLD + 1, 0, 7, 8), (FOLD, FOLD, FOLD + 2), (1, 2, 3)])
+def test_checksum_of_parts(sizes: tuple[int, ...], rng: np.random.Generator) -> None:
+    parts = [rng.bytes(size) for size in sizes]
+    checksum = Checksum(crc32c(b"before"))
+    for part in parts:
+        checksum.update(part)
+    assert checksum.value() == crc32c(b"".join([b"before", *parts])) == bytewise(b"".join([b"before", *parts]))
 
 
 def test_unaligned_data(rng: np.random.Generator) -> None:
