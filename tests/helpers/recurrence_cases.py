@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,8 @@ VARIANTS = (
     Variant("projclip", "LSTMCell", {"proj_clip": 0.3}, kinked=True, projected=True),
     Variant("all", "LSTMCell", {"use_peepholes": True, "cell_clip": 0.9, "proj_clip": 0.4}, True, True),
     Variant("concat-proj", "LSTMCell", {"state_is_tuple": False, "use_peepholes": True}, projected=True),
+    Variant("cudnn-lstm", "CudnnCompatibleLSTMCell"),
+    Variant("cudnn-gru", "CudnnCompatibleGRUCell"),
 )
 
 #: T, B, H: every T with every B, and every H around the vector widths.
@@ -133,7 +136,12 @@ def make_data(case: RecurrenceCase) -> RecurrenceData:
             return rebuild(size, [state_like(item) for item in size])
         return normal(case.B, size) * 0.5
 
-    kinds = {"BasicRNNCell": tf1.BasicRNNCell, "GRUCell": tf1.GRUCell}
+    kinds: dict[str, Any] = {
+        "BasicRNNCell": tf1.BasicRNNCell,
+        "GRUCell": tf1.GRUCell,
+        "CudnnCompatibleGRUCell": tf1.CudnnCompatibleGRUCell,
+        "CudnnCompatibleLSTMCell": partial(tf1.LSTMCell, forget_bias=0.0),
+    }
     oracle = kinds.get(case.variant.cell, tf1.LSTMCell)(case.D, case.H, **case.options())
     weights = {}
     for name, shape in oracle.shapes.items():

@@ -70,7 +70,7 @@ def public_names() -> list[str]:
 
     What the face `contrib` shares with the package counts as the package's.
     """
-    faces = [PACKAGE / "keras.py", PACKAGE / "contrib.py", PACKAGE / "initializers.py"]
+    faces = [PACKAGE / "contrib.py", PACKAGE / "keras.py", PACKAGE / "initializers.py"]
     own = exported_names(PACKAGE / "__init__.py")
     modules = {face.stem for face in faces}
     names = [f"cellweave.{name}" for name in own if name not in modules and name != "__version__"]

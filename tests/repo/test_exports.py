@@ -13,7 +13,7 @@ import pytest
 from repo.source_files import DOCS, PACKAGE, exported_names, module_name, parse, public_names, source_files
 
 INITS = [path for path in source_files() if path.name == "__init__.py"]
-FACES = [PACKAGE / "keras.py", PACKAGE / "contrib.py", PACKAGE / "initializers.py"]
+FACES = [PACKAGE / "contrib.py", PACKAGE / "keras.py", PACKAGE / "initializers.py"]
 
 
 def reference_directives() -> Counter[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -61,7 +62,7 @@ class CudnnConversions:
             ShapeError: lists of other lengths, or of other shapes.
         """
         where = f"{self.where}.load_canonical"
-        found = [[torch.as_tensor(value) for value in values] for values in (weights, biases)]
+        found = [[_as_tensor(value) for value in values] for values in (weights, biases)]
         if not self.built:
             self._build_for(found[0][0].shape[-1] if found[0] and found[0][0].dim() == 2 else 0, where)
         wanted: list[list[Sequence[int]]] = [
@@ -91,7 +92,7 @@ class CudnnConversions:
         Raises:
             ShapeError: no vector, or another number of elements.
         """
-        where, value = f"{self.where}.load_opaque_kernel", torch.as_tensor(opaque)
+        where, value = f"{self.where}.load_opaque_kernel", _as_tensor(opaque)
         if not self.built and value.dim() == 1:
             self._build_for(self._spec.depth_of_opaque(value.numel()) or 0, where)
         depth = self.input_size
@@ -126,7 +127,7 @@ class CudnnConversions:
         for problem, found in (("missing", set(names) - set(tensors)), ("not its own", set(tensors) - set(names))):
             if found:
                 raise ArgumentError(f"{where}: expected {len(names)} tensors, got {sorted(found)} {problem}.")
-        values = {name.removeprefix(prefix): torch.as_tensor(tensors[name]) for name in names}
+        values = {name.removeprefix(prefix): _as_tensor(tensors[name]) for name in names}
         if not self.built:
             first = next(iter(values.values()))
             self._build_for(self._spec.depth_of_checkpoint(tuple(first.shape)), where)
@@ -222,3 +223,8 @@ class CudnnConversions:
         if depth <= 0:
             raise ShapeError(f"{where}: expected weights that tell the size of the inputs, got others. Build it first.")
         self.build([None, None, depth])
+
+
+def _as_tensor(value: Any) -> torch.Tensor:
+    """A tensor of a tensor or array; torch would warn of arrays that cannot be written, such as mapped files."""
+    return torch.as_tensor(value.copy() if isinstance(value, np.ndarray) and not value.flags.writeable else value)
