@@ -62,9 +62,7 @@ class CodeWriter:
         if "nn." in body or not single:
             imports.append("from torch import nn")
         lines = [*imports, ""]
-        lines += [
-            f"{name} = torch.tensor(1.0)  # fed by {placeholder} in TF1" for placeholder, name in self._keeps.items()
-        ]
+        lines += [f"{name} = torch.tensor(1.0)  # {placeholder}" for placeholder, name in self._keeps.items()]
         target = parts[0][0] if single else "model"
         lines += self._assumed()
         if single:
@@ -105,6 +103,10 @@ class CodeWriter:
         if isinstance(found, FoundStack):
             flag = any(self.facts[c.scope].stack_one_tensor for c in cells_in(found) if c.scope in self.facts)
             keywords = ["state_is_tuple=False"] if flag else []
+            told = self.facts.get(found.cells[0].scope)
+            if len(found.cells) == 1 and told is not None and told.places > 1:
+                text = f"[{self._expression(found.cells[0])}] * {told.places}"  # one object in several places
+                return f"cw.MultiRNNCell({', '.join([text, *keywords])})"
             return _call("cw.MultiRNNCell", [self._expression(cell) for cell in found.cells], keywords)
         if isinstance(found, FoundPair):
             fw = self._expression(found.fw)
@@ -147,8 +149,7 @@ class CodeWriter:
     def _keep(self, value: str | None, placeholder: str | None) -> str:
         if value is not None:
             return value
-        if placeholder is None:
-            placeholder = "the graph"
+        placeholder = "not told by the graph" if placeholder is None else f"fed by {placeholder} in TF1"
         if placeholder not in self._keeps:
             self._keeps[placeholder] = "keep" if not self._keeps else f"keep_{len(self._keeps)}"
         return self._keeps[placeholder]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,6 +70,7 @@ class CellFacts:
         one_tensor: Whether its own state is one tensor.
         stack_one_tensor: Whether the state of the stack around it is.
         reversed: Whether a fused cell reads its inputs backwards.
+        places: In how many places of the stack around it the one cell stands (`[cell] * 2`).
     """
 
     options: dict[str, str] = field(default_factory=dict)
@@ -77,6 +79,7 @@ class CellFacts:
     one_tensor: bool = False
     stack_one_tensor: bool = False
     reversed: bool = False
+    places: int = 1
 
 
 class GraphReader:
@@ -143,7 +146,7 @@ def cell_facts(reader: GraphReader, cell: FoundCell) -> CellFacts | None:
     node_name = variable.any_value.keys[0].removesuffix(":0").removesuffix("/ExponentialMovingAverage")
     if node_name not in reader.graph:
         return None
-    facts = CellFacts()
+    facts = CellFacts(places=_places(reader, node_name, cell))
     block = reader.user(node_name, *_BLOCKS)
     if block is not None:
         _block_facts(reader, block, cell, facts)
@@ -167,6 +170,18 @@ def cell_facts(reader: GraphReader, cell: FoundCell) -> CellFacts | None:
         return None
     _dropout_facts(reader, product, output, facts)
     return facts
+
+
+def _places(reader: GraphReader, kernel: str, cell: FoundCell) -> int:
+    """How often a loop's step multiplies with the kernel of a stack's cell: once for each place of the object."""
+    if not re.search(r"multi_rnn_cell(?:_\d+)?/cell_\d+/[^/]+$", cell.scope):
+        return 1
+    loops: dict[str, int] = {}
+    for node in reader.users(kernel):
+        loop, inside, _ = node.name.partition("/while/")
+        if node.op == "MatMul" and inside:  # a loop's body is one step; unrolled steps would be counted, too
+            loops[loop] = loops.get(loop, 0) + 1
+    return max(loops.values(), default=1)
 
 
 def _tensor(name: str) -> str:
@@ -293,7 +308,11 @@ def _dropout_facts(reader: GraphReader, product: Node, output: Node | None, fact
     for node in reader.users(output.name):
         if node.op not in ("RealDiv", "Mul") or not _is_dropout(node):
             continue
-        masked = node if node.op == "Mul" and _has_mask(reader, node) else reader.user(node.name, "Mul")
+        masked = (
+            node
+            if node.op == "Mul" and _has_mask(reader, node)
+            else reader.user(node.name, "Mul", "Select", "SelectV2")
+        )
         if masked is not None:
             what = "state" if _goes_round(reader, masked) else "output"
             facts.dropout[what] = _keep_probability(reader, node, masked.name)

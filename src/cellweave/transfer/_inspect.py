@@ -187,6 +187,9 @@ def _part(name: str, found: Found, facts: Mapping[str, CellFacts], graph: bool) 
         settings: tuple[str, ...] = ()
         if any(facts[cell.scope].stack_one_tensor for cell in cells_in(found) if cell.scope in facts):
             settings = ("from the graph: its state is one tensor (state_is_tuple=False)",)
+        told = facts.get(found.cells[0].scope)
+        if len(inside) == 1 and told is not None and told.places > 1:
+            settings += (f"from the graph: one cell in {told.places} places, [cell] * {told.places}",)
         return InspectedPart(name, f"MultiRNNCell of {_count(len(inside), 'cell')}", (), settings, {}, inside)
     if isinstance(found, FoundPair):
         sides = [("fw", found.fw)] + ([("bw", found.bw)] if found.bw is not None else [])
