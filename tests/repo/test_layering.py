@@ -15,7 +15,7 @@ ROWS: tuple[frozenset[str], ...] = (
     frozenset({"__main__"}),
     frozenset({"cli"}),
     frozenset({"keras", "contrib"}),
-    frozenset({"training"}),
+    frozenset({"training", "transfer"}),
     frozenset({"layers", "nn", "checkpoint"}),
     frozenset({"wrappers"}),
     frozenset({"cells", "weave"}),
@@ -33,6 +33,7 @@ FORBIDDEN = {
     "wrappers": {"weave"},
     "checkpoint": {"wrappers", "cells", "weave", "ops"},
     "training": {"keras"},
+    "transfer": {"keras", "ops", "weave"},
 }
 
 # Packages and the only files that may import them (patterns on the path below src/cellweave).
@@ -42,7 +43,7 @@ PLACES = {
     "typer": r"cli/.*",
     "rich": r"cli/.*",
     "matplotlib": r"training/.*",
-    "safetensors": r"(training|checkpoint)/.*",
+    "safetensors": r"(training|checkpoint|transfer)/.*",
     "tensorflow": r"(?!)",
 }
 
@@ -133,6 +134,9 @@ def test_wrappers_know_no_concrete_cell(path: Path) -> None:
         ("_types", "_errors", True),
         ("training", "layers", True),
         ("layers", "training", False),
+        ("transfer", "checkpoint", True),
+        ("transfer", "training", False),
+        ("checkpoint", "transfer", False),
         ("cells", "", False),
     ],
 )

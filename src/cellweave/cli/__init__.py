@@ -1,3 +1,3 @@
-"""The command line: `cellweave train`, `cellweave generate`, `cellweave doctor`."""
+"""The command line: `cellweave train`, `generate`, `inspect`, `convert`, `doctor`."""
 
 from cellweave.cli._main import main as main

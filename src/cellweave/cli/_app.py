@@ -6,8 +6,10 @@ from typing import Annotated
 
 import typer
 
+from cellweave.cli._convert import convert
 from cellweave.cli._doctor import doctor
 from cellweave.cli._generate import generate
+from cellweave.cli._inspect import inspect
 from cellweave.cli._train import train
 from cellweave.training import package_versions
 
@@ -34,11 +36,13 @@ def _options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
     ] = False,
 ) -> None:
-    """Recurrent cells with TensorFlow 1's API: train a language model on any text, and let it write."""
+    """Recurrent cells with TensorFlow 1's API: look into its checkpoints, train a language model, and let it write."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
 
 app.command()(train)
 app.command()(generate)
+app.command()(inspect)
+app.command()(convert)
 app.command()(doctor)

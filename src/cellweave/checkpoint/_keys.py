@@ -1,0 +1,101 @@
+"""What the keys of a checkpoint stand for, told from their names, shapes and dtypes alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+Role = Literal["variable", "slot", "average", "bookkeeping", "counter", "opaque"]
+
+
+class Described(Protocol):
+    """Shape and dtype of a stored tensor."""
+
+    @property
+    def shape(self) -> Any:
+        """Sizes in elements."""
+
+    @property
+    def dtype(self) -> Any:
+        """Dtype, or its name."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of a checkpoint.
+
+    Attributes:
+        stored: The key as the file spells it.
+        name: Name of the variable that it is, or belongs to, without `:0`.
+        role: `variable`; `slot` of an optimizer; `average`, an exponential moving average; `bookkeeping` of an
+            optimizer or an average; `counter`, an integer scalar such as `global_step`; `opaque`, cuDNN's own layout.
+        tail: What follows the variable's name in a slot or average, such as `Adam_1`.
+    """
+
+    stored: str
+    name: str
+    role: Role
+    tail: str = ""
+
+
+#: Default names of TF1's optimizers, which name their slots; `_1` and so on follow for further slots.
+_OPTIMIZERS = (
+    "Adam|AdamW|AdaMax|LazyAdam|NAdam|Nadam|Momentum|MomentumW|RMSProp|Adagrad|AdagradDA|Adadelta|Ftrl|ProximalAdagrad|"
+    "GGT|AddSign|PowerSign|LARSOptimizer|RegAdagrad|AdamWOptimizer"
+)
+_SLOT = re.compile(rf"(?:{_OPTIMIZERS})(?:_\d+)?")
+_AVERAGE = re.compile(r"ExponentialMovingAverage(?:_\d+)?")
+#: Powers of Adam's betas, and what zero-debiased averages count.
+_BOOKKEEPING = re.compile(r"(?:beta[12]_power(?:_\d+)?|biased|local_step)")
+_OPAQUE = re.compile(r"(?:\w+_)?opaque_(?:kernel|params)(?:_saveable)?")
+#: A slot name of one's own is believed when it hangs below that many variables.
+_SYSTEMATIC = 2
+
+
+def read_keys(table: Mapping[str, Described]) -> list[Key]:
+    """Say of each key what it stands for, in the order of the table.
+
+    A slot may stand below a scope of its optimizer (`train/model/w/Adam`), and an optimizer may have a name of its own.
+    """
+    plain = {stored: stored.removesuffix(":0") for stored in table}
+    own_tails = _own_slot_tails(table, plain)
+    names = set(plain.values())
+    return [_key(stored, table[stored], plain[stored], names, own_tails) for stored in table]
+
+
+def _key(stored: str, found: Described, name: str, names: Set[str], own_tails: Set[str]) -> Key:
+    base, _, last = name.rpartition("/")
+    if _BOOKKEEPING.fullmatch(last) and (not last.startswith(("biased", "local")) or base in names):
+        return Key(stored, name, "bookkeeping")
+    if base and _AVERAGE.fullmatch(last):
+        return Key(stored, _owner(base, names), "average", last)
+    if base and (_SLOT.fullmatch(last) or (last in own_tails and base in names)):
+        return Key(stored, _owner(base, names), "slot", last)
+    if _OPAQUE.fullmatch(last):
+        return Key(stored, name, "opaque")
+    if len(tuple(found.shape)) == 0 and re.search(r"int\d+", str(found.dtype)):
+        return Key(stored, name, "counter")
+    return Key(stored, name, "variable")
+
+
+def _owner(base: str, names: Set[str]) -> str:
+    """The variable that a slot belongs to: the longest end of its path that is a variable's name, else the path."""
+    parts = base.split("/")
+    for start in range(len(parts)):
+        candidate = "/".join(parts[start:])
+        if candidate in names:
+            return candidate
+    return base
+
+
+def _own_slot_tails(table: Mapping[str, Described], plain: Mapping[str, str]) -> set[str]:
+    """Last parts of keys that hang systematically below variables of the same shape: slots of a renamed optimizer."""
+    shapes = {plain[stored]: tuple(found.shape) for stored, found in table.items()}
+    counts: dict[str, int] = {}
+    for name, shape in shapes.items():
+        base, _, last = name.rpartition("/")
+        if base and shapes.get(base) == shape and len(shape) > 0:
+            counts[last] = counts.get(last, 0) + 1
+    return {tail for tail, count in counts.items() if count >= _SYSTEMATIC}

@@ -1,0 +1,132 @@
+"""Turning a checkpoint into files of other formats, without a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from os import PathLike, fspath
+from pathlib import Path
+
+import torch
+
+from cellweave._errors import ArgumentError, CheckpointError
+from cellweave.checkpoint import Checkpoint, Inventory, open_checkpoint, take_inventory, write_checkpoint
+from cellweave.transfer._arrays import Array, as_tensor, stored_dtype
+from cellweave.transfer._tables import variable_table
+
+FORMATS = ("safetensors", "torch", "tf1")
+_WHERE = "convert_tf1"
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What `convert_tf1` wrote.
+
+    Attributes:
+        path: The file, or the prefix of the bundle.
+        names: Name in the new file to the keys that it was read from.
+        left: Keys that were not written.
+    """
+
+    path: str
+    names: dict[str, tuple[str, ...]]
+    left: tuple[str, ...]
+
+
+def convert_tf1(
+    path: str | PathLike[str],
+    out: str | PathLike[str],
+    *,
+    to: str,
+    everything: bool = False,
+    stored_names: bool = False,
+    overwrite: bool = False,
+) -> Conversion:
+    """Write the variables of a TF1 checkpoint into a file of another format.
+
+    Args:
+        path: As for `load_tf1`.
+        out: The new file; a bundle's prefix for `tf1`.
+        to: `safetensors`; `torch`, a dict of tensors for `torch.load`; or `tf1`, a V2 bundle.
+        everything: Also optimizer slots, averages and counters.
+        stored_names: Keep the file's own keys. Default: names as TF 1.2 and later spell them, slices joined.
+        overwrite: Whether an earlier file may be replaced.
+    Returns:
+        What was written under which name, and what was left: strings always are.
+    Raises:
+        ArgumentError: an unknown format. CheckpointError: the checkpoint is damaged, or two keys would get one name.
+    Numerics: bit for bit; axes stay in TF1's order.
+    """
+    if to not in FORMATS:
+        raise ArgumentError(f"{_WHERE}: expected a format out of {', '.join(FORMATS)}, got {to!r}.")
+    with open_checkpoint(fspath(path)) as checkpoint:
+        table = variable_table(checkpoint)
+        inventory = take_inventory(table)
+        sources = _sources(checkpoint, inventory, everything=everything, stored_names=stored_names)
+        arrays: dict[str, Array] = {}
+        dtypes: dict[str, torch.dtype] = {}
+        names: dict[str, tuple[str, ...]] = {}
+        for name, (keys, array) in sources.items():
+            dtype = checkpoint.variables[keys[0]].dtype
+            if dtype == "string":
+                continue
+            arrays[name], dtypes[name], names[name] = array, stored_dtype(dtype), keys
+        _write(fspath(out), to, arrays, dtypes, overwrite)
+        used = {key for keys in names.values() for key in keys}
+        return Conversion(fspath(out), names, tuple(key for key in table if key not in used))
+
+
+def _sources(
+    checkpoint: Checkpoint, inventory: Inventory, *, everything: bool, stored_names: bool
+) -> dict[str, tuple[tuple[str, ...], Array]]:
+    found: dict[str, tuple[tuple[str, ...], Array]] = {}
+
+    def add(name: str, keys: tuple[str, ...], array: Array) -> None:
+        if name in found:
+            raise CheckpointError(
+                f"{_WHERE}: {checkpoint.path}: expected one variable per name, got {found[name][0][0]} and {keys[0]} "
+                f"for {name}. Keep the stored names."
+            )
+        found[name] = (keys, array)
+
+    for variable in inventory.variables.values():
+        parts = {"": variable.value}
+        if everything:
+            parts |= {"ExponentialMovingAverage": variable.average, **variable.slots}
+        for tail, stored in parts.items():
+            if stored is None:
+                continue
+            if stored_names:
+                for key in stored.keys:
+                    add(key, (key,), checkpoint[key])
+            else:
+                add(f"{variable.name}/{tail}" if tail else variable.name, stored.keys, stored.read(checkpoint))
+    for other in inventory.others if everything else ():
+        key = other.stored
+        add(key if stored_names else key.removesuffix(":0"), (key,), checkpoint[key])
+    return found
+
+
+def _write(out: str, to: str, arrays: dict[str, Array], dtypes: dict[str, torch.dtype], overwrite: bool) -> None:
+    tensors = {name: as_tensor(array, dtypes[name]).contiguous() for name, array in arrays.items()}
+    if to == "tf1":
+        write_checkpoint(out, tensors, overwrite=overwrite)
+        return
+    if Path(out).exists() and not overwrite:
+        raise ArgumentError(f"{_WHERE}: expected a new file, got {out}, which exists. Pass overwrite.")
+    temporary = Path(out).with_name(f".{Path(out).name}.tmp")
+    if to == "torch":
+        torch.save(tensors, temporary)
+    else:
+        _save_safetensors(tensors, temporary)
+    temporary.replace(out)
+
+
+def _save_safetensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    try:
+        from safetensors.torch import save_file  # the library itself runs without it
+    except ModuleNotFoundError as error:
+        raise ArgumentError(
+            f"{_WHERE}: expected the package safetensors for this format, got none. "
+            "Install it: pip install 'cellweave[train]'."
+        ) from error
+    save_file(tensors, str(path), {"format": "pt"})

@@ -1,0 +1,354 @@
+"""What only a graph tells of cells: activations, forget biases, clips, dropout, states in one tensor."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from cellweave.checkpoint import Graph, Node
+from cellweave.transfer._recognise import FoundCell
+
+#: Operations that hand a tensor on as it is.
+_PASSING = (
+    "Identity",
+    "Enter",
+    "RefEnter",
+    "ReadVariableOp",
+    "Switch",
+    "RefSwitch",
+    "Merge",
+    "StopGradient",
+    "Snapshot",
+)
+_ADDING = ("Add", "AddV2", "BiasAdd")
+#: Operations of activations, by the names that cellweave has for them.
+_ACTIVATIONS = {
+    "Tanh": "tanh", "Sigmoid": "sigmoid", "Relu": "relu", "Relu6": "relu6", "Elu": "elu", "Selu": "selu",
+    "Softplus": "softplus", "Softsign": "softsign", "Exp": "exponential", "Softmax": "softmax",
+}  # fmt: skip
+_BLOCKS = ("LSTMBlockCell", "BlockLSTM", "BlockLSTMV2", "GRUBlockCell")
+#: What the block operations' attributes are when a graph leaves them out.
+_BLOCK_DEFAULTS = {"forget_bias": 1.0, "cell_clip": 3.0}
+
+
+@dataclass(frozen=True)
+class Keep:
+    """A keep probability.
+
+    Attributes:
+        node: The operation that applies the mask.
+        value: The probability where it is a constant.
+        placeholder: The placeholder that it is fed by.
+    """
+
+    node: str
+    value: str | None = None
+    placeholder: str | None = None
+
+    @property
+    def shown(self) -> str:
+        """In words."""
+        if self.value is not None:
+            return f"keep probability {self.value}"
+        if self.placeholder is not None:
+            return f"keep probability fed by {self.placeholder}"
+        return "keep probability not told"
+
+
+@dataclass
+class CellFacts:
+    """What a graph says of one cell.
+
+    Attributes:
+        options: Constructor arguments, as Python text.
+        cls: The class that its operation tells, where names tell another one.
+        dropout: The keep probability of each of `input`, `output`, `state` that has a dropout.
+        one_tensor: Whether its own state is one tensor.
+        stack_one_tensor: Whether the state of the stack around it is.
+        reversed: Whether a fused cell reads its inputs backwards.
+        places: In how many places of the stack around it the one cell stands (`[cell] * 2`).
+    """
+
+    options: dict[str, str] = field(default_factory=dict)
+    cls: str | None = None
+    dropout: dict[str, Keep] = field(default_factory=dict)
+    one_tensor: bool = False
+    stack_one_tensor: bool = False
+    reversed: bool = False
+    places: int = 1
+
+
+class GraphReader:
+    """Follows tensors through one graph, past gradients and savers."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self._users: dict[str, list[Node]] = {}
+        for node in graph.nodes:
+            if node.name.split("/")[0].startswith("gradients") or "/gradients/" in node.name:
+                continue
+            for name in node.inputs:
+                if not name.startswith("^"):
+                    self._users.setdefault(_tensor(name), []).append(node)
+
+    def users(self, tensor: str) -> Iterator[Node]:
+        """Operations that take a tensor, past those that hand it on."""
+        seen: set[str] = set()
+        open_names = [_tensor(tensor)]
+        while open_names:
+            name = open_names.pop(0)
+            for node in self._users.get(name, ()):
+                if node.name in seen:
+                    continue
+                seen.add(node.name)
+                if node.op in _PASSING:
+                    open_names += [node.name, f"{node.name}:1"] if "Switch" in node.op else [node.name]
+                else:
+                    yield node
+
+    def user(self, tensor: str, *ops: str) -> Node | None:
+        """The first operation of these kinds that takes a tensor."""
+        return next((node for node in self.users(tensor) if node.op in ops), None)
+
+    def maker(self, tensor: str) -> Node | None:
+        """The operation that makes a tensor, past those that hand it on."""
+        for _ in range(64):  # a loop's tensors go round
+            name = _tensor(tensor).split(":")[0]
+            if name not in self.graph:
+                return None
+            node = self.graph[name]
+            if node.op not in _PASSING or not node.inputs:
+                return node
+            tensor = node.inputs[0]
+        return None
+
+    def constant(self, tensor: str) -> float | None:
+        """The value of a constant of one element."""
+        node = self.maker(tensor)
+        value: Any = None if node is None or node.op != "Const" else node.attrs.get("value")
+        return float(value.reshape(-1)[0]) if isinstance(value, np.ndarray) and value.size == 1 else None
+
+    def other_constant(self, node: Node) -> float | None:
+        """The constant among the inputs of an operation."""
+        return next((value for name in node.inputs if (value := self.constant(name)) is not None), None)
+
+
+def cell_facts(reader: GraphReader, cell: FoundCell) -> CellFacts | None:
+    """What a graph says of a cell; None when the cell is not in it."""
+    suffix = "candidate/kernel" if "candidate/kernel" in cell.variables else "kernel"
+    variable = cell.variables.get(suffix) or cell.variables.get("candidate/hidden_projection/kernel")
+    if variable is None:
+        return None
+    node_name = variable.any_value.keys[0].removesuffix(":0").removesuffix("/ExponentialMovingAverage")
+    if node_name not in reader.graph:
+        return None
+    facts = CellFacts(places=_places(reader, node_name, cell))
+    block = reader.user(node_name, *_BLOCKS)
+    if block is not None:
+        _block_facts(reader, block, cell, facts)
+        return facts
+    product = reader.user(node_name, "MatMul")
+    if product is None:
+        return None
+    summed = reader.user(product.name, *_ADDING) or product
+    cls = cell.kind.cls
+    if cls in ("BasicLSTMCell", "LSTMCell", "CudnnCompatibleLSTMCell"):
+        output = _lstm_facts(reader, summed, cell, facts)
+    elif cls == "contrib.SRUCell":
+        output = _sru_facts(reader, product, facts)
+    elif cls in ("GRUCell", "BasicRNNCell"):
+        output = _act(reader, summed.name, facts)
+        if cls == "GRUCell" and output is not None:
+            blended = reader.user(output.name, "Mul")
+            output = None if blended is None else reader.user(blended.name, *_ADDING)
+        _state_facts(reader, product, cell, facts)
+    else:
+        return None
+    _dropout_facts(reader, product, output, facts)
+    return facts
+
+
+def _places(reader: GraphReader, kernel: str, cell: FoundCell) -> int:
+    """How often a loop's step multiplies with the kernel of a stack's cell: once for each place of the object."""
+    if not re.search(r"multi_rnn_cell(?:_\d+)?/cell_\d+/[^/]+$", cell.scope):
+        return 1
+    loops: dict[str, int] = {}
+    for node in reader.users(kernel):
+        loop, inside, _ = node.name.partition("/while/")
+        if node.op == "MatMul" and inside:  # a loop's body is one step; unrolled steps would be counted, too
+            loops[loop] = loops.get(loop, 0) + 1
+    return max(loops.values(), default=1)
+
+
+def _tensor(name: str) -> str:
+    return name.removesuffix(":0")
+
+
+def _block_facts(reader: GraphReader, node: Node, cell: FoundCell, facts: CellFacts) -> None:
+    if node.op == "GRUBlockCell":
+        old = any(key.endswith("w_ru") for v in cell.variables.values() for key in v.stored_keys())
+        facts.cls = "contrib.GRUBlockCell" if old else "contrib.GRUBlockCellV2"
+        return
+    facts.cls = "contrib.LSTMBlockCell" if node.op == "LSTMBlockCell" else "contrib.LSTMBlockFusedCell"
+    attrs = {name: float(node.attrs.get(name, default)) for name, default in _BLOCK_DEFAULTS.items()}
+    facts.options["forget_bias"] = number(attrs["forget_bias"])
+    clip = attrs["cell_clip"]
+    facts.options["cell_clip"] = number(clip) if clip > 0 else "None"
+    if node.attrs.get("use_peephole", False):
+        facts.options["use_peephole"] = "True"
+    source = reader.maker(node.inputs[1]) if node.op != "LSTMBlockCell" else None
+    facts.reversed = source is not None and source.op.startswith("Reverse")
+
+
+def _act(reader: GraphReader, tensor: str, facts: CellFacts) -> Node | None:
+    """The activation of a tensor; what it gives."""
+    node = reader.user(tensor, *_ACTIVATIONS)
+    if node is not None:
+        facts.options["activation"] = repr(_ACTIVATIONS[node.op])
+    return node
+
+
+def _lstm_facts(reader: GraphReader, summed: Node, cell: FoundCell, facts: CellFacts) -> Node | None:
+    split = reader.user(summed.name, "Split")
+    if split is None:
+        return None
+    _act(reader, f"{split.name}:1", facts)
+    forget = reader.user(f"{split.name}:2", "Sigmoid", *_ADDING)
+    if forget is not None:
+        bias = 0.0 if forget.op == "Sigmoid" else reader.other_constant(forget)
+        if bias is not None and cell.kind.cls != "CudnnCompatibleLSTMCell":
+            facts.options["forget_bias"] = number(bias)
+    opened = _past_peephole(reader, reader.user(split.name, "Sigmoid", *_ADDING))
+    candidate = None if opened is None else reader.user(opened.name, "Mul")
+    state = None if candidate is None else reader.user(candidate.name, *_ADDING)
+    if state is None:
+        return None
+    if cell.kind.cls == "LSTMCell":
+        state = _clipped(reader, state, facts, "cell_clip")
+    squashed = reader.user(state.name, *_ACTIVATIONS)
+    output = None if squashed is None else _output(reader, squashed)
+    projection = cell.variables.get("projection/kernel")
+    if projection is not None and output is not None:
+        product = reader.user(output.name, "MatMul")
+        output = None if product is None else _clipped(reader, product, facts, "proj_clip")
+    product_node = reader.maker(summed.inputs[0])
+    if product_node is not None:
+        _state_facts(reader, product_node, cell, facts)
+    return output
+
+
+def _past_peephole(reader: GraphReader, node: Node | None) -> Node | None:
+    while node is not None and node.op in _ADDING:
+        node = reader.user(node.name, "Sigmoid", *_ADDING)
+    return node
+
+
+def _output(reader: GraphReader, squashed: Node) -> Node | None:
+    """Where the output gate meets the state; with peepholes, the state's other users are no activations."""
+    return reader.user(squashed.name, "Mul")
+
+
+def _clipped(reader: GraphReader, node: Node, facts: CellFacts, option: str) -> Node:
+    low = reader.user(node.name, "Minimum")
+    if low is not None:
+        bound = reader.other_constant(low)
+        high = reader.user(low.name, "Maximum")
+        if bound is not None and high is not None:
+            facts.options[option] = number(bound)
+            return high
+    whole = reader.user(node.name, "ClipByValue")
+    if whole is not None and (bound := reader.constant(whole.inputs[2])) is not None:
+        facts.options[option] = number(bound)
+        return whole
+    facts.options[option] = "None"
+    return node
+
+
+def _sru_facts(reader: GraphReader, product: Node, facts: CellFacts) -> Node | None:
+    split = reader.user(product.name, "Split")
+    blended = None if split is None else reader.user(split.name, "Mul")
+    state = None if blended is None else reader.user(blended.name, *_ADDING)
+    return None if state is None else _act(reader, state.name, facts)
+
+
+def _state_facts(reader: GraphReader, product: Node, cell: FoundCell, facts: CellFacts) -> None:
+    """Whether the state comes out of one tensor: cut out of a stack's by Slice, or into c and h by Split or Slice."""
+    joined = reader.maker(product.inputs[0])
+    if joined is None or not joined.op.startswith("Concat") or len(joined.inputs) < 2:
+        return
+    state = reader.maker(joined.inputs[1])
+    if state is not None and cell.kind.cls == "GRUCell" and state.op == "Mul":
+        state = next(
+            (made for name in state.inputs if (made := reader.maker(name)) is not None and made.op == "Slice"), None
+        )
+    if state is None or state.op not in ("Slice", "Split", "StridedSlice"):
+        return
+    if "LSTM" not in cell.kind.cls:
+        facts.stack_one_tensor = state.op == "Slice" and "multi_rnn_cell" in cell.scope
+        return
+    if state.op == "StridedSlice":
+        return
+    facts.one_tensor = True
+    around = reader.maker(state.inputs[1] if state.op == "Split" else state.inputs[0])
+    facts.stack_one_tensor = around is not None and around.op == "Slice"
+
+
+def _dropout_facts(reader: GraphReader, product: Node, output: Node | None, facts: CellFacts) -> None:
+    joined = reader.maker(product.inputs[0])
+    if joined is not None and joined.op.startswith("Concat"):
+        source = reader.maker(joined.inputs[0])
+        if source is not None and _is_dropout(source):
+            facts.dropout["input"] = _keep_probability(reader, source, source.name)
+    if output is None:
+        return
+    for node in reader.users(output.name):
+        if node.op not in ("RealDiv", "Mul") or not _is_dropout(node):
+            continue
+        masked = (
+            node
+            if node.op == "Mul" and _has_mask(reader, node)
+            else reader.user(node.name, "Mul", "Select", "SelectV2")
+        )
+        if masked is not None:
+            what = "state" if _goes_round(reader, masked) else "output"
+            facts.dropout[what] = _keep_probability(reader, node, masked.name)
+
+
+def _is_dropout(node: Node) -> bool:
+    return any(part.startswith("dropout") for part in node.name.split("/"))
+
+
+def _has_mask(reader: GraphReader, node: Node) -> bool:
+    return any((made := reader.maker(name)) is not None and made.op in ("Floor", "Cast") for name in node.inputs)
+
+
+def _goes_round(reader: GraphReader, node: Node) -> bool:
+    """Whether a tensor is the next step's state and nothing else."""
+    ops = {user.op for user in reader.users(node.name)}
+    return bool(ops) and ops <= {"NextIteration"}
+
+
+def _keep_probability(reader: GraphReader, node: Node, masked: str) -> Keep:
+    """Where the keep probability of a dropout comes from: followed from the division by it."""
+    divided = node if node.op == "RealDiv" else None
+    if divided is None:
+        divided = next(
+            (made for name in node.inputs if (made := reader.maker(name)) is not None and made.op == "RealDiv"), None
+        )
+    if divided is not None and len(divided.inputs) == 2:
+        source = reader.maker(divided.inputs[1])
+        value = reader.constant(divided.inputs[1])
+        if value is not None and 0.0 < value < 1.0:
+            return Keep(masked, value=number(value))
+        if source is not None and source.op.startswith("Placeholder"):
+            return Keep(masked, placeholder=source.name)
+    return Keep(masked)
+
+
+def number(value: float) -> str:
+    """A float32's shortest text that gives it back."""
+    return repr(float(str(np.float32(value))))

@@ -1,0 +1,205 @@
+"""Telling which cell or layer wrote a group of variables, from their suffixes, shapes and scope."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+#: Cells whose kernel has so many columns per unit, by the scope that TF1 gives them.
+_BY_SCOPE = {
+    "basic_rnn_cell": ("BasicRNNCell", 1),
+    "basic_lstm_cell": ("BasicLSTMCell", 4),
+    "lstm_cell": ("LSTMCell", 4),
+    "cudnn_compatible_lstm_cell": ("CudnnCompatibleLSTMCell", 4),
+    "layer_norm_basic_lstm_cell": ("contrib.LayerNormBasicLSTMCell", 4),
+    "coupled_input_forget_gate_lstm_cell": ("contrib.CoupledInputForgetGateLSTMCell", 3),
+    "lstm_fused_cell": ("contrib.LSTMBlockFusedCell", 4),
+    "lstm_block_wrapper": ("contrib.LSTMBlockFusedCell", 4),
+    "lstm_block_cell": ("contrib.LSTMBlockCell", 4),
+    "sru_cell": ("contrib.SRUCell", 4),
+    "ugrnn_cell": ("contrib.UGRNNCell", 2),
+    "nas_cell": ("contrib.NASCell", 8),
+    "nas_rnn": ("contrib.NASCell", 8),
+}
+#: Scopes in which one cell's scope lies directly.
+_AROUND_CELLS = re.compile(r"(?:rnn|fw|bw|cell)(?:_\d+)?")
+_KERAS = {4: "keras.LSTMCell", 3: "keras.GRUCell", 1: "keras.SimpleRNNCell"}
+_GATES = ("gates/kernel", "gates/bias", "candidate/kernel", "candidate/bias")
+_CUDNN_GRU = (
+    "gates/kernel", "gates/bias", "candidate/input_projection/kernel", "candidate/input_projection/bias",
+    "candidate/hidden_projection/kernel", "candidate/hidden_projection/bias",
+)  # fmt: skip
+_LSTM_EXTRAS = ("w_f_diag", "w_i_diag", "w_o_diag", "projection/kernel", "projection/bias")
+_NORMS = tuple(
+    f"{part}/{what}" for part in ("input", "transform", "forget", "output", "state") for what in ("gamma", "beta")
+)
+_CUDNN_BIASES = ("bias_cudnn_0", "bias_cudnn_1", "gates/bias_cudnn_0", "gates/bias_cudnn_1")
+
+#: Every suffix that a cell's variable may have; the longest that fits a name is its own.
+CELL_SUFFIXES = tuple(
+    dict.fromkeys(
+        ("kernel", "bias", "recurrent_kernel", *_GATES, *_CUDNN_GRU, *_LSTM_EXTRAS, *_NORMS, *_CUDNN_BIASES,
+         "projection_weights")
+    )
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A cell as the checkpoint tells it.
+
+    Attributes:
+        cls: Its class below `cellweave`, such as `BasicLSTMCell` or `keras.GRUCell`.
+        units: Its units.
+        depth: Its input depth.
+        options: Arguments that shapes and suffixes tell, as Python text: `use_peepholes` to `True`.
+        suffixes: Which of the group's variables are its own.
+        unknown: Constructor arguments that no checkpoint holds, with TF1's defaults as Python text.
+        certain: Whether names say so; else shapes alone do.
+    """
+
+    cls: str
+    units: int
+    depth: int
+    options: Mapping[str, str] = field(default_factory=dict)
+    suffixes: tuple[str, ...] = ()
+    unknown: Mapping[str, str] = field(default_factory=dict)
+    certain: bool = True
+
+
+_ACTIVATION = {"activation": "'tanh'"}
+_FORGET = {"forget_bias": "1.0", **_ACTIVATION}
+_CLIPS = {"cell_clip": "None"}
+
+
+def cell_kind(scope: str, shapes: Shapes) -> Kind | None:
+    """The cell whose variables these are, None when they are no cell's.
+
+    Args:
+        scope: The scope around the variables, in lookup form.
+        shapes: Suffix to shape, for suffixes of cells.
+    """
+    parts = scope.split("/")
+    base = re.sub(r"_\d+$", "", parts[-1])
+    named = base in _BY_SCOPE or base in ("gru_cell", "cudnn_compatible_gru_cell")
+    for told in (_keras_kind, _cudnn_gru_kind, _gru_kind):
+        found = told(base, shapes)
+        if found is not None:
+            return _named(found, parts[-1], named)
+    inside = len(parts) > 1 and _AROUND_CELLS.fullmatch(parts[-2]) is not None
+    telling = bool(re.search(r"lstm|(?:^|_)rnn(?:_|$)", base)) and not _AROUND_CELLS.fullmatch(parts[-1])
+    if not (named or telling or inside or any(suffix in shapes for suffix in _LSTM_EXTRAS)):
+        return None
+    found = _joined_kind(base, shapes)
+    return None if found is None else _named(found, parts[-1], named)
+
+
+def _named(kind: Kind, base: str, named: bool) -> Kind:
+    """The kind; with `name=` where the scope is not the class's own."""
+    if named:
+        return kind
+    return Kind(
+        kind.cls, kind.units, kind.depth, {**kind.options, "name": repr(base)}, kind.suffixes, kind.unknown, False
+    )
+
+
+def _keras_kind(base: str, shapes: Shapes) -> Kind | None:
+    kernel, recurrent = shapes.get("kernel"), shapes.get("recurrent_kernel")
+    if kernel is None or recurrent is None or len(kernel) != 2 or len(recurrent) != 2 or base.startswith("nas"):
+        return None
+    units = recurrent[0]
+    gates, rest = divmod(recurrent[1], units) if units else (0, 1)
+    if rest or gates not in _KERAS or kernel[1] != recurrent[1]:
+        return None
+    bias = shapes.get("bias")
+    options = {} if bias is not None else {"use_bias": "False"}
+    unknown = {"activation": "'tanh'"}
+    if gates == 3:
+        options["reset_after"] = str(bias is not None and len(bias) == 2)
+    if gates != 1:
+        unknown["recurrent_activation"] = "'sigmoid'"
+    return Kind(_KERAS[gates], units, kernel[0], options, ("kernel", "recurrent_kernel", "bias"), unknown)
+
+
+def _gru_kind(base: str, shapes: Shapes) -> Kind | None:
+    if not all(suffix in shapes for suffix in _GATES):
+        return None
+    units = shapes["candidate/bias"][0] if len(shapes["candidate/bias"]) == 1 else 0
+    rows = shapes["candidate/kernel"][0]
+    wanted = [(rows, 2 * units), (2 * units,), (rows, units), (units,)]
+    if units <= 0 or rows <= units or [shapes[suffix] for suffix in _GATES] != wanted:
+        return None
+    return Kind("GRUCell", units, rows - units, {}, _GATES, _ACTIVATION)
+
+
+def _cudnn_gru_kind(base: str, shapes: Shapes) -> Kind | None:
+    if not all(suffix in shapes for suffix in _CUDNN_GRU):
+        return None
+    kernel = shapes["candidate/input_projection/kernel"]
+    if len(kernel) != 2 or shapes["gates/kernel"] != (sum(kernel), 2 * kernel[1]):
+        return None
+    return Kind("CudnnCompatibleGRUCell", kernel[1], kernel[0], {}, _CUDNN_GRU)
+
+
+def _joined_kind(base: str, shapes: Shapes) -> Kind | None:
+    kernel = shapes.get("kernel")
+    if kernel is None or len(kernel) != 2:
+        return None
+    default = ("BasicLSTMCell", 4) if kernel[1] % 4 == 0 and "lstm" in base else ("BasicRNNCell", 1)
+    if base not in _BY_SCOPE and "lstm" not in base and "rnn" not in base:
+        default = ("BasicLSTMCell", 4) if kernel[1] % 4 == 0 else ("BasicRNNCell", 1)
+    cls, gates = _BY_SCOPE.get(base, default)
+    if cls == "BasicLSTMCell" and any(suffix in shapes for suffix in _LSTM_EXTRAS):
+        cls = "LSTMCell"
+    units, rest = divmod(kernel[1], gates)
+    if rest or units == 0:
+        return None
+    return _sized(cls, units, kernel, shapes)
+
+
+def _sized(cls: str, units: int, kernel: tuple[int, ...], shapes: Shapes) -> Kind | None:
+    options: dict[str, str] = {}
+    projection = shapes.get("projection/kernel", shapes.get("projection_weights"))
+    hidden = units
+    if projection is not None:
+        hidden = projection[1]
+        options["num_proj"] = str(hidden)
+    bias = shapes.get("bias", shapes.get("bias_cudnn_0"))
+    separate = cls in ("contrib.SRUCell", "contrib.NASCell")
+    depth = kernel[0] if separate else kernel[0] - hidden
+    wanted = 2 * units if cls == "contrib.SRUCell" else kernel[1]
+    if depth <= 0 or (bias is not None and bias != (wanted,)):
+        return None
+    if bias is None and cls not in (
+        "contrib.LayerNormBasicLSTMCell",
+        "contrib.NASCell",
+        "contrib.CoupledInputForgetGateLSTMCell",
+    ):
+        return None
+    if "w_f_diag" in shapes:
+        options["use_peephole" if "Block" in cls else "use_peepholes"] = "True"
+    if cls == "contrib.NASCell" and bias is not None:
+        options["use_biases"] = "True"
+    if cls == "contrib.LayerNormBasicLSTMCell" and "input/gamma" not in shapes:
+        options["layer_norm"] = "False"
+    if cls == "contrib.CoupledInputForgetGateLSTMCell" and "forget/gamma" in shapes:
+        options["layer_norm"] = "True"
+    own = tuple(suffix for suffix in CELL_SUFFIXES if suffix in shapes)
+    return Kind(cls, units, depth, options, own, _unknown(cls, projection is not None))
+
+
+def _unknown(cls: str, projected: bool) -> dict[str, str]:
+    if cls in ("BasicRNNCell", "contrib.SRUCell", "contrib.UGRNNCell"):
+        return dict(_ACTIVATION)
+    if cls == "BasicLSTMCell":
+        return dict(_FORGET)
+    if cls in ("LSTMCell", "contrib.CoupledInputForgetGateLSTMCell"):
+        return {**_FORGET, **_CLIPS, **({"proj_clip": "None"} if projected else {})}
+    if "LSTMBlock" in cls:
+        return {"forget_bias": "1.0", **_CLIPS}
+    if cls == "contrib.LayerNormBasicLSTMCell":
+        return {**_FORGET, "dropout_keep_prob": "1.0"}
+    return {}

@@ -1,0 +1,241 @@
+"""Finding a cell's weights among the variables of a checkpoint.
+
+A cell is looked for by the end of its path (`multi_rnn_cell/cell_0/lstm_cell/kernel`) below any scope. A closer match
+wins over a looser one, and two equally close ones are never chosen between silently.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from cellweave.checkpoint import Inventory, StoredVariable
+from cellweave.specs import LSTMSpec
+from cellweave.transfer._needs import CellNeed, LayerNeed, Weight
+from cellweave.transfer._reading import Reading
+
+
+class Closeness(IntEnum):
+    """How a stored scope matches a cell's own: by its name, by its family's, or by shapes and structure alone."""
+
+    NAME = 1
+    FAMILY = 2
+    STRUCTURE = 3
+
+
+#: Names of cells whose weights mean the same.
+_FAMILIES = {
+    "lstm": ("lstm_cell", "basic_lstm_cell", "lstm_block_cell", "lstm_fused_cell", "lstm_block_fused_cell",
+             "lstm_block_wrapper", "lstm"),
+    "gru": ("gru_cell", "gru_block_cell", "gru_block_cell_v2", "gru"),
+    "rnn": ("basic_rnn_cell", "simple_rnn_cell", "simple_rnn"),
+    "nas": ("nas_cell", "nas_rnn"),
+}  # fmt: skip
+_FAMILY_OF = {name: family for family, names in _FAMILIES.items() for name in names}
+#: A cell that is an LSTM without a forget bias.
+_CUDNN_LSTM = "cudnn_compatible_lstm_cell"
+
+#: Suffixes that only cells have; one that a cell stores and the module does not want is a sign of another cell.
+TELLING_SUFFIXES = (
+    "w_f_diag", "w_i_diag", "w_o_diag", "projection/kernel", "projection/bias", "recurrent_kernel", "bias",
+    "gates/kernel", "gates/bias", "candidate/kernel", "candidate/bias",
+    "candidate/input_projection/kernel", "candidate/hidden_projection/kernel",
+)  # fmt: skip
+
+
+@dataclass
+class Candidate:
+    """One place in a checkpoint where a cell's weights may be.
+
+    Attributes:
+        prefix: Scope around it.
+        closeness: Of its worst layer.
+        scopes: Scope of each layer, by the layer's path.
+        readings: What each weight is read from, by layer path and attribute.
+        problems: Why it does not fit; empty when it does.
+        depth: Input depth that the shapes tell, 0 when none depends on it.
+    """
+
+    prefix: str
+    closeness: Closeness = Closeness.NAME
+    scopes: dict[str, str] = field(default_factory=dict)
+    readings: dict[tuple[str, str], Reading] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    depth: int = 0
+
+    @property
+    def shown(self) -> str:
+        """The scope of its first layer, for people."""
+        return next(iter(self.scopes.values()), self.prefix)
+
+
+class Finder:
+    """Looks for cells in one checkpoint."""
+
+    def __init__(self, inventory: Inventory) -> None:
+        self.inventory = inventory
+        self._children: dict[str, dict[str, None]] = {}
+        for lookup in inventory.variables:
+            parts = lookup.split("/")
+            for index, part in enumerate(parts):
+                self._children.setdefault("/".join(parts[:index]), {})[part] = None
+
+    def candidates(self, need: CellNeed, scope: str | None) -> list[Candidate]:
+        """All places that could be meant, the fitting ones first.
+
+        Args:
+            need: The cell.
+            scope: Only below this scope, in lookup form; the scope may also be the cell's own.
+        """
+        if not need.layers:
+            return []
+        found = [self._candidate(need, prefix, scope is not None) for prefix in self._prefixes(need, scope)]
+        return sorted(found, key=lambda c: (bool(c.problems), c.closeness, len(c.problems)))
+
+    def _prefixes(self, need: CellNeed, scope: str | None) -> Iterator[str]:
+        first = need.layers[0]
+        seen = set()
+        for lookup in self.inventory.variables:
+            for weight in first.weights:
+                if not (lookup == weight.suffix or lookup.endswith("/" + weight.suffix)):
+                    continue
+                own = lookup[: -len(weight.suffix) - 1]
+                around, _, _ = own.rpartition("/")
+                if scope is not None and not _inside(own, scope):
+                    continue
+                if first.directory and around != first.directory and not around.endswith("/" + first.directory):
+                    continue
+                prefix = around[: len(around) - len(first.directory)].removesuffix("/")
+                if prefix not in seen:
+                    seen.add(prefix)
+                    yield prefix
+
+    def _candidate(self, need: CellNeed, prefix: str, explicit: bool) -> Candidate:
+        candidate = Candidate(prefix)
+        loosest = Closeness.STRUCTURE if explicit or need.stacks else Closeness.FAMILY
+        if need.exact:
+            loosest = Closeness.NAME
+        for layer in need.layers:
+            self._place_layer(need, layer, candidate, loosest)
+        candidate.problems = list(dict.fromkeys(candidate.problems))
+        if not explicit:
+            candidate.problems += self._wrong_place(need, candidate)
+        for stack, count in need.stacks.items():
+            beyond = join(prefix, stack, f"cell_{count}")
+            if beyond in self._children:
+                candidate.problems.append(f"the checkpoint has {beyond}, the module's stack has {count} cells")
+        return candidate
+
+    def _wrong_place(self, need: CellNeed, candidate: Candidate) -> list[str]:
+        """Why a place that fits is not meant, unless the caller says so: another direction, a cell of a stack."""
+        around, found = candidate.prefix.split("/"), []
+        directions = {"fw", "bw"} & set(need.path.split("."))
+        if directions and (other := {"fw", "bw"} - directions) & set(around):
+            found.append(f"{candidate.shown} is the cell of the other direction, {other.pop()}")
+        if re.fullmatch(r"cell_\d+", around[-1]) and len(around) > 1 and around[-2].startswith("multi_rnn_cell"):
+            stack = "/".join(around[:-1])
+            count = len(self._children[stack])
+            if count > 1:
+                found.append(
+                    f"{stack} is a stack of {count} cells; build a MultiRNNCell, or name one in scope= or map="
+                )
+        return found
+
+    def _place_layer(self, need: CellNeed, layer: LayerNeed, candidate: Candidate, loosest: Closeness) -> None:
+        directory = join(candidate.prefix, layer.directory)
+        options: list[tuple[Closeness, int, str, dict[tuple[str, str], Reading], list[str], int]] = []
+        for name in self._children.get(directory, {}):
+            closeness = _closeness(layer.base, name)
+            if closeness > loosest:
+                continue
+            scope = join(directory, name)
+            readings, problems, depth = self._fill(layer, scope, candidate.depth)
+            if len(readings) == 0:
+                continue
+            problems += self._strangers(layer, scope)
+            problems += _forget_bias_problem(need, layer, name)
+            options.append((closeness, len(problems), scope, readings, problems, depth))
+        if not options:
+            candidate.problems.append(f"{join(directory, layer.base)} is not there")
+            return
+        options.sort(key=lambda option: (option[1] > 0, option[0], option[1]))
+        best = options[0]
+        rivals = [option[2] for option in options if option[:2] == best[:2] and not option[1]]
+        if len(rivals) > 1:
+            candidate.problems.append(f"{' and '.join(rivals)} fit equally well")
+        candidate.closeness = max(candidate.closeness, best[0])
+        candidate.scopes[layer.path] = best[2]
+        candidate.readings.update(best[3])
+        candidate.problems += best[4]
+        candidate.depth = candidate.depth or best[5]
+
+    def _fill(self, layer: LayerNeed, scope: str, depth: int) -> tuple[dict[tuple[str, str], Reading], list[str], int]:
+        readings: dict[tuple[str, str], Reading] = {}
+        problems = []
+        for weight in layer.weights:
+            reading = self.reading(scope, weight)
+            if reading is None:
+                problems.append(f"{join(scope, weight.suffix)} {weight.shown} is missing")
+                continue
+            tells = weight.depth_of(reading.shape)
+            if tells is None or (tells and depth and tells != depth):
+                wanted = weight.shown + (f" with D = {depth}" if depth and any(weight.slope) else "")
+                problems.append(f"{join(scope, weight.suffix)} is {list(reading.shape)}, expected {wanted}")
+            else:
+                depth = depth or tells
+            readings[layer.path, weight.attribute] = reading
+        return readings, problems, depth
+
+    def reading(self, scope: str, weight: Weight) -> Reading | None:
+        """What a weight below a scope is read from: its variable, or cuDNN's two biases that sum to it."""
+        found = self.inventory.variables.get(join(scope, weight.suffix))
+        if found is not None:
+            return Reading((found,))
+        if weight.suffix.endswith("bias"):
+            pair = [self.inventory.variables.get(f"{join(scope, weight.suffix)}_cudnn_{number}") for number in (0, 1)]
+            if pair[0] is not None and pair[1] is not None:
+                return Reading((pair[0], pair[1]))
+        return None
+
+    def _strangers(self, layer: LayerNeed, scope: str) -> list[str]:
+        wanted = {weight.suffix for weight in layer.weights}
+        found: list[StoredVariable] = []
+        for suffix in TELLING_SUFFIXES:
+            variable = self.inventory.variables.get(join(scope, suffix))
+            if variable is not None and suffix not in wanted:
+                found.append(variable)
+        return [f"{scope} also holds {v.lookup.removeprefix(scope + '/')} {list(v.shape)}" for v in found]
+
+
+def join(*parts: str) -> str:
+    """Parts of a path, empty ones left out."""
+    return "/".join(part for part in parts if part)
+
+
+def _inside(own: str, scope: str) -> bool:
+    return scope == "" or own == scope or own.startswith(scope + "/")
+
+
+def _plain(base: str) -> str:
+    return re.sub(r"_\d+$", "", base)
+
+
+def _closeness(base: str, name: str) -> Closeness:
+    if name == base:
+        return Closeness.NAME
+    mine, theirs = _FAMILY_OF.get(_plain(base), _plain(base)), _plain(name)
+    if _FAMILY_OF.get(theirs, theirs) == mine or (theirs == _CUDNN_LSTM and mine == "lstm"):
+        return Closeness.FAMILY
+    return Closeness.STRUCTURE
+
+
+def _forget_bias_problem(need: CellNeed, layer: LayerNeed, name: str) -> list[str]:
+    """CuDNN's LSTM adds no forget bias, and its name says so."""
+    if _plain(name) != _CUDNN_LSTM or _plain(layer.base) == _CUDNN_LSTM:
+        return []
+    spec = None if need.exact else getattr(need.root.get_submodule(layer.path), "_spec", None)
+    if not isinstance(spec, LSTMSpec) or spec.forget_bias == 0:
+        return []
+    return [f"{name} adds no forget bias, the module's cell adds {spec.forget_bias:g}; build it with forget_bias=0"]

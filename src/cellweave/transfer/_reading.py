@@ -1,0 +1,66 @@
+"""How a parameter is computed from what a checkpoint stores, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from cellweave._errors import CheckpointError
+from cellweave.checkpoint import Stored, StoredVariable
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One parameter's values: a stored variable with its axes in another order, or the sum of two.
+
+    Attributes:
+        sources: The variables; more than one are added up.
+        axes: Order of the stored axes in the parameter; None: as they are stored.
+    """
+
+    sources: tuple[StoredVariable, ...]
+    axes: tuple[int, ...] | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the parameter."""
+        shape = self.sources[0].shape
+        return shape if self.axes is None else tuple(shape[axis] for axis in self.axes)
+
+    def stored(self, averaged: bool) -> tuple[Stored, ...]:
+        """What is read: the averages if they are wanted and there, else the values.
+
+        Raises:
+            CheckpointError: the values are wanted and only averages are there.
+        """
+        found = []
+        for source in self.sources:
+            chosen = source.average if averaged and source.average is not None else source.value
+            if chosen is None:
+                raise CheckpointError(
+                    f"load_tf1: expected the value of {source.name}, got only its moving average "
+                    f"{source.any_value.shown}. Pass averaged=True."
+                )
+            found.append(chosen)
+        return tuple(found)
+
+    def read(self, arrays: Mapping[str, Array], averaged: bool) -> Array:
+        """The values in the parameter's layout."""
+        parts = [stored.read(arrays) for stored in self.stored(averaged)]
+        return self.arranged(parts[0] if len(parts) == 1 else np.sum(parts, axis=0, dtype=parts[0].dtype))
+
+    def arranged(self, array: Array) -> Array:
+        """A stored array in the parameter's layout."""
+        return array if self.axes is None else np.transpose(array, self.axes)
+
+
+def stored_tensor(tensor: torch.Tensor, axes: tuple[int, ...] | None) -> torch.Tensor:
+    """A parameter in the layout that TF1 stores."""
+    value = tensor.detach()
+    return value if axes is None else value.permute([axes.index(axis) for axis in range(len(axes))]).contiguous()

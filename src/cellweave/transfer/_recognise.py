@@ -1,0 +1,321 @@
+"""The cells and layers of a checkpoint, put together again: stacks, pairs of directions, cuDNN layers, dense layers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from cellweave.checkpoint import Inventory, StoredVariable
+from cellweave.transfer._kinds import CELL_SUFFIXES, Kind, cell_kind
+from cellweave.transfer._match import join
+
+_STACK = re.compile(r"multi_rnn_cell(?:_\d+)?")
+_NUMBERED = re.compile(r"cell_(\d+)")
+
+
+@dataclass(frozen=True)
+class FoundCell:
+    """One cell.
+
+    Attributes:
+        scope: Its scope, in lookup form.
+        kind: What it is.
+        variables: Its variables by suffix.
+    """
+
+    scope: str
+    kind: Kind
+    variables: dict[str, StoredVariable]
+
+
+@dataclass(frozen=True)
+class FoundStack:
+    """A MultiRNNCell: cells lowest first."""
+
+    scope: str
+    cells: tuple[Found, ...]
+
+
+@dataclass(frozen=True)
+class FoundPair:
+    """The cells of a bidirectional unroll; the same object when one serves both directions."""
+
+    scope: str
+    fw: Found
+    bw: Found | None
+
+
+@dataclass(frozen=True)
+class FoundLayers:
+    """Pairs on top of each other: a stack of bidirectional unrolls."""
+
+    scope: str
+    pairs: tuple[FoundPair, ...]
+
+
+@dataclass(frozen=True)
+class FoundCudnn:
+    """A cuDNN layer, told by its opaque tensor or by the names of its saveable; `inside` is what stands for it."""
+
+    scope: str
+    cls: str
+    layers: int
+    units: int
+    depth: int
+    both: bool
+    name: str
+    inside: FoundStack | FoundLayers
+
+
+Found = FoundCell | FoundStack | FoundPair | FoundLayers | FoundCudnn
+
+
+@dataclass(frozen=True)
+class FoundLayer:
+    """A layer that is not recurrent.
+
+    Attributes:
+        scope: What its variables' names share.
+        kind: `Linear`, `Embedding`, `LayerNorm`, `Conv1d` or `Conv2d`.
+        sizes: Constructor arguments, as Python text.
+        parameters: torch's parameter name to variable.
+    """
+
+    scope: str
+    kind: str
+    sizes: tuple[str, ...]
+    parameters: dict[str, StoredVariable]
+
+
+@dataclass
+class Recognised:
+    """What was told of a checkpoint.
+
+    Attributes:
+        recurrent: Cells and what they form.
+        layers: Layers that are not recurrent.
+        others: Variables that belong to none.
+    """
+
+    recurrent: list[Found] = field(default_factory=list)
+    layers: list[FoundLayer] = field(default_factory=list)
+    others: list[StoredVariable] = field(default_factory=list)
+
+
+def cells_in(found: Found) -> Iterator[FoundCell]:
+    """Every cell in it, lowest and forwards first."""
+    if isinstance(found, FoundCell):
+        yield found
+    elif isinstance(found, FoundStack):
+        for cell in found.cells:
+            yield from cells_in(cell)
+    elif isinstance(found, FoundPair):
+        yield from cells_in(found.fw)
+        if found.bw is not None:
+            yield from cells_in(found.bw)
+    elif isinstance(found, FoundLayers):
+        for pair in found.pairs:
+            yield from cells_in(pair)
+    else:
+        yield from cells_in(found.inside)
+
+
+def recognise(inventory: Inventory) -> Recognised:
+    """Tell the cells and layers of a checkpoint."""
+    cells, rest = _cells(inventory)
+    tree = _Tree(cells)
+    result = Recognised(list(tree.items("")))
+    opaque = [key.name for key in inventory.others if key.role == "opaque"]
+    result.recurrent = [_as_cudnn(found, opaque) for found in result.recurrent]
+    result.layers, result.others = _layers(rest)
+    return result
+
+
+def _cells(inventory: Inventory) -> tuple[dict[str, FoundCell], list[StoredVariable]]:
+    groups: dict[str, dict[str, StoredVariable]] = {}
+    for lookup, variable in inventory.variables.items():
+        for suffix in CELL_SUFFIXES:
+            if lookup.endswith("/" + suffix):
+                groups.setdefault(lookup.removesuffix("/" + suffix), {})[suffix] = variable
+    found: dict[str, FoundCell] = {}
+    taken: set[str] = set()
+    # Scopes with more in them first, so that `gru_cell` comes before `gru_cell/gates`.
+    for scope in sorted(groups, key=lambda scope: (-len(groups[scope]), scope)):
+        members = {suffix: v for suffix, v in groups[scope].items() if v.lookup not in taken}
+        kind = cell_kind(scope, {suffix: v.shape for suffix, v in members.items()})
+        if kind is None:
+            continue
+        own = {suffix: v for suffix, v in members.items() if suffix in kind.suffixes}
+        taken.update(v.lookup for v in own.values())
+        found[scope] = FoundCell(scope, kind, own)
+    rest = [v for v in inventory.variables.values() if v.lookup not in taken]
+    order = {lookup: index for index, lookup in enumerate(inventory.variables)}
+    ordered = sorted(found.items(), key=lambda item: min(order[v.lookup] for v in item[1].variables.values()))
+    return dict(ordered), rest
+
+
+class _Tree:
+    """Scopes of cells as a tree."""
+
+    def __init__(self, cells: dict[str, FoundCell]) -> None:
+        self.cells = cells
+        self.children: dict[str, dict[str, None]] = {}
+        for scope in cells:
+            parts = scope.split("/")
+            for index, part in enumerate(parts):
+                self.children.setdefault("/".join(parts[:index]), {})[part] = None
+
+    def items(self, path: str) -> Iterator[Found]:
+        """What lies at a scope and below it."""
+        if path in self.cells:
+            yield self.cells[path]
+        whole = self._stack(path) or self._layers(path) or self._pair(path)
+        if whole is not None:
+            yield whole
+            return
+        for name in self.children.get(path, {}):
+            yield from self.items(join(path, name))
+
+    def _numbered(self, path: str) -> list[str]:
+        """Paths of `cell_0`, `cell_1`, ... without a gap; empty when there is none, or something else beside."""
+        names = self.children.get(path, {})
+        numbers = sorted(int(match[1]) for name in names if (match := _NUMBERED.fullmatch(name)))
+        if not numbers or len(numbers) != len(names) or numbers != list(range(len(numbers))):
+            return []
+        return [join(path, f"cell_{number}") for number in numbers]
+
+    def _only(self, path: str) -> Found | None:
+        found = list(self.items(path))
+        return found[0] if len(found) == 1 else None
+
+    def _stack(self, path: str) -> Found | None:
+        if not _STACK.fullmatch(path.rpartition("/")[2]):
+            return None
+        cells = [self._only(place) for place in self._numbered(path)]
+        whole = tuple(cell for cell in cells if cell is not None)
+        return FoundStack(path, whole) if cells and len(whole) == len(cells) else None
+
+    def _layers(self, path: str) -> Found | None:
+        pairs = [self._only(place) for place in self._numbered(path)]
+        whole = tuple(pair for pair in pairs if isinstance(pair, FoundPair))
+        return FoundLayers(path, whole) if pairs and len(whole) == len(pairs) else None
+
+    def _pair(self, path: str) -> Found | None:
+        names = set(self.children.get(path, {}))
+        if not names <= {"fw", "bw"} or "fw" not in names:
+            return None
+        fw, bw = (self._only(join(path, side)) if side in names else None for side in ("fw", "bw"))
+        if fw is None or (bw is None and "bw" in names):
+            return None
+        return FoundPair(path, fw, bw)
+
+
+_CUDNN = {
+    "CudnnCompatibleLSTMCell": "CudnnLSTM",
+    "CudnnCompatibleGRUCell": "CudnnGRU",
+    "BasicRNNCell": "CudnnRNNTanh",
+}
+
+
+def _as_cudnn(found: Found, opaque: list[str]) -> Found:
+    """A cuDNN layer in place of the cells that stand for it, where its opaque tensor lies beside them."""
+    if not isinstance(found, FoundStack | FoundLayers):
+        return found
+    cells = list(cells_in(found))
+    classes = {cell.kind.cls for cell in cells}
+    units = {cell.kind.units for cell in cells}
+    cls = _CUDNN.get(next(iter(classes))) if len(classes) == 1 else None
+    both = isinstance(found, FoundLayers)
+    if cls is None or len(units) != 1:
+        return found
+    outer = _around_cudnn(found.scope, both)
+    tensors = [] if outer is None else [name for name in opaque if join(*name.split("/")[:-2]) == outer]
+    named = [name.split("/")[-2] for name in tensors if len(name.split("/")) > 1]
+    if outer is None or not named:
+        return found
+    if cls == "CudnnRNNTanh" and any(name.startswith("cudnn_rnn_relu") for name in named):
+        cls = "CudnnRNNRelu"
+    size = len(found.pairs) if isinstance(found, FoundLayers) else len(found.cells)
+    return FoundCudnn(outer, cls, size, units.pop(), cells[0].kind.depth, both, named[0], found)
+
+
+def _around_cudnn(scope: str, both: bool) -> str | None:
+    """The scope around a cuDNN layer whose saveable wrote this; None when it writes elsewhere."""
+    tail = "stack_bidirectional_rnn" if both else "multi_rnn_cell"
+    head, _, last = scope.rpartition("/")
+    if last != tail:
+        return None
+    return head if both else re.sub(r"(?:^|/)rnn$", "", head)
+
+
+#: Ends of the names of a dense layer's two variables where they share no scope.
+_PAIRS = (("_w", "_b"), ("_W", "_b"), ("_weights", "_biases"), ("_kernel", "_bias"), ("_weight", "_bias"),
+          ("_w", "_bias"), ("_W", "_B"), ("/kernel", "/bias"), ("/W", "/b"), ("/w", "/b"), ("/weight", "/bias"),
+          ("/Matrix", "/Bias"))  # fmt: skip
+_UNNAMED = re.compile(r"(.*?)Variable(?:_(\d+))?")
+
+
+def _layers(rest: list[StoredVariable]) -> tuple[list[FoundLayer], list[StoredVariable]]:
+    left = {variable.lookup: variable for variable in rest}
+    order = list(left)
+    found: list[FoundLayer] = []
+    for lookup in order:
+        layer = None if lookup not in left else _dense(lookup, left) or _norm(lookup, left) or _unnamed(lookup, left)
+        if layer is not None:
+            found.append(layer)
+            for variable in layer.parameters.values():
+                del left[variable.lookup]
+    for lookup in order:
+        table = left.get(lookup)
+        if table is not None and len(table.shape) == 2 and re.search(r"embed|lookup", lookup, re.IGNORECASE):
+            rows, columns = table.shape
+            found.append(FoundLayer(lookup, "Embedding", (str(rows), str(columns)), {"weight": left.pop(lookup)}))
+    place = {lookup: index for index, lookup in enumerate(order)}
+    found.sort(key=lambda layer: min(place[v.lookup] for v in layer.parameters.values()))
+    return found, list(left.values())
+
+
+def _dense(lookup: str, left: dict[str, StoredVariable]) -> FoundLayer | None:
+    for end, other in _PAIRS:
+        for mine in (end, other):
+            if not lookup.endswith(mine):
+                continue
+            stem = lookup[: -len(mine)]
+            kernel, bias = left.get(stem + end), left.get(stem + other)
+            if stem and kernel is not None and bias is not None:
+                return _weighted(stem, kernel, bias)
+    return None
+
+
+def _weighted(stem: str, kernel: StoredVariable, bias: StoredVariable) -> FoundLayer | None:
+    shape, kinds = kernel.shape, {2: "Linear", 3: "Conv1d", 4: "Conv2d"}
+    if len(shape) not in kinds or bias.shape != shape[-1:]:
+        return None
+    sizes = [str(shape[-2]), str(shape[-1])]
+    if len(shape) > 2:
+        window = shape[:-2]
+        sizes.append(str(window[0]) if len(window) == 1 else str(window))
+    return FoundLayer(stem, kinds[len(shape)], tuple(sizes), {"weight": kernel, "bias": bias})
+
+
+def _norm(lookup: str, left: dict[str, StoredVariable]) -> FoundLayer | None:
+    stem, _, last = lookup.rpartition("/")
+    if last not in ("gamma", "beta") or join(stem, "moving_mean") in left:
+        return None
+    gamma, beta = left.get(join(stem, "gamma")), left.get(join(stem, "beta"))
+    if not stem or gamma is None or beta is None or gamma.shape != beta.shape or len(gamma.shape) != 1:
+        return None
+    return FoundLayer(stem, "LayerNorm", (str(gamma.shape[0]),), {"weight": gamma, "bias": beta})
+
+
+def _unnamed(lookup: str, left: dict[str, StoredVariable]) -> FoundLayer | None:
+    """`Variable` and `Variable_1`: a matrix and a vector that were made one after the other and fit each other."""
+    match = _UNNAMED.fullmatch(lookup)
+    if match is None:
+        return None
+    following = f"{match[1]}Variable_{int(match[2] or 0) + 1}"
+    kernel, bias = left[lookup], left.get(following)
+    if bias is None or len(kernel.shape) != 2 or bias.shape != kernel.shape[-1:]:
+        return None
+    return replace(_weighted(lookup, kernel, bias) or FoundLayer("", "", (), {}), scope=lookup)

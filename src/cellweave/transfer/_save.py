@@ -1,0 +1,111 @@
+"""Saving modules as a checkpoint that TensorFlow reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from os import PathLike, fspath
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from cellweave._errors import ArgumentError, ScopeError
+from cellweave.checkpoint import even_slices, write_checkpoint
+from cellweave.scopes import Layer, variable_names
+from cellweave.transfer._cudnn import cudnn_tensors
+from cellweave.transfer._needs import is_cudnn, need_of, outermost_layers
+from cellweave.transfer._optimizer import Entry, slots_of_optimizer
+from cellweave.transfer._parts import as_model
+from cellweave.transfer._plain import plain_needs
+from cellweave.transfer._reading import stored_tensor
+from cellweave.transfer._report import LoadReport
+
+_WHERE = "save_tf1"
+
+
+def save_tf1(
+    module: Any,
+    path: str | PathLike[str],
+    *,
+    names: LoadReport | Mapping[str, str] | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
+    step: int | None = None,
+    overwrite: bool = False,
+) -> dict[str, str]:
+    """Save a module as a TF1 checkpoint: a V2 bundle that `tf.train.Saver` restores.
+
+    Cells have the names that TF1 would give them (see `variable_names`); other layers are named by their path in the
+    module, `dense/kernel` for the weight of an `nn.Linear` called `dense`.
+
+    Args:
+        module: As for `load_tf1`; built.
+        path: The bundle's prefix, such as `out/model.ckpt`.
+        names: The report of `load_tf1`, which gives every variable the name that it came with; or parameter path
+            to name.
+        optimizer: Also save its state in TF1's slots (`<name>/Adam`, ...): Adam, AdamW, SGD with momentum, RMSprop,
+            Adagrad.
+        step: Also save `global_step`.
+        overwrite: Whether an earlier checkpoint of this name may be replaced.
+    Returns:
+        Parameter path to the name that it was saved under.
+    Raises:
+        ScopeError: a layer is not built, or two variables have one name. ArgumentError: a name for a parameter that the
+            module does not have; an optimizer without a counterpart in TF1.
+    Numerics: values are written bit for bit; the axes of `nn.Linear` and convolutions are put in TF1's order.
+    """
+    model = as_model(_WHERE, module)
+    entries = _entries(model, names.names if isinstance(names, LoadReport) else dict(names or {}))
+    tensors: dict[str, Any] = {}
+    for path_in_model, (tensor, name, axes) in entries.items():
+        if name in tensors:
+            others = [other for other, entry in entries.items() if entry[1] == name and other != path_in_model]
+            raise ScopeError(
+                f"{_WHERE}: expected one parameter per name, got {path_in_model} and {others[0]} for {name}. "
+                "Give one another name in names=."
+            )
+        tensors[name] = stored_tensor(tensor, axes)
+    if optimizer is not None:
+        tensors |= dict(slots_of_optimizer(_WHERE, optimizer, entries))
+    if step is not None:
+        tensors["global_step"] = np.asarray(step, np.int64)
+    pieces = _pieces(model, {id(tensor): name for tensor, name, _ in entries.values()})
+    slices = {
+        name: even_slices(tensors[name].shape, [count, *[1] * (tensors[name].dim() - 1)])
+        for name, count in pieces.items()
+    }
+    write_checkpoint(fspath(path), tensors, slices=slices, overwrite=overwrite)
+    return {parameter: name for parameter, (_, name, _) in entries.items()}
+
+
+def _entries(model: nn.Module, names: dict[str, str]) -> dict[str, Entry]:
+    cudnn = [need_of(path, root) for path, root in outermost_layers(model) if is_cudnn(root)]
+    within = {id(parameter) for need in cudnn for parameter in need.root.parameters()}
+    inside = {id(parameter): name for name, parameter in variable_names(model).items()}
+    unused = set(names)
+    found: dict[str, Entry] = {}
+    for path, parameter in model.named_parameters():
+        if id(parameter) in inside and id(parameter) not in within:
+            found[path] = (parameter, names.get(path, inside[id(parameter)]), None)
+    for need in plain_needs(model):
+        found[need.path] = (need.value, names.get(need.path, need.default_name), need.axes)
+    for layer in cudnn:
+        for path, (name, tensor) in cudnn_tensors(layer).items():
+            found[path] = (tensor, names.get(path, name), None)
+    unused -= set(found)
+    if unused:
+        raise ArgumentError(f"{_WHERE}: expected names of the module's parameters, got {sorted(unused)}.")
+    return found
+
+
+def _pieces(model: nn.Module, names: Mapping[int, str]) -> dict[str, int]:
+    """How many slices each variable is stored in, where that is more than one."""
+    found = {}
+    for module in model.modules():
+        if not isinstance(module, Layer):
+            continue
+        for record in module.variable_records():
+            name = names.get(id(getattr(module, record.attribute)))
+            if name is not None and record.pieces > 1:
+                found[name] = record.pieces
+    return found
