@@ -458,6 +458,13 @@ STATES = [
         "no such file",
         "checkpoint",
     ),
+    Attack(
+        "state that names 99,999 files",
+        "a list of names as long as a number in a name says",
+        {"checkpoint": b'model_checkpoint_path: "m-?????-of-99999"'},
+        "m-00000-of-99999",
+        "checkpoint",
+    ),
 ]
 
 ATTACKS = [*TABLES, *HEADERS, *ENTRIES, *STRINGS, *SLICES, *FILES_OF_V1, *GRAPHS, *STATES]

@@ -102,7 +102,11 @@ def _v1_shards(path: Path) -> tuple[Path, list[Path]] | None:
             got = ", ".join(f"of {total}" for total in sorted(totals))
             raise Place(str(path)).error("shards of one checkpoint", got, advice="Give the path of one shard.")
         total = totals.pop()
-    shards = [prefix.with_name(f"{prefix.name}-{number:05d}-of-{total:05d}") for number in range(total)]
+    shards = []
+    for number in range(total):
+        shards.append(prefix.with_name(f"{prefix.name}-{number:05d}-of-{total:05d}"))
+        if not shards[-1].exists():  # the reader says so; a name can claim many more files than there are
+            break
     if not shards:
         raise Place(str(path)).error("at least one shard", "none")
     return prefix, shards
