@@ -45,7 +45,7 @@ def test_everything_at_once(backend: str, variant: LayerVariant) -> None:
     if variant.name == "block":
         pytest.skip("its clip passes gradients that differences do not see: the oracle judges them in test_layers")
     function, sources = _function(case, backend)
-    torch.autograd.gradcheck(function, sources)
+    torch.autograd.gradcheck(function, sources, fast_mode=True)
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
@@ -53,7 +53,7 @@ def test_second_derivatives(variant: LayerVariant) -> None:
     case = LayerCase(variant, 2, 2, 2, "variational", "ragged", "given", residual=True)
     needs_backend("native", case)
     function, sources = _function(case, "native")
-    torch.autograd.gradgradcheck(function, sources)
+    torch.autograd.gradgradcheck(function, sources, fast_mode=True)
 
 
 @pytest.mark.parametrize("name", TORCH)
@@ -61,7 +61,7 @@ def test_torch_layers(name: str) -> None:
     variant = next(v for v in VARIANTS if v.name == name)
     case = LayerCase(variant, 3, 2, 2, "input", "ragged", reverse=True)
     function, sources = _function(case, "torch")
-    torch.autograd.gradcheck(function, sources)
+    torch.autograd.gradcheck(function, sources, fast_mode=True)
 
 
 @pytest.mark.parametrize("backend", ["reference", "native"])

@@ -103,7 +103,7 @@ def test_second_derivatives(case: LayerCase) -> None:
         out, last, _ = forward(*arguments_of(kind, dataclasses.replace(call, **changed)), True)
         return (out, *last)
 
-    torch.autograd.gradgradcheck(function, (call.x, call.state[-1], *call.weights.values()))
+    torch.autograd.gradgradcheck(function, (call.x, call.state[-1], *call.weights.values()), fast_mode=True)
 
 
 def _cases(name: str) -> tuple[LayerCall, LayerCall]:
