@@ -3,6 +3,7 @@
 from cellweave import contrib as contrib
 from cellweave import initializers as initializers
 from cellweave import keras as keras
+from cellweave import nn as nn
 from cellweave._errors import ArgumentError as ArgumentError
 from cellweave._errors import ArgumentTypeError as ArgumentTypeError
 from cellweave._errors import BackendError as BackendError
@@ -10,6 +11,7 @@ from cellweave._errors import CellweaveError as CellweaveError
 from cellweave._errors import CheckpointError as CheckpointError
 from cellweave._errors import DTypeError as DTypeError
 from cellweave._errors import MemberError as MemberError
+from cellweave._errors import MisfitError as MisfitError
 from cellweave._errors import ModeError as ModeError
 from cellweave._errors import NodeError as NodeError
 from cellweave._errors import OrderError as OrderError

@@ -78,8 +78,8 @@ def plan_of(program: Program, specs: Sequence[RunSpec], choices: Sequence[Choice
         if isinstance(stage, LayerRun):
             spec, choice = next(waiting)
             number = str(1 + sum(bool(row.layer) for row in rows))
-            cell = f"{program.names[stage.node]} {_size(spec)}"
-            rows.append(PlanRow(number, cell, _inside(spec), choice.name, choice.threads, choice.why))
+            cell = f"{program.names[stage.node]} {size_of(spec)}"
+            rows.append(PlanRow(number, cell, inside_of(spec), choice.name, choice.threads, choice.why))
         else:
             rows.append(_other_row(program, stage, rows, options))
     return Plan(tuple(rows))
@@ -100,7 +100,7 @@ def _other_row(
     return PlanRow(number, program.names[stage.node], options, "reference", 1, stage.reason)
 
 
-def _size(spec: RunSpec) -> str:
+def size_of(spec: RunSpec) -> str:
     cell = spec.cell
     size = str(cell.units)
     if isinstance(cell, LSTMSpec) and cell.projection is not None:
@@ -108,7 +108,7 @@ def _size(spec: RunSpec) -> str:
     return size if cell.activation == "tanh" else f"{size} {activation_name(cell.activation)}"
 
 
-def _inside(spec: RunSpec) -> str:
+def inside_of(spec: RunSpec) -> str:
     parts = [_masks(spec.masks)] if spec.masks else []
     parts += [name for name in _OPTIONS if getattr(spec, name)]
     return ", ".join([*parts, *(["residual"] if spec.residual else [])])
