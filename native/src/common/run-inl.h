@@ -19,6 +19,22 @@ class Arena {
   int64_t bytes_, used_;
 };
 
+// The weights as products of forward meet them: recurrent ones [P, H], those of inputs [I, H], the projection [H, P].
+template <class R>
+Matrix<R> recurrent_weights(const cw_sequence &s, int g) {
+  return {static_cast<const R *>(s.w[g]), s.w_ld[g], s.w_unit[g] == 0 ? 1 : s.w_unit[g]};
+}
+template <class R>
+Matrix<R> input_weights(const cw_sequence &s, int64_t g) {
+  return {static_cast<const R *>(s.wx[g]), s.wx_ld[g], s.wx_unit[g] == 0 ? 1 : s.wx_unit[g]};
+}
+template <class R>
+Matrix<R> projection_weights(const cw_sequence &s) {
+  const bool dense = s.projection_ld == 0 && s.projection_unit == 0;
+  const int64_t unit = s.projection_unit == 0 ? 1 : s.projection_unit;
+  return {static_cast<const R *>(s.projection), dense ? s.P : s.projection_ld, unit};
+}
+
 template <class R>
 struct Run {
   const cw_sequence &s;
@@ -133,7 +149,7 @@ struct Inputs {
     const Operand<R> x = {static_cast<const R *>(s.x), s.I, s.I};
     for (int64_t i = own.from; i < own.to; ++i) {
       const int64_t g = i / each, p = i % each;
-      const Matrix<R> w = {static_cast<const R *>(s.wx[g]), s.wx_ld[g], 1};
+      const Matrix<R> w = input_weights<R>(s, g);
       pack(panels[g], p, p + 1, &w, &s.I, 1);
       multiply(panels[g], p, p + 1, &x, 1, 0, s.T * s.B, [](int64_t, int64_t) {},
                [&](int64_t row, int64_t u, int n, const R *z) {
@@ -163,11 +179,10 @@ struct Inputs {
   int weights(int first, int count, int64_t depth, Matrix<R> *found, int64_t *depths) const {
     int parts = 0;
     if (inside) {
-      for (int g = 0; g < count; ++g) found[g] = {static_cast<const R *>(s.wx[first + g]), s.wx_ld[first + g], 1};
+      for (int g = 0; g < count; ++g) found[g] = input_weights<R>(s, first + g);
       depths[parts++] = width;
     }
-    for (int g = 0; g < count; ++g)
-      found[parts * count + g] = {static_cast<const R *>(s.w[first + g]), s.w_ld[first + g], 1};
+    for (int g = 0; g < count; ++g) found[parts * count + g] = recurrent_weights<R>(s, first + g);
     depths[parts++] = depth;
     return parts;
   }

@@ -58,7 +58,7 @@ struct RnnBackward {
     const cw_sequence &s = run.s;
     constexpr int L = kLanes<R>;
     const Backward<R> back = {run, s};
-    const Matrix<R> w = {static_cast<const R *>(s.w[0]), 1, s.w_ld[0]};
+    const Matrix<R> w = recurrent_weights<R>(s, 0).transposed();
     share.pack_own(to_h, &w, &run.H, 1);
     share.draw_shared(run);
     if (share.id == 0) {

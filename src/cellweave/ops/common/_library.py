@@ -17,7 +17,7 @@ import torch  # before the library: torch brings an OpenMP runtime, which the li
 from cellweave._env import ISA, NATIVE, native_is_wanted, wanted_isa
 from cellweave._errors import BackendError
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 OK = 0
 
 RNN, GRU_BEFORE, GRU_AFTER, LSTM = range(4)
@@ -86,6 +86,9 @@ class SequenceStruct(ctypes.Structure):
         *_fields(_INTEGER, "ahead"),
         *_fields(_POINTER, "packed"),
         *_fields(_INTEGER, "packed_ready"),
+        *_fields(_INTEGER, "w_unit0 w_unit1 w_unit2 w_unit3"),
+        *_fields(_INTEGER, "wx_unit0 wx_unit1 wx_unit2 wx_unit3"),
+        *_fields(_INTEGER, "projection_ld projection_unit"),
     ]
 
     if TYPE_CHECKING:

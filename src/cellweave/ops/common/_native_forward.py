@@ -140,12 +140,14 @@ def point_to_inputs(call: NativeCall, s: SequenceStruct, *, ahead: bool) -> _Hel
     held, layout = _Held(), call.layout
     held.biases = _input_biases(call)
     s.I, s.ahead = call.I, ahead
-    block = call.H * call.size
+    block, row = call.H * call.size, call.I if layout.transposed else 1
     for weight, bias, number, column, _ in input_places(layout):
-        setattr(s, weight, call.weights[layout.inputs[number].kernel].data_ptr() + column * block)
+        setattr(s, weight, call.weights[layout.inputs[number].kernel].data_ptr() + column * row * block)
         given = held.biases[number]
         if given is not None:
             setattr(s, bias, given.data_ptr() + column * block)
+    if layout.transposed:
+        s.wx_unit0 = s.wx_unit1 = s.wx_unit2 = s.wx_unit3 = call.I
     return held
 
 
