@@ -126,7 +126,7 @@ typedef struct cw_sequence {
                            which suits few rows, or weights too large for the caches; no masks on x. */
 
   /* Forward only: packed weights that outlive the call. NULL: they are packed into scratch at every call. */
-  void *packed;         /* cw_packed_bytes, aligned to 64 bytes */
+  void *packed;         /* cw_packed_bytes, aligned to 64 bytes; calls with packed_ready only read it */
   int64_t packed_ready; /* 0: pack the weights there; 1: they are there, from a call with these weights, sizes and options;
                            w, wx and projection must still say which weights there are */
 
@@ -164,6 +164,9 @@ CW_API int64_t cw_lstm_backward(const cw_sequence *s);
 CW_API int64_t cw_mask_sequence(int64_t dtype, const void *x, void *out, int64_t T, int64_t B, int64_t N,
                                 const cw_mask *masks, int64_t n_masks, const int32_t *lengths, int64_t reverse,
                                 int64_t threads);
+/* A number that tells whether memory has changed: equal bytes give equal numbers, other bytes others but by chance (about
+   one in 2^64; no protection against who means to deceive). The same on every instruction set, for any number of threads. */
+CW_API uint64_t cw_digest(const void *data, int64_t bytes, int64_t threads);
 /* Ask the system for huge pages under this memory; advice only. */
 CW_API void cw_advise_huge_pages(void *memory, int64_t bytes);
 

@@ -174,6 +174,11 @@ int64_t cw_mask_sequence(int64_t dtype, const void *x, void *out, int64_t T, int
   return cellweave::kernels().mask_sequence(dtype, x, out, T, B, N, masks, n_masks, lengths, reverse, threads);
 }
 
+uint64_t cw_digest(const void *data, int64_t bytes, int64_t threads) {
+  if (!data || bytes <= 0) return 0;
+  return cellweave::kernels().digest(data, bytes, threads < 1 ? 1 : threads);
+}
+
 void cw_advise_huge_pages(void *memory, int64_t bytes) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
   if (!memory || bytes <= 0) return;

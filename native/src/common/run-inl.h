@@ -142,7 +142,7 @@ struct Inputs {
     return s.x != nullptr && s.ahead != 0;
   }
   // Part `id` of `count` of the products of all steps, with their biases, into the gates.
-  void multiply_ahead(int id, int count) const {
+  void multiply_ahead(int id, int count, bool packed_ready) const {
     if (!ahead) return;
     const int64_t each = panels[0].panels();
     const Part own = part_of(gates * each, id, count);
@@ -150,7 +150,7 @@ struct Inputs {
     for (int64_t i = own.from; i < own.to; ++i) {
       const int64_t g = i / each, p = i % each;
       const Matrix<R> w = input_weights<R>(s, g);
-      pack(panels[g], p, p + 1, &w, &s.I, 1);
+      if (!packed_ready) pack(panels[g], p, p + 1, &w, &s.I, 1);
       multiply(panels[g], p, p + 1, &x, 1, 0, s.T * s.B, [](int64_t, int64_t) {},
                [&](int64_t row, int64_t u, int n, const R *z) {
                  const R *bias = static_cast<const R *>(s.bias[g]);
@@ -158,9 +158,9 @@ struct Inputs {
                });
     }
   }
-  void take(Arena &arena) {
+  void take(Arena &arena, Arena &packed) {
     if (ahead)
-      for (int64_t g = 0; g < gates; ++g) panels[g].data = arena.take<R>(panels[g].elements());
+      for (int64_t g = 0; g < gates; ++g) panels[g].data = packed.take<R>(panels[g].elements());
     if (!prepared) return;
     mask.data = arena.take<R>(mask.elements());
     rows = arena.take<R>(2 * s.B * width);
@@ -255,7 +255,7 @@ struct Share {
   void begin(const Run<R> &run, const Inputs<R> &inputs) const {
     draw_shared(run);
     draw_shared(inputs.mask);
-    inputs.multiply_ahead(id, count);
+    inputs.multiply_ahead(id, count, packed_ready);
     barrier.wait();
     if (!inputs.prepared) return;
     inputs.prepare(run, 0, rows.from, rows.to, columns(inputs.width));

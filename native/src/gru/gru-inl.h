@@ -18,7 +18,7 @@ struct GruBeforeForward {
     candidate.data = packed.take<R>(candidate.elements());
     rh = arena.take<R>(run.B * run.H);
     if (inputs.inside && !run.save) keep = arena.take<R>(run.B * run.H);
-    inputs.take(arena);
+    inputs.take(arena, packed);
     run.take_masks(arena);
   }
   void work(const Share &share) const {
@@ -162,7 +162,7 @@ struct GruAfterForward {
   explicit GruAfterForward(const cw_sequence &s) : run(s), inputs(s, 3) { gates.init(run.H, inputs.width + run.H, 3); }
   void layout(Arena &arena, Arena &packed) {
     gates.data = packed.take<R>(gates.elements());
-    inputs.take(arena);
+    inputs.take(arena, packed);
     run.take_masks(arena);
   }
   void work(const Share &share) const {

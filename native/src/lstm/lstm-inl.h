@@ -18,7 +18,7 @@ struct LstmForward {
       projection.data = packed.take<R>(projection.elements());
       m = arena.take<R>(run.B * run.H);
     }
-    inputs.take(arena);
+    inputs.take(arena, packed);
     run.take_masks(arena);
   }
   // STANDARD: tanh and sigmoid, no peepholes, no clip: known to the compiler.

@@ -10,7 +10,7 @@ struct RnnForward {
   explicit RnnForward(const cw_sequence &s) : run(s), inputs(s, 1) { weights.init(run.H, inputs.width + run.H, 1); }
   void layout(Arena &arena, Arena &packed) {
     weights.data = packed.take<R>(weights.elements());
-    inputs.take(arena);
+    inputs.take(arena, packed);
     run.take_masks(arena);
   }
   void work(const Share &share) const {

@@ -137,9 +137,9 @@ def _gradients_of_weights(call: NativeCall, hs: torch.Tensor, loop: _Loop, neede
     if layout.peepholes is not None and loop.d_peephole is not None:
         for number, total in zip(layout.peepholes, loop.d_peephole.sum(0), strict=True):
             found[number] = total.clone() if needed[number] else None
-    number = layout.projection
-    if number is not None and needed[number] and loop.proj_in is not None and loop.d_proj is not None:
-        found[number] = _by_layout(call, loop.proj_in.t(), loop.d_proj)
+    last = layout.projection
+    if last is not None and needed[last] and loop.proj_in is not None and loop.d_proj is not None:
+        found[last] = _by_layout(call, loop.proj_in.t(), loop.d_proj)
     return found
 
 

@@ -19,6 +19,7 @@ from cellweave.ops.common._library import (
 from cellweave.ops.common._masks import BoundMask
 from cellweave.ops.common._native_frame import Frame, MaybeTensors, with_noise
 from cellweave.ops.common._native_layout import NativeLayout
+from cellweave.ops.common._packed_weights import PackedWeights
 from cellweave.ops.common._pool import BufferPool, after_fork
 from cellweave.ops.common._sequence import within
 
@@ -35,10 +36,14 @@ def _advise(address: int, size: int) -> None:
 #: Gates, cells and other large buffers that no caller sees.
 POOL = BufferPool(_advise)
 after_fork(POOL)
+#: Weights of calls without gradients, packed.
+PACKED = PackedWeights()
+after_fork(PACKED)
 
 
 def release_workspace() -> None:
-    """Free the buffers that are kept for later calls."""
+    """Free the buffers and packed weights that are kept for later calls."""
+    PACKED.release()
     POOL.release()
 
 
