@@ -21,6 +21,7 @@ from cellweave.specs import CellSpec, GRUSpec, LSTMSpec, MaskSpec, RNNSpec, RunS
 from helpers.recurrence_cases import SIZES, laid_out
 from oracles import keras, tf1
 from oracles.activations import Array
+from oracles.by_unit import ByUnit
 from oracles.composition import flatten, rebuild
 from oracles.contrib import LSTMVariant
 from oracles.layer import Mask, mask_values
@@ -133,6 +134,29 @@ VARIANTS = (
             d, n, coupled=True, layer_norm=True, peepholes=True, activation="softsign", forget_bias=0
         ),
         kinked=True,
+    ),
+    LayerVariant(
+        "rnn-by-unit",
+        lambda n: RNNSpec(n, joined_kernel=False, transposed=True),
+        lambda d, n: ByUnit(keras.SimpleRNNCell(d, n), d),
+    ),
+    LayerVariant(
+        "gru-by-unit",
+        lambda n: _keras_gru(n, transposed=True),
+        lambda d, n: ByUnit(keras.GRUCell(d, n, reset_after=False), d),
+    ),
+    LayerVariant(
+        "gru-after-by-unit",
+        lambda n: _keras_gru(n, reset_after=True, transposed=True),
+        lambda d, n: ByUnit(keras.GRUCell(d, n), d),
+    ),
+    LayerVariant(
+        "lstm-by-unit", lambda n: _keras_lstm(n, transposed=True), lambda d, n: ByUnit(keras.LSTMCell(d, n), d)
+    ),
+    LayerVariant(
+        "proj-by-unit",
+        lambda n: LSTMSpec(n, joined_kernel=False, projection=_half(n), transposed=True),
+        lambda d, n: ByUnit(tf1.LSTMCell(d, n, num_proj=_half(n), forget_bias=0), d),
     ),
 )
 
