@@ -40,6 +40,10 @@ from cellweave.layers import raw_rnn as raw_rnn
 from cellweave.layers import stack_bidirectional_dynamic_rnn as stack_bidirectional_dynamic_rnn
 from cellweave.layers import static_bidirectional_rnn as static_bidirectional_rnn
 from cellweave.layers import static_rnn as static_rnn
+from cellweave.nn import ConvertedModule as ConvertedModule
+from cellweave.nn import ModelConversion as ModelConversion
+from cellweave.nn import convert as convert
+from cellweave.nn import convert_back as convert_back
 from cellweave.scopes import AUTO_REUSE as AUTO_REUSE
 from cellweave.scopes import Graph as Graph
 from cellweave.scopes import Input as Input

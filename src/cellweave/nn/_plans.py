@@ -27,6 +27,7 @@ class Facts(NamedTuple):
     num_layers: int
     bias: bool
     bidirectional: bool
+    single: bool
     additions: Additions
     training: bool
 
@@ -35,7 +36,7 @@ def facts_of(module: Any) -> Facts:
     """The facts of a module as it is now."""
     return Facts(
         module.mode, module.input_size, module.hidden_size, module.proj_size, module.num_layers, module.bias,
-        module.bidirectional, module.additions, module.training,
+        module.bidirectional, isinstance(module, torch.nn.RNNCellBase), module.additions, module.training,
     )  # fmt: skip
 
 
@@ -102,7 +103,7 @@ def stack_plan(facts: Facts, options: Options) -> StackPlan:
             spec = RunSpec(
                 cell, tuple(mask for mask, _ in masks), inside, options.lengths, options.resets, direction == 1
             )  # fmt: skip
-            suffix = f"_l{layer}" + ("_reverse" if direction else "")
+            suffix = "" if facts.single else f"_l{layer}" + ("_reverse" if direction else "")
             keeps = tuple(keep for _, keep in masks)
             places.append(Place(kind, suffix, spec, depth, keeps, kind == "gru" and facts.additions.reset_after))
         depth = cell.output_size * directions
@@ -115,14 +116,23 @@ def _cell(facts: Facts) -> tuple[str, CellSpec]:
     if facts.mode == "LSTM":
         projection = facts.proj_size or None
         return "lstm", LSTMSpec(
-            facts.hidden_size, gate_order="ifjo", projection=projection, joined_kernel=False, use_bias=facts.bias
+            facts.hidden_size,
+            gate_order="ifjo",
+            projection=projection,
+            joined_kernel=False,
+            use_bias=facts.bias,
+            transposed=True,
         )
     if facts.mode == "GRU":
         return "gru", GRUSpec(
-            facts.hidden_size, reset_after=facts.additions.reset_after, joined_kernel=False, use_bias=facts.bias
+            facts.hidden_size,
+            reset_after=facts.additions.reset_after,
+            joined_kernel=False,
+            use_bias=facts.bias,
+            transposed=True,
         )
     activation = "relu" if facts.mode == "RNN_RELU" else "tanh"
-    return "rnn", RNNSpec(facts.hidden_size, activation, joined_kernel=False, use_bias=facts.bias)
+    return "rnn", RNNSpec(facts.hidden_size, activation, joined_kernel=False, use_bias=facts.bias, transposed=True)
 
 
 def _masks(facts: Facts) -> list[tuple[MaskSpec, float]]:

@@ -14,7 +14,7 @@ from cellweave.nn._masks import bound_masks, draw_seeds
 from cellweave.nn._plans import Facts, Options, StackPlan, Surroundings, choices_for, facts_of, stack_plan
 from cellweave.nn._weights import weights_of
 from cellweave.ops.common import LayerCall, within, without_padding
-from cellweave.weave import REFERENCE, Choice, asked_backend
+from cellweave.weave import REFERENCE, asked_backend
 
 States = tuple[torch.Tensor, ...]
 _PLAIN = (torch.Tensor, torch.nn.Parameter)

@@ -13,8 +13,8 @@ from cellweave.nn._plans import Place
 def weights_of(module: Any, place: Place, dropout: float) -> dict[str, torch.Tensor]:
     """The weights of one place, by the names of its spec.
 
-    torch.nn keeps matrices transposed, and two biases where one is enough: those are added up here. Dropped recurrent
-    weights are drawn here too, by torch's own dropout: one mask for the whole call.
+    torch.nn keeps two biases where one is enough: those are added up here. Dropped recurrent weights are drawn here too,
+    by torch's own dropout: one mask for the whole call.
 
     Args:
         dropout: Probability of dropping a recurrent weight.
@@ -22,9 +22,6 @@ def weights_of(module: Any, place: Place, dropout: float) -> dict[str, torch.Ten
     found = named_parameters(module, place)
     if dropout > 0:
         found["recurrent_kernel"] = F.dropout(found["recurrent_kernel"], dropout)
-    for name in ("kernel", "recurrent_kernel", "projection/kernel"):
-        if name in found:
-            found[name] = found[name].t()
     if module.bias:
         biases = found.pop("bias"), found.pop("recurrent_bias")
         found["bias"] = torch.stack(biases) if place.row_biases else biases[0] + biases[1]
