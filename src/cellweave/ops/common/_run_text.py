@@ -21,7 +21,7 @@ _FIELDS = {
         "peephole_order", "clip_passes_gradient", "coupled", "layer_norm", "norm_gain", "norm_shift",
     ),
 }  # fmt: skip
-_RUN_FIELDS = ("residual", "lengths", "resets", "reverse")
+_RUN_FIELDS = ("residual", "lengths", "resets", "reverse", "all_states")
 
 
 class RunText(NamedTuple):
