@@ -63,7 +63,15 @@ def weights_of(module: Any, place: str, dropout: float) -> dict[str, torch.Tenso
 def masks_of(module: Any, seeds: list[int], steps: int, rows: int, depth: int) -> dict[str, torch.Tensor]:
     """What acts at each place, `[T, B, N]`, with the first seeds of the list, which are taken from it."""
     width = module.proj_size or module.hidden_size
-    found = {name: torch.ones(steps, rows, n, dtype=torch.float64) for name, n in _widths(depth, width).items()}
+    sizes = {"input": depth, "output": width, "h": width, "zone_h": width, "zone_c": module.hidden_size}
+    found = {name: torch.ones(steps, rows, n, dtype=torch.float64) for name, n in sizes.items()}
+    for place, rate in zip(("zone_h", "zone_c"), zones_of(module), strict=True):
+        values = torch.full_like(found[place], 1 - rate)
+        if rate and module.training:
+            shape, stream = (rows, found[place].shape[2]), (seeds.pop(0) & (2**64 - 1), 0, 0)
+            drawn = mask_values(steps, shape, "float64", 1 - rate, by_floor=False, stream=stream, stride=STRIDE)
+            values = torch.from_numpy((drawn > 0).astype("float64"))
+        found[place] = values
     rates = (("input", module.input_dropout), ("output", module.output_dropout), ("h", module.state_dropout))
     for place, rate in rates if module.training else ():
         if rate:
@@ -75,8 +83,10 @@ def masks_of(module: Any, seeds: list[int], steps: int, rows: int, depth: int) -
     return found
 
 
-def _widths(depth: int, width: int) -> dict[str, int]:
-    return {"input": depth, "output": width, "h": width}
+def zones_of(module: Any) -> tuple[float, float]:
+    """Rates of zoneout on h and c."""
+    h, c = module.zoneout if isinstance(module.zoneout, tuple) else (module.zoneout, module.zoneout)
+    return h, c if module.mode == "LSTM" else 0.0
 
 
 def loop(
@@ -87,19 +97,21 @@ def loop(
     lengths: list[int] | None = None,
     resets: torch.Tensor | None = None,
     fresh: Rows | None = None,
-) -> tuple[torch.Tensor, Rows]:
-    """Outputs `[T, B, D * P]` and states `[L * D, B, size]`, for inputs `[T, B, I]`."""
+) -> tuple[torch.Tensor, Rows, Rows]:
+    """Outputs `[T, B, D * P]`, last states `[L * D, B, size]`, all states `[L * D, T, B, size]`, for `[T, B, I]`."""
     steps, rows, _ = x.shape
     ends = [steps] * rows if lengths is None else lengths
     directions = 2 if module.bidirectional else 1
     dropping = module.weight_dropout if module.training else 0.0
     places = [(n, d) for n in range(module.num_layers) for d in range(directions)]
     weights = {p: weights_of(module, f"_l{p[0]}" + ("_reverse" if p[1] else ""), dropping) for p in places}
-    count = sum(bool(r) for r in (module.input_dropout, module.output_dropout, module.state_dropout))
+    rates = (module.input_dropout, module.output_dropout, module.state_dropout, *zones_of(module))
+    count = sum(bool(rate) for rate in rates)
     count *= len(places) if module.training else 0
     seeds = torch.randint(-(2**63), 2**63 - 1, (count,)).tolist() if count else []
     there = torch.tensor([[t < end for end in ends] for t in range(steps)])[:, :, None]
     last: list[Rows] = []
+    every: list[Rows] = []
     for number in range(module.num_layers):
         sides = []
         for direction in range(directions):
@@ -108,36 +120,46 @@ def loop(
             start = [leaf[place] for leaf in state]
             again = [torch.zeros_like(leaf) for leaf in start] if fresh is None else [leaf[place] for leaf in fresh]
             cell, w = CELLS[module.mode], weights[(number, direction)]
-            out, end = _rows(cell, w, module, x, start, again, ends, resets, masks, bool(direction))
+            out, end, states = _rows(cell, w, module, x, start, again, ends, resets, masks, bool(direction))
             sides.append(out)
             last.append(end)
+            every.append(states)
         y = torch.cat(sides, dim=2)
         if module.residual and x.shape == y.shape:
             y = torch.where(there, x, torch.zeros((), dtype=x.dtype)) + y
         if module.training and module.dropout and number < module.num_layers - 1:
             y = F.dropout(y, module.dropout)
         x = y
-    return x, [torch.stack([leaves[k] for leaves in last]) for k in range(len(state))]
+    leaves = range(len(state))
+    joined = [[torch.stack([states[k] for states in found]) for k in leaves] for found in (last, every)]
+    return x, joined[0], joined[1]
 
 
 def _rows(
     cell: Any, w: Any, module: Any, x: torch.Tensor, start: Rows, again: Rows, ends: list[int],
     resets: torch.Tensor | None, masks: dict[str, torch.Tensor], backwards: bool,
-) -> tuple[torch.Tensor, Rows]:  # fmt: skip
+) -> tuple[torch.Tensor, Rows, Rows]:  # fmt: skip
     steps, rows, _ = x.shape
     width = masks["output"].shape[2]
-    columns, finals = [], []
+    columns, finals, histories = [], [], []
     for b in range(rows):
-        state, outputs = [leaf[b] for leaf in start], {}
+        state, outputs, history = [leaf[b] for leaf in start], {}, {}
         for s in range(ends[b]):
             t = ends[b] - 1 - s if backwards else s
             border = t + 1 if backwards else t  # a piece starts at a reset; backwards it is entered at its end
             if resets is not None and border < ends[b] and resets[border, b]:
                 state = [leaf[b] for leaf in again]
             new = cell(x[t, b] * masks["input"][s, b], state, w, module)
+            zones = (masks["zone_h"][s, b], masks["zone_c"][s, b])
+            new = [zone * a + (1 - zone) * old for zone, a, old in zip(zones, new, state, strict=False)]
             outputs[t] = new[0] * masks["output"][s, b]
             state = [new[0] * masks["h"][s, b], *new[1:]]
+            history[t] = state
         zeros = torch.zeros(width, dtype=torch.float64)
         columns.append(torch.stack([outputs.get(t, zeros) for t in range(steps)]))
         finals.append(state)
-    return torch.stack(columns, dim=1), [torch.stack([leaves[k] for leaves in finals]) for k in range(len(start))]
+        histories.append([history.get(t, state) for t in range(steps)])
+    leaves = range(len(start))
+    last = [torch.stack([state[k] for state in finals]) for k in leaves]
+    states = [torch.stack([torch.stack([at[k] for at in row]) for row in histories], dim=1) for k in leaves]
+    return torch.stack(columns, dim=1), last, states

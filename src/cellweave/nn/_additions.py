@@ -18,6 +18,7 @@ class Arguments(TypedDict, total=False):
     variational: bool
     mask_per_row: bool
     weight_dropout: float
+    zoneout: float | tuple[float, float]
     residual: bool
 
 
@@ -40,6 +41,7 @@ class Additions:
     variational: bool = True
     mask_per_row: bool = True
     weight_dropout: float = 0.0
+    zoneout: float | tuple[float, float] = 0.0
     residual: bool = False
     reset_after: bool = True
 
@@ -59,6 +61,10 @@ class Additions:
             )
         return found
 
+    def zoneout_pair(self) -> tuple[float, float]:
+        """The rates of h and of c."""
+        return self.zoneout if isinstance(self.zoneout, tuple) else (self.zoneout, self.zoneout)
+
     def shown(self) -> str:
         """Those that differ from their defaults, as `extra_repr` shows them."""
         changed = [f for f in fields(self) if getattr(self, f.name) != f.default]
@@ -70,7 +76,19 @@ def _checked(where: str, name: str, value: Any) -> Any:
         if not isinstance(value, bool):
             raise ArgumentTypeError(f"{where}: expected {name} as a bool, got {type(value).__name__}.")
         return value
+    if name == "zoneout":
+        return _zoneout(where, value)
     return _rate(f"{where}: expected {name}", value)
+
+
+def _zoneout(where: str, value: Any) -> float | tuple[float, float]:
+    """A rate of 1 keeps the old state for good, which makes sense."""
+    rates = value if isinstance(value, tuple | list) else (value,)
+    if len(rates) not in (1, 2) or any(isinstance(r, bool) or not isinstance(r, int | float) for r in rates):
+        raise ArgumentTypeError(f"{where}: expected zoneout as a number, or two for h and c, got {value!r}.")
+    if not all(0 <= rate <= 1 for rate in rates):
+        raise ArgumentError(f"{where}: expected zoneout as a probability of keeping old values in [0, 1], got {value}.")
+    return (float(rates[0]), float(rates[1])) if len(rates) == 2 else float(rates[0])
 
 
 def _rate(what: str, value: Any) -> float:

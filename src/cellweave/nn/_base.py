@@ -31,6 +31,7 @@ class RecurrentModule(torch.nn.RNNBase):
     variational = Addition()
     mask_per_row = Addition()
     weight_dropout = Addition()
+    zoneout = Addition()
     residual = Addition()
     reset_after = Addition()
 
@@ -58,9 +59,10 @@ class RecurrentModule(torch.nn.RNNBase):
         padding_side: str = "right",
         resets: Any = None,
         reset_state: Any = None,
+        return_all_states: bool = False,
     ) -> Any:
         """Run the whole sequence; see the class."""
-        feed, layout = enter(self, input, hx, Extras(lengths, padding_side, resets, reset_state))
+        feed, layout = enter(self, input, hx, Extras(lengths, padding_side, resets, reset_state, return_all_states))
         return leave(self, run_stack(self, feed), layout)
 
     def plan(
@@ -72,9 +74,10 @@ class RecurrentModule(torch.nn.RNNBase):
         padding_side: str = "right",
         resets: Any = None,
         reset_state: Any = None,
+        return_all_states: bool = False,
     ) -> Plan:
         """How a call with these arguments would run. Nothing is run or drawn."""
-        feed, _ = enter(self, input, hx, Extras(lengths, padding_side, resets, reset_state))
+        feed, _ = enter(self, input, hx, Extras(lengths, padding_side, resets, reset_state, return_all_states))
         return table_of(self, feed)
 
     def flatten_parameters(self) -> None:

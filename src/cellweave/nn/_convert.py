@@ -75,8 +75,8 @@ class ModelConversion:
 def convert(model: torch.nn.Module) -> ModelConversion:
     """Turn every recurrent module of torch.nn inside a model into cellweave's, in place.
 
-    Each module stays the object that it is and changes its class: parameters, their sharing, optimizers, hooks, devices,
-    training flags, parametrizations and every reference to the module remain. A second call changes nothing.
+    Each module stays the object that it is and changes its class: parameters, their sharing, optimizers, hooks,
+    devices, training flags, parametrizations and every reference to the module remain. A second call changes nothing.
 
     Args:
         model: Any module; it may be a recurrent one itself. Changed in place.

@@ -36,6 +36,7 @@ class Extras(NamedTuple):
     padding_side: str
     resets: Any
     reset_state: Any
+    all_states: bool
 
 
 def enter(module: Any, inputs: Any, hx: Any, extras: Extras) -> tuple[Feed, Layout]:
@@ -70,7 +71,7 @@ def enter(module: Any, inputs: Any, hx: Any, extras: Extras) -> tuple[Feed, Layo
             padding = LeftPadding(lengths, steps)
             x = padding.to_left(x)
             resets = None if resets is None else padding.to_left(resets)
-    return Feed(x, state, lengths, resets, fresh, False), Layout(batched, batch_first, None, padding)
+    return Feed(x, state, lengths, resets, fresh, False, extras.all_states), Layout(batched, batch_first, None, padding)
 
 
 def _name(module: Any) -> str:
@@ -144,7 +145,7 @@ def _enter_packed(module: Any, inputs: PackedSequence, hx: Any, extras: Extras) 
     else:
         x, counts = torch._VF._pad_packed_sequence(data, sizes, False, 0.0, steps)
         lengths = counts.to(device=data.device, dtype=torch.int32)
-    return Feed(x, state, lengths, resets, fresh, True), Layout(True, module.batch_first, inputs)
+    return Feed(x, state, lengths, resets, fresh, True, extras.all_states), Layout(True, module.batch_first, inputs)
 
 
 def _reordered(leaves: States | None, order: torch.Tensor | None) -> States | None:
@@ -156,18 +157,29 @@ def _reordered(leaves: States | None, order: torch.Tensor | None) -> States | No
 def leave(module: Any, ran: Ran, layout: Layout) -> Any:
     """Outputs and last state as the caller laid them out."""
     outputs, state = ran.outputs, ran.state
+    states = ran.states
     result: Any
     if layout.packed is not None:
-        result = _packed_like(outputs, layout.packed)
-        state = _reordered(state, layout.packed.unsorted_indices) or ()
+        back = layout.packed.unsorted_indices
+        result, state = _packed_like(outputs, layout.packed), _reordered(state, back) or ()
+        if back is not None:
+            states = tuple([every.index_select(2, back) for every in states])
     else:
         if layout.padding is not None:
-            outputs = layout.padding.to_right(outputs)
+            outputs, padding = layout.padding.to_right(outputs), layout.padding
+            states = tuple(
+                [padding.states_to_right(every, first) for every, first in zip(states, ran.first, strict=True)]
+            )
         if not layout.batched:
             result, state = outputs.squeeze(1), tuple([leaf.squeeze(1) for leaf in state])
+            states = tuple([every.squeeze(2) for every in states])
         else:
             result = outputs.transpose(0, 1) if layout.batch_first else outputs
-    return result, (state if module.mode == "LSTM" else state[0])
+    if layout.batched and layout.batch_first:
+        states = tuple([every.transpose(1, 2) for every in states])
+    pair = module.mode == "LSTM"
+    last = state if pair else state[0]
+    return (result, last, states if pair else states[0]) if len(states) > 0 else (result, last)
 
 
 def _packed_like(outputs: torch.Tensor, packed: PackedSequence) -> PackedSequence:

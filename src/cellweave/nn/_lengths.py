@@ -43,6 +43,7 @@ class LeftPadding:
         t = torch.arange(steps, device=lengths.device)[:, None]
         rows = torch.arange(lengths.shape[0], device=lengths.device)
         count = lengths.shape[0]
+        self._before = t < steps - lengths
         self._to_left = ((t + steps - lengths) % steps * count + rows).reshape(-1)
         self._to_right = ((t + lengths) % steps * count + rows).reshape(-1)
 
@@ -53,6 +54,11 @@ class LeftPadding:
     def to_right(self, value: torch.Tensor) -> torch.Tensor:
         """The way back."""
         return _by_rows(value, self._to_right)
+
+    def states_to_right(self, states: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
+        """The same for states `[L * D, T, B, size]`; before a row's start those that it starts from, `first`."""
+        turned = self.to_right(states.movedim(0, 2)).movedim(2, 0)
+        return torch.where(self._before[None, :, :, None], first[:, None], turned)
 
 
 def _by_rows(value: torch.Tensor, order: torch.Tensor) -> torch.Tensor:

@@ -24,5 +24,8 @@ def bound_masks(place: Place, seeds: Sequence[int]) -> tuple[BoundMask, ...]:
     """The masks of one place with the first of these seeds."""
     if not place.keeps:
         return ()
+    if place.expected:
+        pairs = zip(place.spec.masks, place.keeps, strict=True)
+        return tuple(BoundMask(spec, keep, False, expected=True) for spec, keep in pairs)
     masks = zip(place.spec.masks, place.keeps, seeds, strict=False)
     return tuple(BoundMask(spec, keep, False, seed & _MASK64, stride=STRIDE) for spec, keep, seed in masks)

@@ -45,6 +45,7 @@ class Options(NamedTuple):
 
     lengths: bool
     resets: bool
+    all_states: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +58,7 @@ class Place:
         spec: What runs.
         depth: Columns of its inputs.
         keeps: Of each mask, the probability to keep an element.
+        expected: Its masks are the expected ones: nothing is drawn.
         row_biases: The biases stay two, the inputs' and the state's; else their sum is the bias.
     """
 
@@ -65,6 +67,7 @@ class Place:
     spec: RunSpec
     depth: int
     keeps: tuple[float, ...]
+    expected: bool
     row_biases: bool
 
 
@@ -75,7 +78,7 @@ class StackPlan:
     Attributes:
         places: Layer by layer, the reverse direction after the forward one.
         sums: Of each layer, whether its inputs are added to its outputs outside of its runs.
-        masks: How many masks a call draws.
+        masks: How many masks a call draws a seed for.
         sizes: Widths of h and c (LSTM), or of h.
         weight_dropout: Probability of dropping a recurrent weight.
     """
@@ -101,15 +104,17 @@ def stack_plan(facts: Facts, options: Options) -> StackPlan:
         sums.append(adds and not inside)
         for direction in range(directions):
             spec = RunSpec(
-                cell, tuple(mask for mask, _ in masks), inside, options.lengths, options.resets, direction == 1
+                cell, tuple(mask for mask, _ in masks), inside, options.lengths, options.resets, direction == 1,
+                options.all_states,
             )  # fmt: skip
             suffix = "" if facts.single else f"_l{layer}" + ("_reverse" if direction else "")
             keeps = tuple(keep for _, keep in masks)
-            places.append(Place(kind, suffix, spec, depth, keeps, kind == "gru" and facts.additions.reset_after))
+            row_biases = kind == "gru" and facts.additions.reset_after
+            places.append(Place(kind, suffix, spec, depth, keeps, not facts.training, row_biases))
         depth = cell.output_size * directions
     dropout = facts.additions.weight_dropout if facts.training else 0.0
     sizes = (cell.output_size, cell.units) if kind == "lstm" else (cell.units,)
-    return StackPlan(tuple(places), tuple(sums), len(masks) * len(places), sizes, dropout)
+    return StackPlan(tuple(places), tuple(sums), len(masks) * len(places) * facts.training, sizes, dropout)
 
 
 def _cell(facts: Facts) -> tuple[str, CellSpec]:
@@ -136,16 +141,20 @@ def _cell(facts: Facts) -> tuple[str, CellSpec]:
 
 
 def _masks(facts: Facts) -> list[tuple[MaskSpec, float]]:
-    """The masks of each place with their keep probabilities, in the order in which they act."""
-    if not facts.training:
-        return []
+    """The masks of each place with their keep probabilities, in the order in which a call draws their seeds."""
     given = facts.additions
+    zone_h, zone_c = given.zoneout_pair()
+    zones: tuple[tuple[MaskPlace, float], ...] = (
+        ("zone_h", zone_h), ("zone_c", zone_c if facts.mode == "LSTM" else 0.0),
+    )  # fmt: skip
+    found = [(MaskSpec(place, True, True), 1.0 - rate) for place, rate in zones if rate > 0]
+    if not facts.training:
+        return found
     rates: tuple[tuple[MaskPlace, float], ...] = (
         ("input", given.input_dropout), ("output", given.output_dropout), ("h", given.state_dropout),
     )  # fmt: skip
-    return [
-        (MaskSpec(place, not given.variational, given.mask_per_row), 1.0 - rate) for place, rate in rates if rate > 0
-    ]
+    drops = [(MaskSpec(p, not given.variational, given.mask_per_row), 1.0 - rate) for p, rate in rates if rate > 0]
+    return found + drops
 
 
 class Surroundings(NamedTuple):

@@ -15,7 +15,25 @@ _MODES = {"tanh": "RNN_TANH", "relu": "RNN_RELU"}
 
 
 class RNN(RecurrentModule):
-    """LONGDOC"""
+    """`torch.nn.RNN` with additions: the same arguments, parameters, start values, results and errors.
+
+        h' = tanh(x W + b + h R + b'), or relu
+
+    It is a `torch.nn.RNNBase`, but no `torch.nn.RNN`, every instance of which `torch.compile` refuses.
+
+    Args:
+        input_size, hidden_size, num_layers, nonlinearity, bias, batch_first, dropout, bidirectional, device, dtype: As
+            of `torch.nn.RNN`. The others by keyword only:
+        input_dropout, state_dropout, output_dropout, variational, mask_per_row, weight_dropout, zoneout, residual: As
+            of `LSTM`; zoneout has no c.
+
+    A call takes and returns what one of `LSTM` does, with h `[L * D, B, H]` in place of `(h, c)`.
+
+    Raises:
+        As `LSTM`.
+    Numerics: as `LSTM`.
+    Source: Elman 1990; `torch.nn.RNN`.
+    """
 
     nonlinearity: str
 

@@ -13,7 +13,7 @@ from cellweave._errors import BackendError
 from cellweave.nn._masks import bound_masks, draw_seeds
 from cellweave.nn._plans import Facts, Options, StackPlan, Surroundings, choices_for, facts_of, stack_plan
 from cellweave.nn._weights import weights_of
-from cellweave.ops.common import LayerCall, within, without_padding
+from cellweave.ops.common import LayerCall, LayerResult, within, without_padding
 from cellweave.weave import REFERENCE, asked_backend
 
 States = tuple[torch.Tensor, ...]
@@ -30,6 +30,7 @@ class Feed(NamedTuple):
         resets: `[T, B]` bool: the row starts anew at that step.
         fresh: The state that it starts from then, as `state`; None: zeros.
         packed: Dropout between layers acts on packed sequences, as torch.nn's does.
+        all_states: The state after every step is asked for.
     """
 
     x: torch.Tensor
@@ -38,6 +39,7 @@ class Feed(NamedTuple):
     resets: torch.Tensor | None
     fresh: States | None
     packed: bool
+    all_states: bool
 
 
 class Ran(NamedTuple):
@@ -46,14 +48,18 @@ class Ran(NamedTuple):
     Attributes:
         outputs: `[T, B, D * P]`.
         state: As `Feed.state`.
+        states: After every step, `[L * D, T, B, size]`, if asked for; else `()`.
+        first: What the run started from, as `state`; `()` unless `states` are asked for.
     """
 
     outputs: torch.Tensor
     state: States
+    states: States
+    first: States
 
 
-#: Runs one place: its number, inputs, state (c before h), state after a reset, resets -> outputs and last state.
-PlaceRunner = Callable[[int, torch.Tensor, States, "States | None", "torch.Tensor | None"], tuple[torch.Tensor, States]]
+#: Runs one place: its number, inputs, state (c before h), state after a reset, resets.
+PlaceRunner = Callable[[int, torch.Tensor, States, "States | None", "torch.Tensor | None"], LayerResult]
 
 
 def run_stack(module: Any, feed: Feed) -> Ran:
@@ -76,21 +82,20 @@ def _runner(module: Any, facts: Facts, options: Options, feed: Feed) -> tuple[St
 
     def run_place(
         number: int, x: torch.Tensor, state: States, fresh: States | None, resets: torch.Tensor | None
-    ) -> tuple[torch.Tensor, States]:
+    ) -> LayerResult:
         place, choice = plan.places[number], choices[number]
         if choice.backend is None:
             raise BackendError(f"{type(module).__name__}: expected a backend that can run it, got none. {choice.why}.")
         masks = bound_masks(place, seeds[number * len(place.keeps) :])
         call = LayerCall(place.spec, x, state, weights[number], masks, feed.lengths, resets, fresh, choice.threads)
-        found = choice.backend.run(call)
-        return found[0], found[1]
+        return choice.backend.run(call)
 
     return plan, run_place
 
 
 def options_of(feed: Feed) -> Options:
     """The options of a call."""
-    return Options(feed.lengths is not None, feed.resets is not None)
+    return Options(feed.lengths is not None, feed.resets is not None, feed.all_states)
 
 
 def through_layers(module: Any, plan: StackPlan, feed: Feed, run_place: PlaceRunner) -> Ran:
@@ -99,23 +104,28 @@ def through_layers(module: Any, plan: StackPlan, feed: Feed, run_place: PlaceRun
     backward = None if feed.resets is None or directions == 1 else _read_backwards(feed.resets, feed.lengths)
     zeros = _zeros(plan, x) if feed.state is None else None
     found: list[States] = []
+    every: list[States] = []
     for layer, adds in enumerate(plan.sums):
         outputs = []
         for direction in range(directions):
             number = layer * directions + direction
             state = _at(feed.state, number) if zeros is None else zeros
             fresh = None if feed.fresh is None else _at(feed.fresh, number)
-            out, last = run_place(number, x, state, fresh, backward if direction else feed.resets)
-            outputs.append(out)
-            found.append(last)
+            ran = run_place(number, x, state, fresh, backward if direction else feed.resets)
+            outputs.append(ran.outputs)
+            found.append(ran.state)
+            every.append(ran.states)
         y = outputs[0] if directions == 1 else torch.cat(outputs, dim=2)
         if adds:
             y = without_padding(x, feed.lengths) + y
         if layer < module.num_layers - 1 and module.training and module.dropout > 0:
             y = _dropped(y, module.dropout, feed.lengths if feed.packed else None)
         x = y
-    leaves = [_stacked([state[leaf] for state in found]) for leaf in reversed(range(len(plan.sizes)))]
-    return Ran(x, tuple(leaves))
+    last = _stacked(found)
+    if not feed.all_states:
+        return Ran(x, last, (), ())
+    first = _stacked([zeros] * len(found)) if zeros is not None else feed.state or ()
+    return Ran(x, last, _stacked(every), first)
 
 
 def _zeros(plan: StackPlan, x: torch.Tensor) -> States:
@@ -127,8 +137,10 @@ def _at(states: States | None, number: int) -> States:
     return tuple([leaf[number] for leaf in reversed(states or ())])
 
 
-def _stacked(leaves: list[torch.Tensor]) -> torch.Tensor:
-    return leaves[0].unsqueeze(0) if len(leaves) == 1 else torch.stack(leaves)
+def _stacked(states: list[States]) -> States:
+    """States of all places, c before h, as one of each, h before c."""
+    leaves = [[state[leaf] for state in states] for leaf in reversed(range(len(states[0])))]
+    return tuple([leaf[0].unsqueeze(0) if len(leaf) == 1 else torch.stack(leaf) for leaf in leaves])
 
 
 def _dropped(y: torch.Tensor, rate: float, packed_lengths: torch.Tensor | None) -> torch.Tensor:

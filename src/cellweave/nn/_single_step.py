@@ -66,7 +66,7 @@ class SingleStep:
         if any([tuple(leaf.shape) != (x.shape[0], self.hidden_size) for leaf in leaves]):  # noqa: C419
             raise MisfitError(f"{where}: expected a state {[x.shape[0], self.hidden_size]}, got {_shapes(leaves)}.")
         state = tuple([leaf[None] for leaf in leaves]) if len(leaves) > 0 else None
-        return Feed(x[None], state, None, None, None, False), batched
+        return Feed(x[None], state, None, None, None, False, False), batched
 
 
 def _shapes(leaves: tuple[torch.Tensor, ...]) -> list[list[int]]:

@@ -38,7 +38,9 @@ class Stream:
             got = type(module).__name__
             raise ArgumentTypeError(f"Stream: expected an RNN, LSTM or GRU of cellweave.nn, got {got}.")
         if module.bidirectional:
-            raise ArgumentError("Stream: expected one direction, got two: the reverse one starts at the sequence's end.")
+            raise ArgumentError(
+                "Stream: expected one direction, got two: the reverse one starts at the sequence's end."
+            )
         self._module = module
         self._steps: list[StepFunction] = []
         self._watched: list[_Watched] = []
@@ -152,7 +154,7 @@ class Stream:
         facts, options = facts_of(self._module), Options(False, False)
         plan = stack_plan(facts, options)
         weights = [weights_of(self._module, place, 0.0) for place in plan.places]
-        feed = Feed(inputs[None], self._leaves, None, None, None, False)
+        feed = Feed(inputs[None], self._leaves, None, None, None, False, False)
         choices = choices_for(facts, options, surroundings_of(feed, weights))
         if any(choice.backend is None or choice.backend.step is None for choice in choices):
             return
@@ -172,7 +174,9 @@ class Stream:
             for name, weight in self._module._parameters.items()
             if weight is not None
         ]
-        if len(self._watched) < len(list(self._module.parameters())):  # a parametrization: nothing tells when it changes
+        if len(self._watched) < len(
+            list(self._module.parameters())
+        ):  # a parametrization: nothing tells when it changes
             self._steps = []
 
     def _changed(self) -> bool:

@@ -17,7 +17,7 @@ from cellweave.nn._masks import STRIDE, draw_seeds
 from cellweave.nn._plans import Facts, Options, Place, StackPlan, Surroundings, choices_for, stack_plan
 from cellweave.nn._run import Feed, PlaceRunner, States
 from cellweave.nn._weights import weights_of
-from cellweave.ops.common import LayerCall, without_padding
+from cellweave.ops.common import LayerCall, LayerResult, without_padding
 from cellweave.ops.common._run_text import run_to_text
 from cellweave.weave import Choice, asked_backend
 
@@ -105,19 +105,21 @@ def traced_runner(module: Any, facts: Facts, options: Options, feed: Feed) -> tu
     weights = [weights_of(module, traced.place, stack.plan.weight_dropout) for traced in stack.places]
     streams, keeps = None, None
     if len(stack.keeps) > 0:
-        rest = torch.tensor([[0, 0, STRIDE, 0, 0] for _ in stack.keeps], dtype=torch.int64, device="cpu")
-        streams = torch.cat([draw_seeds(len(stack.keeps))[:, None], rest], dim=1)
+        rule = 0 if module.training else 2  # in evaluation a mask is the expected one, and nothing is drawn
+        count = len(stack.keeps)
+        seeds = draw_seeds(count) if module.training else torch.zeros(count, dtype=torch.int64, device="cpu")
+        rest = torch.tensor([[0, 0, STRIDE, rule, 0] for _ in stack.keeps], dtype=torch.int64, device="cpu")
+        streams = torch.cat([seeds[:, None], rest], dim=1)
         keeps = torch.tensor(list(stack.keeps), dtype=torch.float64, device="cpu")
 
     def run_place(
         number: int, x: torch.Tensor, state: States, fresh: States | None, resets: torch.Tensor | None
-    ) -> tuple[torch.Tensor, States]:
+    ) -> LayerResult:
         traced = stack.places[number]
         by_name = weights[number]
         if traced.operator == "":
             call = LayerCall(traced.place.spec, x, state, by_name, (), feed.lengths, resets, fresh)
-            found = traced.choice.backend.run(call)
-            return found[0], found[1]
+            return traced.choice.backend.run(call)  # type: ignore[union-attr]
         ordered = [by_name[name] for name in traced.weights]
         after = [] if fresh is None else list(fresh)
         mine, kept = None, None
@@ -131,6 +133,6 @@ def traced_runner(module: Any, facts: Facts, options: Options, feed: Feed) -> tu
         )  # fmt: skip
         if traced.residual:
             outputs = without_padding(x, feed.lengths) + outputs
-        return outputs, tuple(last)
+        return LayerResult(outputs, tuple(last))
 
     return stack.plan, run_place

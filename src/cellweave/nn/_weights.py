@@ -13,8 +13,8 @@ from cellweave.nn._plans import Place
 def weights_of(module: Any, place: Place, dropout: float) -> dict[str, torch.Tensor]:
     """The weights of one place, by the names of its spec.
 
-    torch.nn keeps two biases where one is enough: those are added up here. Dropped recurrent weights are drawn here too,
-    by torch's own dropout: one mask for the whole call.
+    torch.nn keeps two biases where one is enough: those are added up here. Dropped recurrent weights are drawn here,
+    too, by torch's own dropout: one mask for the whole call.
 
     Args:
         dropout: Probability of dropping a recurrent weight.

@@ -24,6 +24,8 @@ TABLE: dict[str, tuple[Any, ...]] = {
     "output_dropout": (0.0, 0.3),
     "masks": ("rows", "shared", "steps"),
     "weight_dropout": (0.0, 0.4),
+    "zoneout": (0.0, 0.4, (0.3, 0.0)),
+    "states": (False, True),
     "residual": (False, True),
     "reset_after": (True, False),
     "shape": ("one", "stack", "both", "both stack", "proj"),
@@ -41,7 +43,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "proj": {"num_layers": 2, "proj_size": 3},
 }
 MASKS: dict[str, dict[str, bool]] = {"rows": {}, "shared": {"mask_per_row": False}, "steps": {"variational": False}}
-CALLS = ("lengths", "resets", "layout", "mode", "masks", "shape")
+CALLS = ("states", "lengths", "resets", "layout", "mode", "masks", "shape")
 
 
 def usual(name: str) -> dict[str, tuple[Any, ...]]:
@@ -117,19 +119,23 @@ def test_as_the_loop_has_it(name: str, case: dict[str, Any]) -> None:
         inputs = to_right(x, lengths)
         call["resets"] = None if resets is None else to_right(resets, lengths)
     torch.manual_seed(1)
-    outputs, last = module(inputs, state, **call)
+    call["return_all_states"] = case["states"]
+    outputs, last, *every = module(inputs, state, **call)
     if case["layout"] == "batch":
         outputs = outputs.transpose(0, 1)
+        every = [leaf.transpose(1, 2) for leaf in leaves(every)]
     if "padding_side" in call:
         outputs = to_left(outputs, call["lengths"])
-    got = [outputs, *leaves(last)]
+        pairs = zip(leaves(every), leaves(state), strict=False)
+        every = [from_right(leaf, first, call["lengths"], 2 if module.bidirectional else 1) for leaf, first in pairs]
+    got = [outputs, *leaves(last), *leaves(every)]
 
     torch.manual_seed(1)
-    wanted_outputs, wanted_last = loop(
+    wanted_outputs, wanted_last, wanted_states = loop(
         module, x, leaves(state), lengths=None if lengths is None else lengths.tolist(), resets=resets,
         fresh=leaves(fresh) if given else None,
     )  # fmt: skip
-    wanted = [wanted_outputs, *wanted_last]
+    wanted = [wanted_outputs, *wanted_last, *(wanted_states if case["states"] else [])]
     upstream = [torch.randn_like(value) for value in wanted]
     grads = [
         torch.autograd.grad(values, sources, upstream, allow_unused=True, materialize_grads=True)
@@ -140,7 +146,8 @@ def test_as_the_loop_has_it(name: str, case: dict[str, Any]) -> None:
     for number, (a, b) in enumerate(zip(*grads, strict=True)):
         assert_close(f"gradient {number}", a, b, TOLERANCE)
     plan = module.plan(inputs, state, **call)
-    assert set(plan.backends) == {"native"}, str(plan)
+    if not case["zoneout"] and not case["states"]:
+        assert set(plan.backends) == {"native"}, str(plan)
 
 
 def to_right(value: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
@@ -151,6 +158,23 @@ def to_right(value: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
 def to_left(value: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
     """The way back."""
     return torch.stack([value[:, b].roll(int(n) - T, 0) for b, n in enumerate(lengths)], dim=1)
+
+
+def from_right(states: torch.Tensor, first: torch.Tensor, lengths: torch.Tensor, directions: int) -> torch.Tensor:
+    """States `[L * D, T, B, size]` of rows that stand at the end, as those of rows that stand at the start.
+
+    Where a row has ended its last state stays: of a row that reads forwards that at its last step.
+    """
+    rows = []
+    for b, n in enumerate(lengths.tolist()):
+        before = T - n
+        start = first[:, None, b].expand(-1, before, -1)
+        assert_same_bits("before a row's start", states[:, :before, b], start)
+        steps = states[:, before:, b]
+        ends = [0 if k % directions else n - 1 for k in range(len(states))]
+        last = torch.stack([steps[k, end] if n else first[k, b] for k, end in enumerate(ends)])
+        rows.append(torch.cat([steps, last[:, None].expand(-1, before, -1)], dim=1))
+    return torch.stack(rows, dim=2)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -192,8 +216,11 @@ def test_resets_of_one_sequence_and_of_packed_ones(name: str) -> None:
     assert_close("unbatched", one[0], module(x, resets=resets)[0][:, 1], 1e-6)
     lengths = torch.tensor([2, 6, 1, 4])
     packed = torch.nn.utils.rnn.pack_padded_sequence(x, lengths, enforce_sorted=False)
-    outputs, last = module(packed, resets=resets)
-    wanted, wanted_last = module(x, lengths=lengths, resets=resets)
+    outputs, last, states = module(packed, resets=resets, return_all_states=True)
+    wanted, wanted_last, wanted_states = module(x, lengths=lengths, resets=resets, return_all_states=True)
+    for a, b in zip(leaves(states), leaves(wanted_states), strict=True):
+        assert_close("all states", a, b, 1e-6)
+    assert outputs.sorted_indices is not None
     assert_close("packed", torch.nn.utils.rnn.pad_packed_sequence(outputs)[0], wanted, 1e-6)
     for a, b in zip(leaves(last), leaves(wanted_last), strict=True):
         assert_close("state", a, b, 1e-6)

@@ -99,6 +99,8 @@ def test_bad_calls(name: str, mistake: str) -> None:
         ({"weight_dropout": True}, TypeError, "weight_dropout as a number, got bool"),
         ({"variational": 1}, TypeError, "variational as a bool, got int"),
         ({"variational": False, "mask_per_row": False}, ValueError, "mask_per_row=True"),
+        ({"zoneout": "a"}, TypeError, "zoneout as a number, or two"),
+        ({"zoneout": (0.1, 1.5)}, ValueError, r"\[0, 1\], got"),
         ({"reset_after": False}, TypeError, "got reset_after"),
         ({"residual": True}, ValueError, "residual.*5.*7"),
     ],
