@@ -40,7 +40,7 @@ class Saved(NamedTuple):
 def native_forward(call: NativeCall, *, save: bool) -> tuple[torch.Tensor, State, Saved]:
     """Outputs `[T, B, P]`, the last state, and, good for something only if `save`, what backward needs."""
     layout, dtype, T, B = call.layout, call.dtype, call.T, call.B
-    columns, ahead = layout.columns if save else layout.forward_columns, _multiplies_ahead(call)
+    columns, ahead = layout.columns if save else layout.forward_columns, multiplies_ahead(call)
     steps = T if save or not ahead else _steps_of_part(call, columns)
     kept = T if save else 2
     out = torch.empty((T, B, call.P), dtype=dtype, device="cpu")
@@ -153,7 +153,7 @@ class _Held:
     biases: list[torch.Tensor | None]
 
 
-def _multiplies_ahead(call: NativeCall) -> bool:
+def multiplies_ahead(call: NativeCall) -> bool:
     """Input products are made for all steps ahead of the loop, not step by step in it."""
     if call.B < _FEW_ROWS:
         return True
