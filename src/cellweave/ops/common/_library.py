@@ -17,7 +17,7 @@ import torch  # before the library: torch brings an OpenMP runtime, which the li
 from cellweave._env import ISA, NATIVE, native_is_wanted, wanted_isa
 from cellweave._errors import BackendError
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 OK = 0
 
 RNN, GRU_BEFORE, GRU_AFTER, LSTM = range(4)
@@ -28,7 +28,7 @@ ACTIVATION_NAMES = (
     "tanh", "sigmoid", "relu", "linear", "softsign", "softplus", "elu", "selu", "hard_sigmoid", "leaky_relu",
     "exponential", "relu6",
 )  # fmt: skip
-PLACE_NAMES = ("input", "h", "c", "output")
+PLACE_NAMES = ("input", "h", "c", "output", "zone_h", "zone_c")
 
 DTYPE_CODES = {torch.float32: 0, torch.float64: 1}
 ACTIVATION_CODES = {name: code for code, name in enumerate(ACTIVATION_NAMES)} | {"identity": 3}
@@ -86,6 +86,7 @@ class SequenceStruct(ctypes.Structure):
         *_fields(_INTEGER, "ahead"),
         *_fields(_POINTER, "packed"),
         *_fields(_INTEGER, "packed_ready"),
+        *_fields(_POINTER, "h_states c_states d_h_states d_c_states"),
     ]
 
     if TYPE_CHECKING:
