@@ -20,7 +20,8 @@ class NativeStep:
 
     Args:
         op: The recurrence.
-        call: One step, T = 1, without masks, lengths and resets: gives weights, sizes and the first state.
+        call: One step, T = 1, without lengths, resets and masks other than expected zoneout: gives weights, sizes and
+            the first state.
     """
 
     def __init__(self, op: NativeOp, call: LayerCall) -> None:
@@ -47,6 +48,8 @@ class NativeStep:
         s = native.struct(save=False, gates=None, rows=0, state=native.start)
         held = point_to_inputs(native, s, ahead=False)
         s.kept = held
+        if native.loop_masks:
+            s.use_masks([mask.struct(0) for mask in native.loop_masks])
         s.T, s.threads, s.x = 1, self._threads, native.x.data_ptr()
         s.h0, s.h_last = self._h[turn].data_ptr(), self._h[1 - turn].data_ptr()
         s.out = s.hs = self._h[1 - turn].data_ptr()
