@@ -20,7 +20,8 @@ class NativeStep:
 
     Args:
         op: The recurrence.
-        call: One step, T = 1, without masks, lengths and resets: gives weights, sizes and the first state.
+        call: One step, T = 1, without lengths, resets and masks other than expected zoneout: gives weights, sizes and
+            the first state.
     """
 
     def __init__(self, op: NativeOp, call: LayerCall) -> None:
@@ -51,6 +52,8 @@ class NativeStep:
         s = native.struct(save=False, gates=self._gates, rows=native.B if self._ahead else 0, state=native.start)
         held = point_to_inputs(native, s, ahead=self._ahead)
         s.kept = held
+        if native.loop_masks:
+            s.use_masks([mask.struct(0) for mask in native.loop_masks])
         s.T, s.threads, s.x = 1, self._threads, native.x.data_ptr()
         s.h0, s.h_last = self._h[turn].data_ptr(), self._h[1 - turn].data_ptr()
         s.out = s.hs = self._h[1 - turn].data_ptr()
