@@ -38,6 +38,7 @@ from cellweave.layers import raw_rnn as raw_rnn
 from cellweave.layers import stack_bidirectional_dynamic_rnn as stack_bidirectional_dynamic_rnn
 from cellweave.layers import static_bidirectional_rnn as static_bidirectional_rnn
 from cellweave.layers import static_rnn as static_rnn
+from cellweave.ops.common import repeated_masks as repeated_masks
 from cellweave.scopes import AUTO_REUSE as AUTO_REUSE
 from cellweave.scopes import Graph as Graph
 from cellweave.scopes import Input as Input
