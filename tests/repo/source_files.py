@@ -66,7 +66,7 @@ def exported_names(path: Path) -> list[str]:
 
 
 def public_names() -> list[str]:
-    """Dotted names of the public surface: the package's own, its faces', `checkpoint`'s and `training`'s.
+    """Dotted names of the public surface: the package's own, its faces', those of `checkpoint`, `onnx` and `training`.
 
     What the face `contrib` shares with the package counts as the package's.
     """
@@ -77,6 +77,6 @@ def public_names() -> list[str]:
     shared = {("contrib", name) for name in own}
     named = [(face.stem, name) for face in faces for name in exported_names(face)]
     names += [f"cellweave.{face}.{name}" for face, name in named if (face, name) not in shared]
-    for folder in ("checkpoint", "training"):
+    for folder in ("checkpoint", "onnx", "training"):
         names += [f"cellweave.{folder}.{name}" for name in exported_names(PACKAGE / folder / "__init__.py")]
     return names
