@@ -11,6 +11,7 @@ from torch import nn
 
 import cellweave as cw
 from cellweave import keras
+from cellweave import nn as tnn
 
 D, N = 4, 6  # inputs and units
 F32: dict[str, Any] = {"dtype": "float32"}
@@ -69,6 +70,14 @@ def cudnn(m: Any, x: Any, n: Any, r: Any, h: Any) -> Any:
     return m[0](x.transpose(0, 1), sequence_lengths=n, training=False)
 
 
+def torchs(m: Any, x: Any, n: Any, r: Any, h: Any) -> Any:
+    return m[0](x)
+
+
+def torchs_lengths(m: Any, x: Any, n: Any, r: Any, h: Any) -> Any:
+    return m[0](x, lengths=n)
+
+
 def cudnn_whole(m: Any, x: Any, n: Any, r: Any, h: Any) -> Any:
     return m[0](x.transpose(0, 1), training=False)
 
@@ -102,6 +111,10 @@ CASES = (
     _case("both-peepholes", lambda: [cw.LSTMCell(N), cw.LSTMCell(N, use_peepholes=True)], both, LSTM=2),
     _case("chained", lambda: [cw.GRUCell(N), cw.GRUCell(N)], chained, GRU=2, both=1),
     _case("cudnn-lstm", lambda: cw.CudnnLSTM(2, N, direction="bidirectional"), cudnn, LSTM=2, both=2),
+    _case("nn-lstm", lambda: tnn.LSTM(D, N, 2, batch_first=True, bidirectional=True), torchs, LSTM=2, both=2),
+    _case("nn-gru", lambda: tnn.GRU(D, N, batch_first=True), torchs_lengths, GRU=1),
+    _case("nn-relu", lambda: tnn.RNN(D, N, nonlinearity="relu", bias=False, batch_first=True), torchs, RNN=1),
+    _case("nn-projection", lambda: tnn.LSTM(D, N, proj_size=3, batch_first=True), torchs_lengths, Scan=1),
     _case("cudnn-relu", lambda: cw.CudnnRNNRelu(1, N, direction="bidirectional"), cudnn_whole, RNN=1, both=1),
     _case(
         "both-clip",

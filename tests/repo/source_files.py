@@ -66,7 +66,7 @@ def exported_names(path: Path) -> list[str]:
 
 
 def public_names() -> list[str]:
-    """Dotted names of the public surface: the package's own, its faces', those of `checkpoint`, `nn`, `onnx`, `training`.
+    """Dotted names of the public surface: the package's own, its faces', and those of some folders.
 
     What `contrib` and `nn` share with the package counts as the package's.
     """

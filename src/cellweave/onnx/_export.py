@@ -35,7 +35,7 @@ def export(
     """Write a model with recurrences as an ONNX file.
 
     Each layer becomes one ONNX `LSTM`, `GRU` or `RNN`, both directions of a bidirectional layer together; what these
-    do not compute (a bound on c, a projection, layer normalization, resets, float64, some activations) becomes a
+    do not compute (a bound on c, a projection, resets, zoneout, float64, some activations) becomes a
     `Scan` over the step, which computes the same. The rest of the model is torch's exporter's work.
 
     Args:

@@ -35,6 +35,10 @@ def misses(run: RunSpec, dtype: ir.DataType | None) -> str:
         return f"{dtype.name.lower()}, for which ONNX Runtime has no kernel of them"
     if run.resets:
         return "rows that start anew"
+    if run.all_states:
+        return "the states of all steps"
+    if run.masks:
+        return "zoneout"
     for activation in _activations(cell):
         if activation not in _ACTIVATIONS:
             return f"the activation {activation}"

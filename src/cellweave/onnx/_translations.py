@@ -11,8 +11,9 @@ import torch
 from cellweave._errors import ModeError
 from cellweave.onnx._nodes import Values, nodes_of_export
 from cellweave.onnx._operators import misses, run_operator
-from cellweave.onnx._steps import StepInputs, run_scan
+from cellweave.onnx._scan import ScanInputs, run_scan
 from cellweave.ops.common._run_text import run_from_text
+from cellweave.specs import ZONES
 
 #: The most tensors that a forward operator saves for its backward.
 _SAVED = 4
@@ -45,15 +46,15 @@ def _translate(
     run: Any, whole: Any, real: Any, threads: Any, save: Any,
 ) -> Any:  # fmt: skip
     """Outputs, last state and what backward would need, which no exported model reads."""
-    if streams is not None:
-        raise ModeError("cellweave.onnx: expected a module in evaluation mode, got one that draws random masks.")
     spec, nodes = run_from_text(run, whole, real), nodes_of_export()
+    if any(mask.place not in ZONES for mask in spec.masks):
+        raise ModeError("cellweave.onnx: expected a module in evaluation mode, got one that draws random masks.")
     by_name = dict(zip([weight.name for weight in spec.cell.weights(1)], weights, strict=True))
     if misses(spec, x.dtype):
-        outputs, last = run_scan(nodes, spec, StepInputs(x, state, lengths, resets, fresh), by_name)
+        outputs, last = run_scan(nodes, spec, ScanInputs(x, state, lengths, resets, fresh, keeps), by_name)
     else:
         outputs, last = run_operator(nodes, spec, x, state, by_name, lengths)
-    _describe(last, state)
+    _describe(last[: len(state)], state)
     return [outputs, _List(last), _List(ir.Value() for _ in range(_SAVED))]
 
 

@@ -46,7 +46,8 @@ def operator_weights(nodes: Nodes, cell: CellSpec, weights: Weights, dtype: ir.D
         order, wanted = cell.gate_order, _LSTM_ORDER
     else:
         order = wanted = "h"
-    w, r = [_as_rows(nodes, matrix, order, wanted, units) for matrix in (kernel, recurrent)]
+    rows = _first_reordered if cell.transposed else _as_rows
+    w, r = [rows(nodes, matrix, order, wanted, units) for matrix in (kernel, recurrent)]
     both = isinstance(cell, GRUSpec) and cell.reset_after
     b = _bias(nodes, weights.get("bias"), order, wanted, units, both=both)
     if isinstance(cell, LSTMSpec) and cell.forget_bias:
@@ -73,6 +74,11 @@ def _rows_of(nodes: Nodes, joined: ir.Value, units: int) -> tuple[ir.Value, ir.V
 def _as_rows(nodes: Nodes, matrix: ir.Value, order: str, wanted: str, units: int) -> ir.Value:
     """`[N, G*H]` as `[1, G*H, N]`, gates in the wanted order."""
     return _first(nodes, nodes("Transpose", _reordered(nodes, matrix, order, wanted, 1, units), perm=[1, 0]))
+
+
+def _first_reordered(nodes: Nodes, matrix: ir.Value, order: str, wanted: str, units: int) -> ir.Value:
+    """`[G*H, N]` as `[1, G*H, N]`, gates in the wanted order."""
+    return _first(nodes, _reordered(nodes, matrix, order, wanted, 0, units))
 
 
 def _reordered(nodes: Nodes, value: ir.Value, order: str, wanted: str, axis: int, units: int) -> ir.Value:

@@ -55,7 +55,7 @@ def test_save_pretrained(model: Tagger, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} >= {"config.json", "model.safetensors"}
     other = Tagger.from_pretrained(tmp_path, local_files_only=True)
-    assert not other.training and other.forwards.cell.num_units == 6
+    assert not other.training and other.forwards.cell.output_size == 6
     assert_same_model(other, model)
 
 

@@ -21,6 +21,7 @@ pytestmark = [
     pytest.mark.skipif(missing_reason() is not None, reason=f"exported layers are native: {missing_reason()}"),
     # torch's own, where inductor is first used
     pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning"),
 ]
 
 D, N = 4, 6

@@ -23,11 +23,12 @@ needs_native = pytest.mark.skipif(
 
 
 class Model(nn.Module):
-    """Linear, an unroll with lengths, a cuDNN layer, Linear."""
+    """Linear, an unroll with lengths, Linear, a cuDNN layer, Linear."""
 
     def __init__(self, cell: Any) -> None:
         super().__init__()
-        self.first, self.cell, self.top, self.last = nn.Linear(D, D), cell, cw.CudnnLSTM(1, N), nn.Linear(N, 2)
+        self.first, self.middle, self.last = nn.Linear(D, D), nn.Linear(N, N), nn.Linear(N, 2)
+        self.cell, self.top = cell, cw.CudnnLSTM(1, N)
         self.seen: list[torch.Tensor] = []
         with torch.no_grad():
             self(torch.zeros(B, T, D))
@@ -35,8 +36,8 @@ class Model(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         inner = self.first(x)
         outputs, state = cw.dynamic_rnn(self.cell, inner, LENGTHS[: len(x)].clamp(max=x.shape[1]), **F32)
-        top, _ = self.top(outputs.transpose(0, 1), training=True)
-        self.seen = [inner, outputs, *torch.utils._pytree.tree_leaves(state), top]
+        top, last = self.top(self.middle(outputs).transpose(0, 1), training=True)
+        self.seen = [inner, outputs, *torch.utils._pytree.tree_leaves(state), top, *last]
         return self.last(top.transpose(0, 1))
 
 
@@ -101,7 +102,8 @@ def test_forward_mode(name: str) -> None:
     cell = CELLS[name]()
     run = lambda x: cw.dynamic_rnn(cell, x, LENGTHS, dtype="float64")[0]  # noqa: E731
     x, tangent = torch.randn(B, T, D, dtype=torch.float64), torch.randn(B, T, D, dtype=torch.float64)
-    run(x)
+    cw.dynamic_rnn(cell, x.float(), LENGTHS, **F32)
+    cell.double()
     _, found = torch.func.jvp(run, (x,), (tangent,))
     step = 1e-6
     assert_close("tangent", found, (run(x + step * tangent) - run(x - step * tangent)) / (2 * step), 1e-8)
@@ -131,7 +133,8 @@ def test_parametrizations(tool: str) -> None:
     torch.manual_seed(1)
     model = Model(CELLS["gru"]()).eval()
     getattr(parametrizations, tool)(model.cell, "candidate_kernel")
-    getattr(parametrizations, tool)(model.top, "weight_hh_l0")
+    for name in ("weight_ih_l0", "weight_hh_l0"):
+        getattr(parametrizations, tool)(model.top, name)
     x, found = torch.randn(B, T, D), []
     for backend in (None, "reference"):
         with cw.use_backend(backend):
@@ -140,7 +143,7 @@ def test_parametrizations(tool: str) -> None:
     for number, (a, b) in enumerate(zip(*found, strict=True)):
         assert_close(f"result {number}", a, b, 1e-5)
     originals = [n for n, _ in model.named_parameters() if "parametrizations" in n]
-    assert len(originals) == (4 if tool == "weight_norm" else 2)
+    assert len(originals) == (6 if tool == "weight_norm" else 3)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     before = model.cell.candidate_kernel.detach().clone()
     model(x).square().sum().backward()

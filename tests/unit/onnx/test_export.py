@@ -102,7 +102,7 @@ def results(file: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, n
 
 def nodes_behind(graph: Any, outputs: list[str]) -> list[Any]:
     """The nodes that the values of some outputs come from."""
-    producers = {name: node for node in graph.node for name in node.output}
+    producers = {name: node for node in graph.node for name in node.output if name}
     found: dict[int, Any] = {}
     waiting = list(outputs)
     while waiting:
