@@ -63,6 +63,11 @@ bool is_gru(const cw_sequence &s) { return s.op == CW_GRU_BEFORE || s.op == CW_G
 
 int gates_of(const cw_sequence &s) { return is_lstm(s) ? 4 : is_gru(s) ? 3 : 1; }
 
+// Rows of H weights do not overlap, unless the distance of units is given too.
+bool weights_fit(int64_t rows, int64_t H, int64_t ld, int64_t unit) {
+  return unit >= 0 && ld >= (unit == 0 ? H : 1) && sizes_fit(1, rows, ld) && sizes_fit(1, H, unit);
+}
+
 bool keeps_candidate_product(const cw_sequence &s) { return s.op == CW_GRU_AFTER && s.save; }
 
 bool clips_projection(const cw_sequence &s) { return is_lstm(s) && s.projection && s.proj_clip >= 0; }
@@ -105,8 +110,8 @@ void check_common(const cw_sequence &s, Demands &demands) {
   for (int g = 0; g < gates_of(s); ++g) {
     demands.present_if(gates_needed, s.gate[g]);
     demands.present(s.w[g]);
-    demands.holds((!gates_needed || s.gate_ld[g] >= s.H) && s.w_ld[g] >= s.H);
-    demands.holds(sizes_fit(s.T, s.B, s.gate_ld[g]) && sizes_fit(1, s.P, s.w_ld[g]));
+    demands.holds(!gates_needed || s.gate_ld[g] >= s.H);
+    demands.holds(sizes_fit(s.T, s.B, s.gate_ld[g]) && weights_fit(s.P, s.H, s.w_ld[g], s.w_unit[g]));
   }
   if (keeps_candidate_product(s)) {
     demands.present(s.gate[3]);
@@ -126,7 +131,7 @@ void check_inputs(const cw_sequence &s, Demands &demands) {
   for (int g = 0; g < gates_of(s); ++g) {
     demands.present(s.wx[g]);
     demands.optional(s.bias[g]);
-    demands.holds(s.wx_ld[g] >= s.H && sizes_fit(1, s.I, s.wx_ld[g]));
+    demands.holds(weights_fit(s.I, s.H, s.wx_ld[g], s.wx_unit[g]));
   }
 }
 
@@ -176,6 +181,8 @@ int64_t check_options(const cw_sequence &s, Pass pass) {
   if (is_lstm(s)) {
     for (const void *peephole : s.peephole) demands.present_if(has_peepholes(s), peephole);
     demands.optional(s.projection);
+    const bool dense = s.projection_ld == 0 && s.projection_unit == 0;
+    demands.holds(!s.projection || dense || weights_fit(s.H, s.P, s.projection_ld, s.projection_unit));
   }
   demands.holds(s.P == s.H || (is_lstm(s) && s.projection));
   demands.holds(masks_fit(s));

@@ -137,6 +137,14 @@ void check_numbers(int64_t op) {
   refuses(op, "cell_clip", kBoth, [](Call &call) { call.s.cell_clip = poison<double>(); });
   refuses(op, "gate_ld", kBoth, [](Call &call) { call.s.gate_ld[0] = H - 1; });
   refuses(op, "w_ld", kBoth, [](Call &call) { call.s.w_ld[0] = H - 1; });
+  refuses(op, "w_unit", kBoth, [](Call &call) { call.s.w_unit[0] = -1; });
+  refuses(op, "w_ld of 0 beside w_unit", kBoth, [](Call &call) { call.s.w_ld[0] = 0, call.s.w_unit[0] = H; });
+  accepts(op, "weights by unit", kBoth, [](Call &call) { call.s.w_ld[0] = 1, call.s.w_unit[0] = H; });
+  if (op == CW_LSTM) {
+    refuses(op, "projection_unit", kBoth, set(&cw_sequence::projection_unit, -1));
+    refuses(op, "projection_ld", kBoth, set(&cw_sequence::projection_ld, P - 1));
+    accepts(op, "a projection by unit", kBoth, [](Call &call) { call.s.projection_ld = 1, call.s.projection_unit = H; });
+  }
   refuses(op, "a length past T", kBoth,
           [](Call &call) { call.s.lengths = call.memory.in("lengths", std::vector<int32_t>{3, int32_t(T) + 1}); });
   refuses(op, "a negative length", kBoth,
@@ -208,6 +216,7 @@ void check_inputs(int64_t op) {
   refuses(op, "x between elements", kForward, with_x(shift(&cw_sequence::x)));
   refuses(op, "no wx", kForward, with_x([](Call &call) { call.s.wx[0] = nullptr; }));
   refuses(op, "wx_ld", kForward, with_x([](Call &call) { call.s.wx_ld[0] = H - 1; }));
+  refuses(op, "wx_unit", kForward, with_x([](Call &call) { call.s.wx_unit[0] = -1; }));
   refuses(op, "I", kForward, with_x(set(&cw_sequence::I, -1)));
   refuses(op, "ahead", kForward, with_x(set(&cw_sequence::ahead, 2)));
   refuses(op, "a mask on x ahead", kForward, with_x([](Call &call) {

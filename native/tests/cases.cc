@@ -87,6 +87,7 @@ std::string name_of(const Case &c, int64_t dtype) {
   add(!c.save, "nosave");
   add(c.feed != Feed::kGates, (c.feed == Feed::kLoop ? "loop_x" : "x_ahead") + std::to_string(c.I));
   add(c.packed != Packed::kScratch, c.packed == Packed::kFresh ? "packs" : "packed");
+  add(c.weights != Weights::kRows, c.weights == Weights::kByUnit ? "by_unit" : "scattered");
   add(c.mask_input != Masks::kNone, std::string("x_") + kMaskNames[int(c.mask_input)]);
   add(c.operands_are_outputs, "hs_is_out");
   add(c.mask_h != Masks::kNone, std::string("h_") + kMaskNames[int(c.mask_h)]);

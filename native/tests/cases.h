@@ -14,6 +14,8 @@ namespace cellweave_tests {
 enum class Feed { kGates, kLoop, kAhead };
 // Packed weights: in scratch, in memory of their own, or there already from another call.
 enum class Packed { kScratch, kFresh, kReady };
+// How weights lie: rows of units; a row for each unit; a row for each unit, with gaps between its elements.
+enum class Weights { kRows, kByUnit, kScattered };
 enum class Masks { kNone, kShared, kPerRow, kPerStep, kFactors, kRowFactors };
 
 struct Case {
@@ -27,6 +29,7 @@ struct Case {
   int64_t I = 6;
   bool input_bias = true;
   Packed packed = Packed::kScratch;
+  Weights weights = Weights::kRows;
   Masks mask_input = Masks::kNone, mask_h = Masks::kNone, mask_c = Masks::kNone, mask_output = Masks::kNone;
   int64_t masks_per_place = 1;
   bool no_d_out = false, no_d_last = false;

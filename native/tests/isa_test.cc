@@ -156,6 +156,23 @@ void sweep_inputs(const std::vector<int64_t> &isas) {
         }
 }
 
+// Weights that lie otherwise than in rows of units, through all ways of packing them.
+void sweep_weights(const std::vector<int64_t> &isas) {
+  for (int64_t op = CW_RNN; op <= CW_LSTM; ++op)
+    for (const Weights weights : {Weights::kByUnit, Weights::kScattered})
+      for (const Feed feed : {Feed::kGates, Feed::kLoop, Feed::kAhead})
+        for (int options = 0; options < 16; ++options) {
+          Case c;
+          c.op = op, c.weights = weights, c.feed = feed, c.packed = Packed(options % 3);
+          c.T = 3, c.B = options & 1 ? 7 : 1, c.H = c.P = options & 2 ? 33 : 7, c.I = options & 4 ? 21 : 1;
+          c.save = options & 8;
+          c.projection = op == CW_LSTM && options & 4;
+          if (c.projection) c.P = options & 2 ? 19 : 1;
+          c.seed = uint64_t(12000 + options);
+          compare_both(c, isas);
+        }
+}
+
 // All that an LSTM can have at once, and each alone.
 void sweep_lstm(const std::vector<int64_t> &isas) {
   for (int options = 0; options < 64; ++options) {
@@ -181,6 +198,7 @@ int main() {
   sweep_activations(isas);
   sweep_masks(isas);
   sweep_inputs(isas);
+  sweep_weights(isas);
   sweep_lstm(isas);
   for (const int64_t isa : isas) std::printf("compared with plain: %s\n", isa_name(isa));
   return finish("isa_test");

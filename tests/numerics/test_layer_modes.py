@@ -32,8 +32,8 @@ def _call(name: str, T: int, B: int, H: int, *, threads: int = 1, **features: An
 
 
 def _run(call: LayerCall) -> Tensors:
-    out, last = backend_of(call.spec, "native").run(call)
-    return [out, *last]
+    out, last, states = backend_of(call.spec, "native").run(call)
+    return [out, *last, *states]
 
 
 def _sources(call: LayerCall) -> Tensors:

@@ -63,8 +63,8 @@ def test_contract(case: LayerCase) -> None:
 
 
 def _values(call: LayerCall) -> list[torch.Tensor]:
-    out, last = backend_of(call.spec, "native").run(call)
-    return [out - call.x if call.spec.residual else out, *last]
+    out, last, states = backend_of(call.spec, "native").run(call)
+    return [out - call.x if call.spec.residual else out, *last, *states]
 
 
 def _results_of(*values: torch.Tensor, call: LayerCall) -> list[torch.Tensor]:
@@ -121,8 +121,8 @@ def test_compiled_whole(name: str) -> None:
     spec, masks, run = small.spec, small.masks, backend_of(small.spec, "native").run
 
     def layer(x: Any, state: Any, weights: Any, lengths: Any) -> Any:
-        out, last = run(LayerCall(spec, x, state, weights, masks, lengths))
-        return (out, *last)
+        out, last, states = run(LayerCall(spec, x, state, weights, masks, lengths))
+        return (out, *last, *states)
 
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager", dynamic=True)
     first = _results(compiled, small)
@@ -151,8 +151,8 @@ class _Layer(torch.nn.Module):
 
     def forward(self, x: Any, state: Any, lengths: Any) -> Any:
         weights = dict(zip(self.names, self.weights, strict=True))
-        out, last = self.run(LayerCall(self.spec, x, state, weights, self.masks, lengths))
-        return (out, *last)
+        out, last, states = self.run(LayerCall(self.spec, x, state, weights, self.masks, lengths))
+        return (out, *last, *states)
 
 
 @pytest.mark.parametrize("strict", [False, True])

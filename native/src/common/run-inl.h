@@ -19,6 +19,22 @@ class Arena {
   int64_t bytes_, used_;
 };
 
+// The weights as products of forward meet them: recurrent ones [P, H], those of inputs [I, H], the projection [H, P].
+template <class R>
+Matrix<R> recurrent_weights(const cw_sequence &s, int g) {
+  return {static_cast<const R *>(s.w[g]), s.w_ld[g], s.w_unit[g] == 0 ? 1 : s.w_unit[g]};
+}
+template <class R>
+Matrix<R> input_weights(const cw_sequence &s, int64_t g) {
+  return {static_cast<const R *>(s.wx[g]), s.wx_ld[g], s.wx_unit[g] == 0 ? 1 : s.wx_unit[g]};
+}
+template <class R>
+Matrix<R> projection_weights(const cw_sequence &s) {
+  const bool dense = s.projection_ld == 0 && s.projection_unit == 0;
+  const int64_t unit = s.projection_unit == 0 ? 1 : s.projection_unit;
+  return {static_cast<const R *>(s.projection), dense ? s.P : s.projection_ld, unit};
+}
+
 template <class R>
 struct Run {
   const cw_sequence &s;
@@ -126,15 +142,15 @@ struct Inputs {
     return s.x != nullptr && s.ahead != 0;
   }
   // Part `id` of `count` of the products of all steps, with their biases, into the gates.
-  void multiply_ahead(int id, int count) const {
+  void multiply_ahead(int id, int count, bool packed_ready) const {
     if (!ahead) return;
     const int64_t each = panels[0].panels();
     const Part own = part_of(gates * each, id, count);
     const Operand<R> x = {static_cast<const R *>(s.x), s.I, s.I};
     for (int64_t i = own.from; i < own.to; ++i) {
       const int64_t g = i / each, p = i % each;
-      const Matrix<R> w = {static_cast<const R *>(s.wx[g]), s.wx_ld[g], 1};
-      pack(panels[g], p, p + 1, &w, &s.I, 1);
+      const Matrix<R> w = input_weights<R>(s, g);
+      if (!packed_ready) pack(panels[g], p, p + 1, &w, &s.I, 1);
       multiply(panels[g], p, p + 1, &x, 1, 0, s.T * s.B, [](int64_t, int64_t) {},
                [&](int64_t row, int64_t u, int n, const R *z) {
                  const R *bias = static_cast<const R *>(s.bias[g]);
@@ -142,9 +158,9 @@ struct Inputs {
                });
     }
   }
-  void take(Arena &arena) {
+  void take(Arena &arena, Arena &packed) {
     if (ahead)
-      for (int64_t g = 0; g < gates; ++g) panels[g].data = arena.take<R>(panels[g].elements());
+      for (int64_t g = 0; g < gates; ++g) panels[g].data = packed.take<R>(panels[g].elements());
     if (!prepared) return;
     mask.data = arena.take<R>(mask.elements());
     rows = arena.take<R>(2 * s.B * width);
@@ -163,11 +179,10 @@ struct Inputs {
   int weights(int first, int count, int64_t depth, Matrix<R> *found, int64_t *depths) const {
     int parts = 0;
     if (inside) {
-      for (int g = 0; g < count; ++g) found[g] = {static_cast<const R *>(s.wx[first + g]), s.wx_ld[first + g], 1};
+      for (int g = 0; g < count; ++g) found[g] = input_weights<R>(s, first + g);
       depths[parts++] = width;
     }
-    for (int g = 0; g < count; ++g)
-      found[parts * count + g] = {static_cast<const R *>(s.w[first + g]), s.w_ld[first + g], 1};
+    for (int g = 0; g < count; ++g) found[parts * count + g] = recurrent_weights<R>(s, first + g);
     depths[parts++] = depth;
     return parts;
   }
@@ -240,7 +255,7 @@ struct Share {
   void begin(const Run<R> &run, const Inputs<R> &inputs) const {
     draw_shared(run);
     draw_shared(inputs.mask);
-    inputs.multiply_ahead(id, count);
+    inputs.multiply_ahead(id, count, packed_ready);
     barrier.wait();
     if (!inputs.prepared) return;
     inputs.prepare(run, 0, rows.from, rows.to, columns(inputs.width));

@@ -18,7 +18,7 @@ struct GruBeforeForward {
     candidate.data = packed.take<R>(candidate.elements());
     rh = arena.take<R>(run.B * run.H);
     if (inputs.inside && !run.save) keep = arena.take<R>(run.B * run.H);
-    inputs.take(arena);
+    inputs.take(arena, packed);
     run.take_masks(arena);
   }
   void work(const Share &share) const {
@@ -94,7 +94,7 @@ struct GruBeforeBackward {
     constexpr int L = kLanes<R>;
     const Backward<R> back = {run, s};
     Matrix<R> w[3];
-    for (int g = 0; g < 3; ++g) w[g] = {static_cast<const R *>(s.w[g]), 1, s.w_ld[g]};
+    for (int g = 0; g < 3; ++g) w[g] = recurrent_weights<R>(s, g).transposed();
     const int64_t depths[2] = {run.H, run.H};
     share.pack_own(to_h, w, depths, 2);
     share.pack_own(to_rh, w + 2, depths, 1);
@@ -162,7 +162,7 @@ struct GruAfterForward {
   explicit GruAfterForward(const cw_sequence &s) : run(s), inputs(s, 3) { gates.init(run.H, inputs.width + run.H, 3); }
   void layout(Arena &arena, Arena &packed) {
     gates.data = packed.take<R>(gates.elements());
-    inputs.take(arena);
+    inputs.take(arena, packed);
     run.take_masks(arena);
   }
   void work(const Share &share) const {
@@ -231,7 +231,7 @@ struct GruAfterBackward {
     constexpr int L = kLanes<R>;
     const Backward<R> back = {run, s};
     Matrix<R> w[3];
-    for (int g = 0; g < 3; ++g) w[g] = {static_cast<const R *>(s.w[g]), 1, s.w_ld[g]};
+    for (int g = 0; g < 3; ++g) w[g] = recurrent_weights<R>(s, g).transposed();
     const int64_t depths[3] = {run.H, run.H, run.H};
     share.pack_own(to_h, w, depths, 3);
     share.draw_shared(run);

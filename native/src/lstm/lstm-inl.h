@@ -18,7 +18,7 @@ struct LstmForward {
       projection.data = packed.take<R>(projection.elements());
       m = arena.take<R>(run.B * run.H);
     }
-    inputs.take(arena);
+    inputs.take(arena, packed);
     run.take_masks(arena);
   }
   // STANDARD: tanh and sigmoid, no peepholes, no clip: known to the compiler.
@@ -93,7 +93,7 @@ struct LstmForward {
     const int parts = inputs.weights(0, 4, run.P, weights, depths);
     share.pack_own(gates, weights, depths, parts);
     if (s.projection != nullptr) {
-      const Matrix<R> p = {static_cast<const R *>(s.projection), run.P, 1};
+      const Matrix<R> p = projection_weights<R>(s);
       share.pack_own(projection, &p, &run.H, 1);
     }
     share.begin(run, inputs);
@@ -214,10 +214,10 @@ struct LstmBackward {
     const cw_sequence &s = run.s;
     Matrix<R> weights[4];
     int64_t depths[4];
-    for (int g = 0; g < 4; ++g) weights[g] = {static_cast<const R *>(s.w[g]), 1, s.w_ld[g]}, depths[g] = run.H;
+    for (int g = 0; g < 4; ++g) weights[g] = recurrent_weights<R>(s, g).transposed(), depths[g] = run.H;
     share.pack_own(to_h, weights, depths, 4);
     if (s.projection != nullptr) {
-      const Matrix<R> p = {static_cast<const R *>(s.projection), 1, run.P};
+      const Matrix<R> p = projection_weights<R>(s).transposed();
       share.pack_own(to_m, &p, &run.P, 1);
     }
     share.draw_shared(run);

@@ -12,7 +12,7 @@ namespace {
 template <typename Real>
 Real candidate_before(const Sequence<Real> &q, const Real *h, const Real *r, const Real *c, int64_t u) {
   double sum = c[u];
-  for (int64_t k = 0; k < q.s.H; ++k) sum += double(Real(r[k] * h[k])) * q.weights(2, k)[u];
+  for (int64_t k = 0; k < q.s.H; ++k) sum += double(Real(r[k] * h[k])) * q.weight(2, k, u);
   return Real(sum);
 }
 

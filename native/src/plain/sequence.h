@@ -34,14 +34,14 @@ struct Sequence {
         double sum = s.bias[g] ? static_cast<const Real *>(s.bias[g])[u] : Real(0);
         for (int64_t k = 0; k < s.I; ++k) {
           const Real x = masked(CW_MASK_INPUT, step, b, k, s.I, at(s.x, step, b, s.I)[k]);
-          sum += double(x) * static_cast<const Real *>(s.wx[g])[k * s.wx_ld[g] + u];
+          sum += double(x) * element(s.wx[g], k * s.wx_ld[g], u, s.wx_unit[g]);
         }
         gate(g, step, b)[u] = Real(sum);
       }
   }
 
-  // Row k of the recurrent weights of gate g.
-  const Real *weights(int g, int64_t k) const { return static_cast<const Real *>(s.w[g]) + k * s.w_ld[g]; }
+  // Recurrent weight of operand k for unit u of gate g.
+  Real weight(int g, int64_t k, int64_t u) const { return element(s.w[g], k * s.w_ld[g], u, s.w_unit[g]); }
 
   // Row b at `step` of a [T, B, N] tensor, NULL if there is none.
   template <typename Pointer>
@@ -65,14 +65,14 @@ struct Sequence {
 
   // `start` plus the sum of h[k] w[k, u]; in double, so that what follows judges faster loops.
   Real product(double start, const Real *h, int g, int64_t u) const {
-    for (int64_t k = 0; k < s.P; ++k) start += double(h[k]) * weights(g, k)[u];
+    for (int64_t k = 0; k < s.P; ++k) start += double(h[k]) * weight(g, k, u);
     return Real(start);
   }
 
   // The sum of d[u] w[k, u]: what the gradient of gate g gives to operand k.
   double back_product(const Real *d, int g, int64_t k) const {
     double sum = 0;
-    for (int64_t u = 0; u < s.H; ++u) sum += double(d[u]) * weights(g, k)[u];
+    for (int64_t u = 0; u < s.H; ++u) sum += double(d[u]) * weight(g, k, u);
     return sum;
   }
 
@@ -122,6 +122,10 @@ struct Sequence {
     if (s.op == CW_LSTM) take_gradient(d_c(b), s.d_reset_c, b, s.H);
   }
 
+  // Column `column` of the row that starts at `row`; a distance of 0 between columns counts as 1.
+  static Real element(const void *weights, int64_t row, int64_t column, int64_t distance) {
+    return static_cast<const Real *>(weights)[row + column * (distance == 0 ? 1 : distance)];
+  }
   static Real *row(void *tensor, int64_t index, int64_t N) {
     return tensor ? static_cast<Real *>(tensor) + index * N : nullptr;
   }

@@ -10,7 +10,7 @@ struct RnnForward {
   explicit RnnForward(const cw_sequence &s) : run(s), inputs(s, 1) { weights.init(run.H, inputs.width + run.H, 1); }
   void layout(Arena &arena, Arena &packed) {
     weights.data = packed.take<R>(weights.elements());
-    inputs.take(arena);
+    inputs.take(arena, packed);
     run.take_masks(arena);
   }
   void work(const Share &share) const {
@@ -58,7 +58,7 @@ struct RnnBackward {
     const cw_sequence &s = run.s;
     constexpr int L = kLanes<R>;
     const Backward<R> back = {run, s};
-    const Matrix<R> w = {static_cast<const R *>(s.w[0]), 1, s.w_ld[0]};
+    const Matrix<R> w = recurrent_weights<R>(s, 0).transposed();
     share.pack_own(to_h, &w, &run.H, 1);
     share.draw_shared(run);
     if (share.id == 0) {

@@ -18,6 +18,7 @@ from cellweave.ops.common._records import StepFunction as StepFunction
 from cellweave.ops.common._records import refuses_nothing as refuses_nothing
 from cellweave.ops.common._sequence import Step as Step
 from cellweave.ops.common._sequence import reference_sequence as reference_sequence
+from cellweave.ops.common._sequence import within as within
 from cellweave.ops.common._sequence import without_padding as without_padding
 from cellweave.ops.common._streams import KINDS as KINDS
 from cellweave.ops.common._streams import Site as Site

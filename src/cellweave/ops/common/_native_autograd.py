@@ -73,7 +73,7 @@ def differentiable_gradients(
         call = frame.call([*sources, *tensors[frame.sources : -SAVED]])
         if call.spec.residual:
             call = dataclasses.replace(call, spec=dataclasses.replace(call.spec, residual=False))
-        out, state = frame.op.reference(call)
+        out, state, _ = frame.op.reference(call)
         pairs = [(value, d) for value, d in zip((out, *state), upstream, strict=True) if d is not None]
         asked_for = [source for source, asked in zip(sources, needed, strict=True) if asked and source is not None]
         grads = torch.autograd.grad(

@@ -19,7 +19,7 @@ from cellweave.ops.common._native_ops import define_native_ops, run_as_op
 from cellweave.ops.common._native_step import NativeStep
 from cellweave.ops.common._records import Backend, RunContext
 from cellweave.ops.common._sequence import without_padding
-from cellweave.specs import CellSpec, GRUSpec, LSTMSpec, RunSpec
+from cellweave.specs import ZONES, CellSpec, GRUSpec, LSTMSpec, RunSpec
 
 
 def native_backend(
@@ -62,6 +62,10 @@ def _refuses(layout_of: Callable[[CellSpec], NativeLayout], spec: RunSpec, conte
 
 def _refuses_cell(layout_of: Callable[[CellSpec], NativeLayout], spec: RunSpec, context: RunContext) -> str | None:
     cell = spec.cell
+    if spec.all_states:
+        return "its core keeps no states of all steps"
+    if any(mask.place in ZONES for mask in spec.masks):
+        return "its core has no zoneout"
     if isinstance(cell, GRUSpec) and cell.joined_kernel and cell.reset_after:
         return "a reset after the product needs a recurrent kernel of its own"
     if isinstance(cell, LSTMSpec) and cell.coupled:
@@ -87,7 +91,7 @@ def _run(op: NativeOp, call: LayerCall) -> LayerResult:
     out, state = (run_as_op if torch.compiler.is_compiling() else _run_eagerly)(op, call)
     if call.spec.residual:
         out = without_padding(call.x, call.lengths) + out
-    return out, tuple(state)
+    return LayerResult(out, tuple(state))
 
 
 def _run_eagerly(op: NativeOp, call: LayerCall) -> tuple[torch.Tensor, Sequence[torch.Tensor]]:

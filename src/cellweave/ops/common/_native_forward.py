@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
 
 from cellweave.ops.common._library import LSTM, SequenceStruct, core
-from cellweave.ops.common._native_call import POOL, NativeCall, input_places
+from cellweave.ops.common._native_call import PACKED, POOL, NativeCall, input_places
 
 #: Where input products are made ahead of the loop and nothing is saved, the sequence runs in parts whose gates take
 #: about this many bytes, so that they stay in cache.
@@ -50,6 +51,7 @@ def native_forward(call: NativeCall, *, save: bool) -> tuple[torch.Tensor, State
     s = call.struct(save=save, gates=gates if save or ahead else None, rows=steps * B, state=call.start)
     s.hs, s.cs, s.proj_raw = hs.data_ptr(), _address(cs), _address(raw)
     held = point_to_inputs(call, s, ahead=ahead)
+    commit = None if save else _point_to_packed(call, s)
     scratch: torch.Tensor | None = None
     state = call.start
     for first, last in _parts(T, steps, call.frame.spec.reverse):
@@ -62,6 +64,9 @@ def native_forward(call: NativeCall, *, save: bool) -> tuple[torch.Tensor, State
         new = tuple([torch.empty_like(leaf) for leaf in state])
         s.h_last, s.c_last = new[-1].data_ptr(), new[0].data_ptr()
         core().forward(s)
+        if commit is not None:
+            commit()
+            commit, s.packed_ready = None, 1
         state = new
     del held
     return out, state, Saved(gates, hs, cs, raw)
@@ -69,6 +74,27 @@ def native_forward(call: NativeCall, *, save: bool) -> tuple[torch.Tensor, State
 
 def _address(tensor: torch.Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
+
+
+def _point_to_packed(call: NativeCall, s: SequenceStruct) -> Callable[[], None] | None:
+    """Use packed weights of an earlier call, or give memory for them; returns what keeps them once they are there."""
+    layout = call.layout
+    numbers = layout.kernels if layout.projection is None else (*layout.kernels, layout.projection)
+    weights = [call.weights[number] for number in numbers]
+    if call.T == 0 or call.B == 0:
+        return None
+    found = PACKED.find((layout, call.I, s.ahead, core().isa_number), weights, call.frame.threads)
+    if found is None:
+        return None
+    packed = found.packed
+    s.x = call.x.data_ptr()  # that there are inputs decides what is packed
+    if packed is None:
+        packed = POOL.empty((core().packed_bytes(s),), torch.uint8)
+    s.packed, s.held_packed = packed.data_ptr() or None, packed
+    if found.packed is not None:
+        s.packed_ready = 1
+        return None
+    return functools.partial(PACKED.keep, found, packed) if packed.numel() else None
 
 
 def _steps_of_part(call: NativeCall, columns: int) -> int:
@@ -140,12 +166,14 @@ def point_to_inputs(call: NativeCall, s: SequenceStruct, *, ahead: bool) -> _Hel
     held, layout = _Held(), call.layout
     held.biases = _input_biases(call)
     s.I, s.ahead = call.I, ahead
-    block = call.H * call.size
+    block, row = call.H * call.size, call.I if layout.transposed else 1
     for weight, bias, number, column, _ in input_places(layout):
-        setattr(s, weight, call.weights[layout.inputs[number].kernel].data_ptr() + column * block)
+        setattr(s, weight, call.weights[layout.inputs[number].kernel].data_ptr() + column * row * block)
         given = held.biases[number]
         if given is not None:
             setattr(s, bias, given.data_ptr() + column * block)
+    if layout.transposed:
+        s.wx_unit0 = s.wx_unit1 = s.wx_unit2 = s.wx_unit3 = call.I
     return held
 
 

@@ -71,7 +71,7 @@ def arguments_of(name: str, call: LayerCall) -> Arguments:
     streams = keeps = None
     if masks:
         rows = [
-            [_signed(m.seed), _signed(m.seed2), _signed(m.block), m.stride, int(m.by_floor), int(m.noise is not None)]
+            [_signed(m.seed), _signed(m.seed2), _signed(m.block), m.stride, _rule(m), int(m.noise is not None)]
             for m in masks
         ]
         streams = torch.tensor(rows, dtype=torch.int64, device=device)
@@ -82,6 +82,11 @@ def arguments_of(name: str, call: LayerCall) -> Arguments:
         call.x, list(call.state), list(call.reset_state or ()), weights, call.lengths, call.resets, streams, keeps,
         noise, text, whole, real, call.threads,
     )  # fmt: skip
+
+
+def _rule(mask: BoundMask) -> int:
+    """How a mask is drawn, as one number: 0, 1 by floor, 2 and 3 not at all."""
+    return int(mask.by_floor) + 2 * int(mask.expected)
 
 
 def _signed(value: int) -> int:
@@ -96,9 +101,9 @@ def _unpack(op: NativeOp, arguments: Arguments) -> tuple[Frame, list[torch.Tenso
     masks, noises = [], []
     if streams is not None:
         rows = zip(run.masks, streams.tolist(), keeps.tolist(), strict=True)
-        for spec, (seed, seed2, block, stride, by_floor, has_noise), keep in rows:
+        for spec, (seed, seed2, block, stride, rule, has_noise), keep in rows:
             counter = (seed & _MASK64, seed2 & _MASK64, block & _MASK64)
-            masks.append(BoundMask(spec, keep, bool(by_floor), *counter, stride))
+            masks.append(BoundMask(spec, keep, bool(rule & 1), *counter, stride, expected=bool(rule & 2)))
             noises.append(next(given) if has_noise else None)
     frame = Frame(op, op.layout_of(run.cell), run, tuple(masks), threads, len(state), len(fresh))
     return frame, [x, *state, *fresh, *weights, lengths, resets, *noises]
