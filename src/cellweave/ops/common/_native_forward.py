@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
 
 from cellweave.ops.common._library import LSTM, SequenceStruct, core
-from cellweave.ops.common._native_call import PACKED, POOL, NativeCall, input_places
+from cellweave.ops.common._native_call import PACKED, POOL, WORKSPACES, NativeCall, input_places
 
 #: Where input products are made ahead of the loop and nothing is saved, the sequence runs in parts whose gates take
 #: about this many bytes, so that they stay in cache.
@@ -38,16 +39,16 @@ class Saved(NamedTuple):
 
 
 def native_forward(call: NativeCall, *, save: bool) -> tuple[torch.Tensor, State, Saved]:
-    """Outputs `[T, B, P]`, the last state, and, good for something only if `save`, what backward needs."""
+    """Outputs `[T, B, P]`, the last state, and what backward needs, which is good for something only if `save`."""
     layout, dtype, T, B = call.layout, call.dtype, call.T, call.B
     columns, ahead = layout.columns if save else layout.forward_columns, _multiplies_ahead(call)
     steps = T if save or not ahead else _steps_of_part(call, columns)
     kept = T if save else 2
     out = torch.empty((T, B, call.P), dtype=dtype, device="cpu")
-    hs = out if call.plain else POOL.empty((kept, B, call.P), dtype)
-    cs = POOL.empty((kept, B, call.H), dtype) if layout.op == LSTM else None
+    hs = out if call.plain else _buffer("hs", (kept, B, call.P), dtype, save=save)
+    cs = _buffer("cs", (kept, B, call.H), dtype, save=save) if layout.op == LSTM else None
     raw = POOL.empty((T, B, call.P), dtype) if save and layout.clips_projection else None
-    gates = POOL.empty((steps * B * columns * call.H if save or ahead else 0,), dtype)
+    gates = _buffer("gates", (steps * B * columns * call.H if save or ahead else 0,), dtype, save=save)
     s = call.struct(save=save, gates=gates if save or ahead else None, rows=steps * B, state=call.start)
     s.hs, s.cs, s.proj_raw = hs.data_ptr(), _address(cs), _address(raw)
     held = point_to_inputs(call, s, ahead=ahead)
@@ -59,7 +60,7 @@ def native_forward(call: NativeCall, *, save: bool) -> tuple[torch.Tensor, State
         state = _enter_part(call, s, first, last, out, state)
         if scratch is None:  # the first part is the longest
             s.scratch_bytes = core().scratch_bytes(s, backward=False)
-            scratch = POOL.empty((s.scratch_bytes,), torch.uint8)
+            scratch = _buffer("scratch", (s.scratch_bytes,), torch.uint8, save=save)
             s.scratch = scratch.data_ptr()
         new = tuple([torch.empty_like(leaf) for leaf in state])
         s.h_last, s.c_last = new[-1].data_ptr(), new[0].data_ptr()
@@ -70,6 +71,11 @@ def native_forward(call: NativeCall, *, save: bool) -> tuple[torch.Tensor, State
         state = new
     del held
     return out, state, Saved(gates, hs, cs, raw)
+
+
+def _buffer(use: str, shape: tuple[int, ...], dtype: torch.dtype, *, save: bool) -> torch.Tensor:
+    """Undefined contents; bytes that are this call's only as long as it runs, unless something is saved."""
+    return POOL.empty(shape, dtype) if save else WORKSPACES.take(use, math.prod(shape) * dtype.itemsize)
 
 
 def _address(tensor: torch.Tensor | None) -> int | None:
