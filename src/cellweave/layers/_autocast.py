@@ -1,4 +1,4 @@
-"""Unrolls under `torch.autocast`: layers run in the dtype of their weights."""
+"""Unrolls under `torch.autocast`: a fused layer computes in the dtype of its weights, whatever comes in."""
 
 from __future__ import annotations
 
@@ -6,32 +6,43 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
 
 from cellweave import _nest
+from cellweave._types import Nest
 from cellweave.layers._stepping import Task
 
 
 def autocast_is_on(device_type: str) -> bool:
     """Whether `torch.autocast` is on for a device."""
-    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+    if device_type == "meta" or not torch.amp.is_autocast_available(device_type):
+        return False
+    return torch.is_autocast_enabled(device_type)
+
+
+def autocast_dtype(cell: Any, x: Any) -> torch.dtype | None:
+    """What a cell's inputs and states are cast to under autocast; None where nothing is: no autocast, no one dtype."""
+    if not isinstance(x, torch.Tensor) or not isinstance(cell, torch.nn.Module) or not x.is_floating_point():
+        return None
+    if not autocast_is_on(x.device.type):
+        return None
+    found = {weight.dtype for weight in cell.parameters()}
+    return found.pop() if len(found) == 1 else None
 
 
 def in_dtype_of_weights(cell: Any, task: Task) -> Task:
-    """Under autocast the task with inputs and states in the one dtype that the cell's weights have; else as it is.
-
-    What comes before a layer may have made its inputs bfloat16, and its state starts as the caller likes.
-    """
-    x = task.inputs
-    if not isinstance(x, torch.Tensor) or not isinstance(cell, nn.Module) or not autocast_is_on(x.device.type):
+    """The same unroll on inputs and states in the dtype of its weights, where autocast is on."""
+    dtype = autocast_dtype(cell, task.inputs)
+    if dtype is None:
         return task
-    kinds = {weight.dtype for weight in cell.parameters()}
-    if len(kinds) != 1:
-        return task
-    (dtype,) = kinds
+    return replace(
+        task, inputs=task.inputs.to(dtype), state=cast(task.state, dtype), reset_state=cast(task.reset_state, dtype)
+    )
 
-    def cast(leaf: Any) -> Any:
-        return leaf.to(dtype) if isinstance(leaf, torch.Tensor) and leaf.is_floating_point() else leaf
 
-    parts = [None if part is None else _nest.map_structure(cast, part) for part in (task.state, task.reset_state)]
-    return replace(task, inputs=cast(x), state=parts[0], reset_state=parts[1])
+def cast(state: Nest, dtype: torch.dtype) -> Any:
+    """Floating tensors of a state in a dtype."""
+
+    def leaf(value: Any) -> Any:
+        return value.to(dtype) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+
+    return _nest.map_structure(leaf, state)

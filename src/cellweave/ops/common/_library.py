@@ -29,7 +29,7 @@ ACTIVATION_NAMES = (
     "tanh", "sigmoid", "relu", "linear", "softsign", "softplus", "elu", "selu", "hard_sigmoid", "leaky_relu",
     "exponential", "relu6",
 )  # fmt: skip
-PLACE_NAMES = ("input", "h", "c", "output")
+PLACE_NAMES = ("input", "h", "c", "output", "zone_h", "zone_c")
 
 DTYPE_CODES = {torch.float32: 0, torch.float64: 1}
 ACTIVATION_CODES = {name: code for code, name in enumerate(ACTIVATION_NAMES)} | {"identity": 3}
@@ -104,6 +104,7 @@ class SequenceStruct(ctypes.Structure):
         *_fields(_INTEGER, "w_unit0 w_unit1 w_unit2 w_unit3"),
         *_fields(_INTEGER, "wx_unit0 wx_unit1 wx_unit2 wx_unit3"),
         *_fields(_INTEGER, "projection_ld projection_unit"),
+        *_fields(_POINTER, "h_states c_states d_h_states d_c_states"),
     ]
 
     if TYPE_CHECKING:

@@ -39,7 +39,7 @@ def native_backward(
 
     Args:
         call, saved: The call, and what its forward pass saved. Unless `keep`, the gates are overwritten.
-        upstream: Gradients of outputs and last state; None: zeros.
+        upstream: Gradients of outputs, last state and states after each step as the core gives them; None: zeros.
         needed: Of each source.
     Returns:
         One for each source, None where none is needed.
@@ -99,11 +99,12 @@ def _point_to_inputs(call: NativeCall, s: SequenceStruct, saved: Saved, upstream
     if not call.plain:
         s.lengths = None if call.lengths is None else call.lengths.data_ptr()
         s.resets = None if call.resets is None else call.resets.data_ptr()
-        if call.loop_masks:
-            s.use_masks([mask.struct(0) for mask in call.loop_masks])
+    if call.loop_masks:
+        s.use_masks([mask.struct(0) for mask in call.loop_masks])
     held = [None if d is None else dense(d) for d in upstream]
-    names = ("d_out", "d_h_last") if len(held) == 2 else ("d_out", "d_c_last", "d_h_last")
-    for name, d in zip(names, held, strict=True):
+    leaves = ("c", "h") if call.frame.leaves == 2 else ("h",)
+    names = ["d_out", *[f"d_{leaf}_last" for leaf in leaves], *[f"d_{leaf}_states" for leaf in leaves]]
+    for name, d in zip(names, held, strict=False):
         if d is not None:
             setattr(s, name, d.data_ptr())
     return held

@@ -18,7 +18,7 @@ from cellweave.ops.common._library import (
     new_sequence,
 )
 from cellweave.ops.common._masks import BoundMask
-from cellweave.ops.common._native_frame import Frame, MaybeTensors, with_noise
+from cellweave.ops.common._native_frame import Frame, MaybeTensors, recurs_on_outputs, with_noise
 from cellweave.ops.common._native_layout import NativeLayout
 from cellweave.ops.common._packed_weights import PackedWeights
 from cellweave.ops.common._pool import BufferPool, Workspaces, after_fork
@@ -89,7 +89,7 @@ class NativeCall:
         if frame.masks:
             for mask in with_noise(frame.masks, found[constants + 2 :]):
                 (self.input_masks if mask.spec.place == "input" else self.loop_masks).append(PlacedMask(mask, self))
-        self.plain = not self.loop_masks and self.lengths is None and self.resets is None
+        self.plain = recurs_on_outputs(frame.spec, found[constants], found[constants + 1])
 
     def _take_resets(self, resets: torch.Tensor) -> None:
         if self.lengths is not None:
@@ -178,10 +178,11 @@ class PlacedMask:
     """A mask with what all parts of a sequence share."""
 
     def __init__(self, mask: BoundMask, call: NativeCall) -> None:
-        self.mask, self.per_step = mask, mask.spec.per_step
-        self.rows = call.B if mask.spec.per_step or mask.spec.per_row else 1
+        drawn = not mask.expected  # else every element of every step keeps the same share
+        self.mask, self.per_step = mask, mask.spec.per_step and drawn
+        self.rows = call.B if (mask.spec.per_step or mask.spec.per_row) and drawn else 1
         self.factors: torch.Tensor | None = None
-        if mask.noise is not None:
+        if mask.noise is not None and drawn:
             self.rows, width = mask.noise.shape
             self.factors = mask.factors(call.B, width, call.x)
         self.threshold, self.scale = mask.threshold(call.dtype), mask.scale(call.dtype)

@@ -23,7 +23,7 @@ _FIELDS = {
         "transposed",
     ),
 }  # fmt: skip
-_RUN_FIELDS = ("residual", "lengths", "resets", "reverse")
+_RUN_FIELDS = ("residual", "lengths", "resets", "reverse", "all_states")
 
 
 class RunText(NamedTuple):
