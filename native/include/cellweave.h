@@ -26,7 +26,7 @@ extern "C" {
 #endif
 
 /* Raised by one whenever a struct below or the meaning of a field changes. */
-#define CW_ABI_VERSION 2
+#define CW_ABI_VERSION 3
 
 enum { CW_OK = 0, CW_BAD_ARGUMENT = 1, CW_SCRATCH_TOO_SMALL = 2, CW_UNSUPPORTED = 3 };
 enum { CW_FLOAT32 = 0, CW_FLOAT64 = 1 };
@@ -129,6 +129,10 @@ typedef struct cw_sequence {
   void *packed;         /* cw_packed_bytes, aligned to 64 bytes */
   int64_t packed_ready; /* 0: pack the weights there; 1: they are there, from a call with these weights, sizes and options;
                            w, wx and projection must still say which weights there are */
+
+  /* LSTM variants. */
+  int64_t clip_passes;  /* 1: the bound on c lets the whole gradient through; 0: only that of values inside it */
+  int64_t coupled;      /* 1: i is 1 - f. Gate 0 then has no weights, buffer, bias or peephole, and its row in d_peephole is 0. */
 } cw_sequence;
 
 CW_API int64_t cw_abi_version(void);

@@ -63,6 +63,9 @@ bool is_gru(const cw_sequence &s) { return s.op == CW_GRU_BEFORE || s.op == CW_G
 
 int gates_of(const cw_sequence &s) { return is_lstm(s) ? 4 : is_gru(s) ? 3 : 1; }
 
+// A coupled LSTM has no gate 0 of its own.
+int first_gate(const cw_sequence &s) { return is_lstm(s) && s.coupled ? 1 : 0; }
+
 bool keeps_candidate_product(const cw_sequence &s) { return s.op == CW_GRU_AFTER && s.save; }
 
 bool clips_projection(const cw_sequence &s) { return is_lstm(s) && s.projection && s.proj_clip >= 0; }
@@ -102,7 +105,7 @@ void check_empty(const cw_sequence &s, Pass pass, Demands &demands) {
 
 void check_common(const cw_sequence &s, Demands &demands) {
   const bool gates_needed = !s.x || s.save || s.ahead;
-  for (int g = 0; g < gates_of(s); ++g) {
+  for (int g = first_gate(s); g < gates_of(s); ++g) {
     demands.present_if(gates_needed, s.gate[g]);
     demands.present(s.w[g]);
     demands.holds((!gates_needed || s.gate_ld[g] >= s.H) && s.w_ld[g] >= s.H);
@@ -123,7 +126,7 @@ void check_common(const cw_sequence &s, Demands &demands) {
 void check_inputs(const cw_sequence &s, Demands &demands) {
   demands.present(s.x);
   demands.holds(is_flag(s.ahead) && s.I >= 1 && sizes_fit(s.T, s.B, s.I));
-  for (int g = 0; g < gates_of(s); ++g) {
+  for (int g = first_gate(s); g < gates_of(s); ++g) {
     demands.present(s.wx[g]);
     demands.optional(s.bias[g]);
     demands.holds(s.wx_ld[g] >= s.H && sizes_fit(1, s.I, s.wx_ld[g]));
@@ -170,11 +173,12 @@ int64_t check_options(const cw_sequence &s, Pass pass) {
   demands.holds(between(s.op, CW_RNN, CW_LSTM) && between(s.dtype, CW_FLOAT32, CW_FLOAT64));
   demands.holds(s.H >= 1 && s.P >= 1 && sizes_fit(s.T, s.B, s.H) && sizes_fit(s.T, s.B, s.P) && sizes_fit(1, s.P, s.H));
   demands.holds(between(s.threads, 1, kMaxThreads) && between(s.split, CW_SPLIT_UNITS, CW_SPLIT_ROWS));
-  demands.holds(is_flag(s.reverse) && is_flag(s.save) && (pass == Pass::kForward || s.save == 1));
+  demands.holds(is_flag(s.reverse) && is_flag(s.clip_passes) && is_flag(s.save) && (pass == Pass::kForward || s.save == 1));
   demands.holds(between(s.activation, CW_TANH, CW_RELU6) && between(s.gate_activation, CW_TANH, CW_RELU6));
   demands.holds(s.forget_bias == s.forget_bias && s.cell_clip == s.cell_clip && s.proj_clip == s.proj_clip);
   if (is_lstm(s)) {
-    for (const void *peephole : s.peephole) demands.present_if(has_peepholes(s), peephole);
+    demands.holds(is_flag(s.coupled) && (!s.coupled || !s.peephole[1]));
+    for (int i = 0; i < 3; ++i) demands.present_if(has_peepholes(s) && !(s.coupled && i == 1), s.peephole[i]);
     demands.optional(s.projection);
   }
   demands.holds(s.P == s.H || (is_lstm(s) && s.projection));

@@ -72,8 +72,10 @@ void with_forward(const cw_sequence &s, Do &act) {
     case CW_RNN: return act.template operator()<RnnForward<R>>(s);
     case CW_GRU_BEFORE: return act.template operator()<GruBeforeForward<R>>(s);
     case CW_GRU_AFTER: return act.template operator()<GruAfterForward<R>>(s);
-    default: return act.template operator()<LstmForward<R>>(s);
+    default: break;
   }
+  if (s.coupled != 0) return act.template operator()<LstmForward<R, true>>(s);
+  return act.template operator()<LstmForward<R>>(s);
 }
 template <class R, class Do>
 void with_backward(const cw_sequence &s, Do &act) {
@@ -81,8 +83,10 @@ void with_backward(const cw_sequence &s, Do &act) {
     case CW_RNN: return act.template operator()<RnnBackward<R>>(s);
     case CW_GRU_BEFORE: return act.template operator()<GruBeforeBackward<R>>(s);
     case CW_GRU_AFTER: return act.template operator()<GruAfterBackward<R>>(s);
-    default: return act.template operator()<LstmBackward<R>>(s);
+    default: break;
   }
+  if (s.coupled != 0) return act.template operator()<LstmBackward<R, true>>(s);
+  return act.template operator()<LstmBackward<R>>(s);
 }
 template <class Do>
 void with_loop(const cw_sequence &s, bool backward, Do &act) {

@@ -13,24 +13,24 @@ namespace {
 template <typename Real>
 class GateColumns {
  public:
-  GateColumns(const Case &c, int used) : c_(c), used_(used), ld_(4 * c.H + 3) {}
+  GateColumns(const Case &c, int used) : c_(c), first_(c.first_gate()), used_(used), ld_(4 * c.H + 3) {}
 
   std::vector<Real> joined(const std::vector<Real> *gates) const {
     std::vector<Real> all(size_t(c_.T * c_.B * ld_), poison<Real>());
-    for (int g = 0; g < used_; ++g)
+    for (int g = first_; g < used_; ++g)
       for (size_t i = 0; i < gates[g].size(); ++i) all[index(g, int64_t(i))] = gates[g][i];
     return all;
   }
 
   void point(cw_sequence &s, Real *buffer) const {
-    for (int g = 0; g < used_ && buffer; ++g) {
+    for (int g = first_; g < used_ && buffer; ++g) {
       s.gate[g] = buffer + column(g);
       s.gate_ld[g] = ld_;
     }
   }
 
   void split(const Real *buffer, std::vector<Real> *gates) const {
-    for (int g = 0; g < used_ && buffer; ++g)
+    for (int g = first_; g < used_ && buffer; ++g)
       for (int64_t i = 0; i < c_.T * c_.B * c_.H; ++i) gates[g].push_back(buffer[index(g, i)]);
   }
 
@@ -38,7 +38,8 @@ class GateColumns {
     bool untouched = true;
     for (int64_t row = 0; row < c_.T * c_.B && buffer; ++row)
       for (int64_t at = 0; at < ld_; ++at)
-        if (at >= 4 * c_.H || (at / c_.H + 3) % 4 >= used_) untouched = untouched && std::isnan(buffer[row * ld_ + at]);
+        if (at >= 4 * c_.H || (at / c_.H + 3) % 4 >= used_ || (at / c_.H + 3) % 4 < first_)
+          untouched = untouched && std::isnan(buffer[row * ld_ + at]);
     expect(untouched, "%s: wrote between the rows of its gates", where.c_str());
   }
 
@@ -48,7 +49,7 @@ class GateColumns {
   size_t index(int g, int64_t i) const { return size_t(i / c_.H * ld_ + column(g) + i % c_.H); }
 
   const Case &c_;
-  int used_;
+  int first_, used_;
   int64_t ld_;
 };
 
@@ -72,8 +73,8 @@ void point_to_inputs(const Case &c, const Inputs<Real> &inputs, const Setup &set
   s.T = c.T, s.B = c.B, s.H = c.H, s.P = c.P;
   s.threads = setup.threads, s.split = setup.split, s.reverse = c.reverse, s.save = c.save;
   s.activation = c.activation, s.gate_activation = c.gate_activation;
-  s.forget_bias = c.forget_bias, s.cell_clip = c.cell_clip, s.proj_clip = c.proj_clip;
-  for (int g = 0; g < c.gates(); ++g) {
+  s.forget_bias = c.forget_bias, s.cell_clip = c.cell_clip, s.proj_clip = c.proj_clip, s.clip_passes = c.clip_passes, s.coupled = c.coupled;
+  for (int g = c.first_gate(); g < c.gates(); ++g) {
     s.w[g] = memory.in("w", spread(inputs.w[g], c.H));
     s.w_ld[g] = c.H + 1;
     if (c.feed == Feed::kGates || inputs.x.empty()) continue;

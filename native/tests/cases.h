@@ -18,7 +18,7 @@ enum class Masks { kNone, kShared, kPerRow, kPerStep, kFactors, kRowFactors };
 
 struct Case {
   int64_t op = CW_LSTM, T = 7, B = 3, H = 9, P = 9;
-  bool projection = false, peepholes = false, recurrent_bias = true;
+  bool projection = false, peepholes = false, recurrent_bias = true, clip_passes = false, coupled = false;
   double cell_clip = -1, proj_clip = -1, forget_bias = 0.5;
   int64_t activation = CW_TANH, gate_activation = CW_SIGMOID;
   bool reverse = false, lengths = false, resets = false, reset_state = false;
@@ -35,6 +35,8 @@ struct Case {
 
   bool lstm() const { return op == CW_LSTM; }
   int gates() const { return lstm() ? 4 : op == CW_RNN ? 1 : 3; }
+  // Coupled gates leave gate 0 without weights and buffer.
+  int first_gate() const { return lstm() && coupled ? 1 : 0; }
   // Gates that backward reads and writes: a GRU that resets after the product has one more.
   int saved_gates() const { return op == CW_GRU_AFTER ? 4 : gates(); }
   // Without them the loop keeps its gates to itself.

@@ -68,6 +68,8 @@ void choose_options(Case &c, Random &random) {
     c.mask_c = any_mask(random);
     c.peepholes = random.coin();
     c.cell_clip = random.coin() ? 0.6 : -1;
+    c.clip_passes = c.cell_clip >= 0 && random.below(3) == 0;
+    c.coupled = random.below(3) == 0;
     c.projection = random.coin();
     c.proj_clip = c.projection && random.coin() ? 0.4 : -1;
     if (c.projection) c.P = 1 + random.below(c.H + 3);
@@ -165,9 +167,12 @@ void sweep_lstm(const std::vector<int64_t> &isas) {
     c.proj_clip = options & 2 ? 0.3 : -1;
     c.peepholes = options & 4;
     c.cell_clip = options & 8 ? 0.5 : -1;
+    c.clip_passes = options & 8 && options & 16;
     c.lengths = c.reverse = options & 16;
     c.resets = c.reset_state = options & 32;
     c.seed = uint64_t(5000 + options);
+    compare_both(c, isas);
+    c.coupled = true;
     compare_both(c, isas);
   }
 }

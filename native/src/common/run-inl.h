@@ -105,17 +105,18 @@ template <class R>
 struct Inputs {
   const cw_sequence &s;
   const int64_t gates, width;  // width: columns of x that the loop multiplies, 0 if none
+  const int first;             // number of the first gate that has weights
   const bool ahead, inside, prepared;  // prepared: the loop masks the rows of x that a step reads first
   Factors<R> mask;
   Panels<R> panels[4];  // ahead: the input weights of each gate
   R *rows = nullptr;    // [2, B, I], by the parity of the step
 
-  Inputs(const cw_sequence &s_, int64_t gates_)
-      : s(s_), gates(gates_), width(s_.x == nullptr || is_ahead(s_) ? 0 : s_.I), ahead(is_ahead(s_)),
+  Inputs(const cw_sequence &s_, int64_t gates_, int first_ = 0)
+      : s(s_), gates(gates_), width(s_.x == nullptr || is_ahead(s_) ? 0 : s_.I), first(first_), ahead(is_ahead(s_)),
         inside(s_.x != nullptr && !ahead), prepared(inside && is_masked(s_)) {
     if (inside) mask.init(s.masks, s.n_masks, CW_MASK_INPUT, s.B, s.I);
     if (ahead)
-      for (int64_t g = 0; g < gates; ++g) panels[g].init(s.H, s.I, 1);
+      for (int64_t g = first; g < gates; ++g) panels[g].init(s.H, s.I, 1);
   }
   static bool is_masked(const cw_sequence &s) {
     for (int64_t i = 0; i < s.n_masks; ++i)
@@ -128,11 +129,11 @@ struct Inputs {
   // Part `id` of `count` of the products of all steps, with their biases, into the gates.
   void multiply_ahead(int id, int count) const {
     if (!ahead) return;
-    const int64_t each = panels[0].panels();
-    const Part own = part_of(gates * each, id, count);
+    const int64_t each = panels[first].panels();
+    const Part own = part_of((gates - first) * each, id, count);
     const Operand<R> x = {static_cast<const R *>(s.x), s.I, s.I};
     for (int64_t i = own.from; i < own.to; ++i) {
-      const int64_t g = i / each, p = i % each;
+      const int64_t g = first + i / each, p = i % each;
       const Matrix<R> w = {static_cast<const R *>(s.wx[g]), s.wx_ld[g], 1};
       pack(panels[g], p, p + 1, &w, &s.I, 1);
       multiply(panels[g], p, p + 1, &x, 1, 0, s.T * s.B, [](int64_t, int64_t) {},
@@ -144,7 +145,7 @@ struct Inputs {
   }
   void take(Arena &arena) {
     if (ahead)
-      for (int64_t g = 0; g < gates; ++g) panels[g].data = arena.take<R>(panels[g].elements());
+      for (int64_t g = first; g < gates; ++g) panels[g].data = arena.take<R>(panels[g].elements());
     if (!prepared) return;
     mask.data = arena.take<R>(mask.elements());
     rows = arena.take<R>(2 * s.B * width);
@@ -159,15 +160,15 @@ struct Inputs {
     found[count++] = {h, depth, depth};
     return count;
   }
-  // Input and recurrent weights of `count` gates from gate `first` on, one below the other; returns the number of parts.
-  int weights(int first, int count, int64_t depth, Matrix<R> *found, int64_t *depths) const {
+  // Input and recurrent weights of `count` gates from gate `from` on, one below the other; returns the number of parts.
+  int weights(int from, int count, int64_t depth, Matrix<R> *found, int64_t *depths) const {
     int parts = 0;
     if (inside) {
-      for (int g = 0; g < count; ++g) found[g] = {static_cast<const R *>(s.wx[first + g]), s.wx_ld[first + g], 1};
+      for (int g = 0; g < count; ++g) found[g] = {static_cast<const R *>(s.wx[from + g]), s.wx_ld[from + g], 1};
       depths[parts++] = width;
     }
     for (int g = 0; g < count; ++g)
-      found[parts * count + g] = {static_cast<const R *>(s.w[first + g]), s.w_ld[first + g], 1};
+      found[parts * count + g] = {static_cast<const R *>(s.w[from + g]), s.w_ld[from + g], 1};
     depths[parts++] = depth;
     return parts;
   }

@@ -30,6 +30,18 @@ struct Lstm : Sequence<Real> {
   Real act_slope(Real y) const { return slope(s.activation, y); }
 
   bool clips_projection() const { return s.projection && s.proj_clip >= 0; }
+
+  // A coupled cell has no gate 0.
+  int first_gate() const { return s.coupled ? kCandidate : kIn; }
+
+  // An active row's gates before activation: the recurrent product is added to what stands there.
+  void multiply(int64_t step, int64_t b) const {
+    const Real *h = this->h(step, b);
+    for (int g = first_gate(); g < 4; ++g) {
+      Real *gate = this->gate(g, step, b);
+      for (int64_t u = 0; u < s.H; ++u) gate[u] = this->product(gate[u], h, g, u);
+    }
+  }
 };
 
 // A negative bound clips nothing. A clip passes the gradient inside and on its bounds.
@@ -60,17 +72,18 @@ void lstm_forward(const cw_sequence &s) {
   const Lstm<Real> q{{s}};
   forwards(s, [&](int64_t step, int64_t b) {
     if (q.active(step, b)) {
-      q.multiply_inputs(4, step, b);
+      q.multiply_inputs(4, step, b, q.first_gate());
+      q.multiply(step, b);
       Real *i = q.gate(kIn, step, b), *j = q.gate(kCandidate, step, b);
       Real *f = q.gate(kForget, step, b), *o = q.gate(kOut, step, b);
       Real *out = q.at(s.out, step, b, s.P), *m = s.projection ? static_cast<Real *>(s.scratch) : out;
-      const Real *h = q.h(step, b), *c = q.c(step, b);
+      const Real *c = q.c(step, b);
       for (int64_t u = 0; u < s.H; ++u) {
-        i[u] = q.sigma(q.product(i[u], h, kIn, u) + q.in_peephole(u) * c[u]);
-        f[u] = q.sigma(q.product(f[u] + s.forget_bias, h, kForget, u) + q.forget_peephole(u) * c[u]);
-        j[u] = q.act(q.product(j[u], h, kCandidate, u));
-        const Real new_c = clipped(f[u] * c[u] + i[u] * j[u], s.cell_clip);
-        o[u] = q.sigma(q.product(o[u], h, kOut, u) + q.out_peephole(u) * new_c);
+        f[u] = q.sigma(f[u] + Real(s.forget_bias) + q.forget_peephole(u) * c[u]);
+        j[u] = q.act(j[u]);
+        if (!s.coupled) i[u] = q.sigma(i[u] + q.in_peephole(u) * c[u]);
+        const Real new_c = clipped(f[u] * c[u] + (s.coupled ? Real(1) - f[u] : i[u]) * j[u], s.cell_clip);
+        o[u] = q.sigma(o[u] + q.out_peephole(u) * new_c);
         q.next_c(step, b)[u] = new_c;
         m[u] = o[u] * q.act(new_c);
       }
@@ -85,7 +98,7 @@ namespace {
 
 template <typename Real>
 void clear_step(const Lstm<Real> &q, int64_t step, int64_t b) {
-  for (int g = 0; g < 4; ++g)
+  for (int g = q.first_gate(); g < 4; ++g)
     for (int64_t u = 0; u < q.s.H; ++u) q.gate(g, step, b)[u] = 0;
   if (!q.s.projection) return;
   for (int64_t u = 0; u < q.s.H; ++u) q.at(q.s.proj_in, step, b, q.s.H)[u] = 0;
@@ -139,26 +152,27 @@ void lstm_backward(const cw_sequence &s) {
     const Real *c = q.c(step, b);
     if (s.projection) unclip_projection(q, step, b);
     for (int64_t u = 0; u < s.H; ++u) {
-      const Real raw_c = f[u] * c[u] + i[u] * j[u];
+      const Real in = s.coupled ? Real(1) - f[u] : i[u], raw_c = f[u] * c[u] + in * j[u];
       const Real new_c = clipped(raw_c, s.cell_clip), act_c = q.act(new_c);
       if (s.projection) q.at(s.proj_in, step, b, s.H)[u] = o[u] * act_c;
       const Real dm = gradient_of_m(q, step, b, u);
       const Real d_o = dm * act_c * q.sigma_slope(o[u]);
       const Real d_act = dm * o[u] * q.act_slope(act_c) + d_o * q.out_peephole(u);
-      const Real d_c = inside(raw_c, s.cell_clip) ? q.gradient_of_c(step, b, u) + d_act : Real(0);
-      const Real d_i = d_c * j[u] * q.sigma_slope(i[u]);
-      const Real d_j = d_c * i[u] * q.act_slope(j[u]);
-      const Real d_f = d_c * c[u] * q.sigma_slope(f[u]);
+      const bool passes = s.clip_passes || inside(raw_c, s.cell_clip);
+      const Real d_c = passes ? q.gradient_of_c(step, b, u) + d_act : Real(0);
+      const Real d_i = s.coupled ? Real(0) : d_c * j[u] * q.sigma_slope(in);
+      const Real d_j = d_c * in * q.act_slope(j[u]);
+      const Real d_f = d_c * (s.coupled ? c[u] - j[u] : c[u]) * q.sigma_slope(f[u]);
       dc[u] = d_c * f[u] + d_i * q.in_peephole(u) + d_f * q.forget_peephole(u);
       add_peephole_gradients(q, b, u, d_f, d_i, d_o, c[u], new_c);
-      i[u] = d_i;
+      if (!s.coupled) i[u] = d_i;
       j[u] = d_j;
       f[u] = d_f;
       o[u] = d_o;
     }
     for (int64_t k = 0; k < s.P; ++k)
-      dh[k] = Real(q.back_product(i, kIn, k) + q.back_product(j, kCandidate, k) + q.back_product(f, kForget, k) +
-                   q.back_product(o, kOut, k));
+      dh[k] = Real((s.coupled ? 0 : q.back_product(i, kIn, k)) + q.back_product(j, kCandidate, k) +
+                   q.back_product(f, kForget, k) + q.back_product(o, kOut, k));
     q.finish_backward(step, b);
   });
 }

@@ -17,7 +17,7 @@ import torch  # before the library: torch brings an OpenMP runtime, which the li
 from cellweave._env import ISA, NATIVE, native_is_wanted, wanted_isa
 from cellweave._errors import BackendError
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 OK = 0
 
 RNN, GRU_BEFORE, GRU_AFTER, LSTM = range(4)
@@ -86,6 +86,7 @@ class SequenceStruct(ctypes.Structure):
         *_fields(_INTEGER, "ahead"),
         *_fields(_POINTER, "packed"),
         *_fields(_INTEGER, "packed_ready"),
+        *_fields(_INTEGER, "clip_passes coupled"),
     ]
 
     if TYPE_CHECKING:

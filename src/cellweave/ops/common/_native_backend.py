@@ -64,12 +64,8 @@ def _refuses_cell(layout_of: Callable[[CellSpec], NativeLayout], spec: RunSpec, 
     cell = spec.cell
     if isinstance(cell, GRUSpec) and cell.joined_kernel and cell.reset_after:
         return "a reset after the product needs a recurrent kernel of its own"
-    if isinstance(cell, LSTMSpec) and cell.coupled:
-        return "its core has no coupled gates"
     if isinstance(cell, LSTMSpec) and cell.layer_norm:
         return "its core does not normalize"
-    if isinstance(cell, LSTMSpec) and cell.clip_passes_gradient and cell.cell_clip is not None and context.needs_grad:
-        return "its core stops gradients at the bound on c"
     layout = layout_of(cell)
     for code, field in ((layout.activation, "activation"), (layout.gate_activation, "recurrent_activation")):
         if code < 0:

@@ -136,7 +136,8 @@ def _gradients_of_weights(call: NativeCall, hs: torch.Tensor, loop: _Loop, neede
         found[layout.row_biases] = _gradient_of_row_biases(call, gates)
     if layout.peepholes is not None and loop.d_peephole is not None:
         for number, total in zip(layout.peepholes, loop.d_peephole.sum(0), strict=True):
-            found[number] = total.clone() if needed[number] else None
+            if number is not None:
+                found[number] = total.clone() if needed[number] else None
     if layout.projection is not None and loop.proj_in is not None and loop.d_proj is not None:
         found[layout.projection] = multiply(loop.proj_in.t(), loop.d_proj) if needed[layout.projection] else None
     return found

@@ -70,12 +70,14 @@ class NativeLayout:
         names: The weights, in the order in which the fields below number them.
         units, width: H and P.
         columns: Blocks that backward needs; forward alone makes do with `forward_columns`.
-        gates: Block of each gate, by the gate's number.
+        gates: Block of each gate, by the gate's number, from `first_gate` on.
         gate_weights: The recurrent weights of each gate.
         inputs, recurrent: What torch multiplies before and after the loops.
         row_biases: Number of a bias `[2, 3H]`: the inputs' row and the state's.
-        peepholes: Numbers of the diagonal weights for f, i, o.
+        peepholes: Numbers of the diagonal weights for f, i, o; None for i where gates are coupled.
         projection: Number of the projection.
+        clip_passes: The bound on c lets the whole gradient through.
+        first_gate: 1 for an LSTM with coupled gates, which has no gate 0.
         kernels: Numbers of the weights in `inputs` and `recurrent`.
         groups: First and last (excluded) block of each matrix in the gate buffer: the blocks of one input product, and
             those that no inputs meet.
@@ -94,11 +96,13 @@ class NativeLayout:
     activation: int
     gate_activation: int
     row_biases: int | None = None
-    peepholes: tuple[int, int, int] | None = None
+    peepholes: tuple[int, int | None, int] | None = None
     projection: int | None = None
     forget_bias: float = 0.0
     cell_clip: float | None = None
     proj_clip: float | None = None
+    clip_passes: bool = False
+    first_gate: int = 0
     kernels: tuple[int, ...] = field(init=False)
     groups: tuple[tuple[int, int], ...] = field(init=False)
 
