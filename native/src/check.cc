@@ -66,6 +66,18 @@ int gates_of(const cw_sequence &s) { return is_lstm(s) ? 4 : is_gru(s) ? 3 : 1; 
 // A coupled LSTM has no gate 0 of its own.
 int first_gate(const cw_sequence &s) { return is_lstm(s) && s.coupled ? 1 : 0; }
 
+// gamma and beta of every normalization, or none at all.
+void check_norms(const cw_sequence &s, Demands &demands) {
+  const bool any = normalizes(s);
+  for (int k = 0; k < 5; ++k) {
+    const bool there = any && first_gate(s) <= k && k < norms_of(s);
+    demands.holds(there || (!s.gamma[k] && !s.beta[k]));
+    demands.present_if(there, s.gamma[k]);
+    demands.present_if(there, s.beta[k]);
+  }
+  demands.holds(!any || (s.norm_epsilon >= 0 && sizes_fit(s.B, norms_of(s) * 2, s.H) && sizes_fit(s.T, s.B, 6)));
+}
+
 bool keeps_candidate_product(const cw_sequence &s) { return s.op == CW_GRU_AFTER && s.save; }
 
 bool clips_projection(const cw_sequence &s) { return is_lstm(s) && s.projection && s.proj_clip >= 0; }
@@ -101,6 +113,7 @@ void check_empty(const cw_sequence &s, Pass pass, Demands &demands) {
   demands.present_if(is_lstm(s), pass == Pass::kForward ? s.c0 : s.d_c0);
   demands.present_if(is_lstm(s) && pass == Pass::kForward, s.c_last);
   demands.present_if(pass == Pass::kBackward && has_peepholes(s), s.d_peephole);
+  demands.present_if(pass == Pass::kBackward && normalizes(s), s.d_norm);
 }
 
 void check_common(const cw_sequence &s, Demands &demands) {
@@ -120,6 +133,7 @@ void check_common(const cw_sequence &s, Demands &demands) {
   demands.present_if(is_lstm(s), s.c0);
   demands.present_if(is_lstm(s), s.cs);
   demands.present_if(s.save && clips_projection(s), s.proj_raw);
+  demands.present_if(s.save && normalizes(s), s.norm_kept);
   demands.holds(lengths_fit(s.lengths, s.T, s.B));
 }
 
@@ -152,6 +166,7 @@ void check_backward(const cw_sequence &s, Demands &demands) {
   demands.present_if(is_lstm(s), s.d_c0);
   demands.present_if(is_lstm(s) && has_peepholes(s), s.d_peephole);
   demands.present_if(s.op == CW_GRU_BEFORE, s.rh);
+  demands.present_if(normalizes(s), s.d_norm);
   demands.present_if(is_lstm(s) && s.projection, s.proj_in);
   demands.present_if(is_lstm(s) && s.projection, s.d_proj);
   for (const void *pointer : {s.d_out, s.d_h_last, s.d_c_last, static_cast<const void *>(s.d_reset_h),
@@ -162,6 +177,14 @@ void check_backward(const cw_sequence &s, Demands &demands) {
 }  // namespace
 
 bool is_empty(const cw_sequence &s) { return s.T == 0 || s.B == 0; }
+
+bool normalizes(const cw_sequence &s) {
+  for (int k = 0; k < 5; ++k)
+    if (s.gamma[k] || s.beta[k]) return true;
+  return false;
+}
+
+int norms_of(const cw_sequence &s) { return is_lstm(s) ? 5 : s.op == CW_GRU_AFTER ? 4 : gates_of(s); }
 
 bool is_family(const cw_sequence &s, Family family) {
   return family == Family::kLstm ? is_lstm(s) : family == Family::kGru ? is_gru(s) : s.op == CW_RNN;
@@ -181,6 +204,7 @@ int64_t check_options(const cw_sequence &s, Pass pass) {
     for (int i = 0; i < 3; ++i) demands.present_if(has_peepholes(s) && !(s.coupled && i == 1), s.peephole[i]);
     demands.optional(s.projection);
   }
+  check_norms(s, demands);
   demands.holds(s.P == s.H || (is_lstm(s) && s.projection));
   demands.holds(masks_fit(s));
   return demands.status();

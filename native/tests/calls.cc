@@ -53,6 +53,9 @@ class GateColumns {
   int64_t ld_;
 };
 
+// Large enough that rows of one unit, which have no variance, do not multiply their rounding.
+constexpr double kNormEpsilon = 1e-3;
+
 // Rows of `width` with one column of NaN after each.
 template <typename Real>
 std::vector<Real> spread(const std::vector<Real> &rows, int64_t width) {
@@ -90,6 +93,11 @@ void point_to_inputs(const Case &c, const Inputs<Real> &inputs, const Setup &set
   s.bias_h = memory.in("bias_h", inputs.bias_h);
   for (int i = 0; i < 3; ++i) s.peephole[i] = memory.in("peephole", inputs.peephole[i]);
   s.projection = memory.in("projection", inputs.projection);
+  s.norm_epsilon = kNormEpsilon;
+  for (int k = 0; k < 5; ++k) {
+    s.gamma[k] = memory.in("gamma", inputs.gamma[k]);
+    s.beta[k] = memory.in("beta", inputs.beta[k]);
+  }
   s.h0 = memory.in("h0", inputs.h0);
   s.c0 = memory.in("c0", inputs.c0);
   s.lengths = memory.in("lengths", inputs.lengths);
@@ -166,6 +174,7 @@ Forward<Real> run_forward(const Case &c, const Inputs<Real> &inputs, const Setup
   if (c.lstm()) s.cs = memory.out<Real>("cs", operands * c.B * c.H);
   if (c.lstm()) s.c_last = memory.out<Real>("c_last", c.B * c.H);
   if (c.clips_projection() && c.save) s.proj_raw = memory.out<Real>("proj_raw", c.T * c.B * c.P);
+  if (c.norm && c.save) s.norm_kept = memory.out<Real>("norm_kept", c.T * c.B * c.norm_numbers());
   run(s, false, memory, where);
   columns.expect_rest_untouched(gates, where);
   Forward<Real> found;
@@ -177,6 +186,7 @@ Forward<Real> run_forward(const Case &c, const Inputs<Real> &inputs, const Setup
   read(found.hs, s.hs, c.T * c.B * c.P);
   read(found.cs, s.cs, c.T * c.B * c.H);
   read(found.proj_raw, s.proj_raw, c.T * c.B * c.P);
+  read(found.norm_kept, s.norm_kept, c.T * c.B * c.norm_numbers());
   columns.split(gates, found.gate);
   return found;
 }
@@ -194,6 +204,8 @@ Backward<Real> run_backward(const Case &c, const Inputs<Real> &inputs, const For
   s.hs = const_cast<Real *>(memory.in("hs", saved.hs));
   s.cs = const_cast<Real *>(memory.in("cs", saved.cs));
   s.proj_raw = const_cast<Real *>(memory.in("proj_raw", saved.proj_raw));
+  s.norm_kept = const_cast<Real *>(memory.in("norm_kept", saved.norm_kept));
+  if (c.norm) s.d_norm = memory.out<Real>("d_norm", c.B * c.norms() * 2 * c.H);
   s.d_out = memory.in("d_out", inputs.d_out);
   s.d_h_last = memory.in("d_h_last", inputs.d_h_last);
   s.d_c_last = memory.in("d_c_last", inputs.d_c_last);
@@ -217,6 +229,7 @@ Backward<Real> run_backward(const Case &c, const Inputs<Real> &inputs, const For
   read(found.rh, s.rh, c.T * c.B * c.H);
   read(found.proj_in, s.proj_in, c.T * c.B * c.H);
   read(found.d_proj, s.d_proj, c.T * c.B * c.P);
+  read(found.d_norm, s.d_norm, c.B * c.norms() * 2 * c.H);
   return found;
 }
 

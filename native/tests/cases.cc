@@ -79,6 +79,7 @@ std::string name_of(const Case &c, int64_t dtype) {
   };
   add(c.projection, "projection");
   add(c.coupled, "coupled");
+  add(c.norm, "norm");
   add(c.peepholes, "peepholes");
   add(c.cell_clip >= 0, c.clip_passes ? "clip_passes" : "clip");
   add(c.clips_projection(), "proj_clip");
@@ -124,6 +125,10 @@ Inputs<Real> make_inputs(const Case &c) {
   for (int i = 0; i < 3 && c.peepholes; ++i)
     if (!c.coupled || i != 1) found.peephole[i] = uniform<Real>(random, c.H, 0.5);
   if (c.projection) found.projection = uniform<Real>(random, c.H * c.P, 1.5 / std::sqrt(double(c.H)));
+  for (int k = c.first_gate(); k < c.norms() && c.norm; ++k) {
+    found.gamma[k] = uniform<Real>(random, c.H, 1.5);
+    found.beta[k] = uniform<Real>(random, c.H, 0.5);
+  }
   found.h0 = uniform<Real>(random, c.B * c.P, 0.8);
   if (c.lstm()) found.c0 = uniform<Real>(random, c.B * c.H, 0.8);
   for (int64_t i = 0; i < c.T * c.B && c.resets; ++i) found.resets.push_back(uint8_t(random.below(3) == 0));

@@ -109,6 +109,11 @@ void check(const Case &c) {
   for (int i = 0; i < 3 && c.peepholes; ++i)
     compare(c, inputs, "a peephole", inputs.peephole[i],
             row_sum(found.d_peephole, 3 * c.H, i * c.H, inputs.peephole[i].empty() ? 0 : c.H));
+  for (int k = c.first_gate(); k < c.norms() && c.norm; ++k) {
+    const int64_t width = c.norms() * 2 * c.H;
+    compare(c, inputs, "gamma", inputs.gamma[k], row_sum(found.d_norm, width, 2 * k * c.H, c.H));
+    compare(c, inputs, "beta", inputs.beta[k], row_sum(found.d_norm, width, (2 * k + 1) * c.H, c.H));
+  }
   if (c.projection) compare(c, inputs, "projection", inputs.projection, projection_gradient(c, found));
 }
 
@@ -143,7 +148,11 @@ int main() {
       Case c = tiny(op, uint64_t(300 + options));
       add_everything(c, options);
       check(c);
+      c.norm = true;
+      check(c);
       c.coupled = true;
+      if (op == CW_LSTM) check(c);
+      c.norm = false;
       if (op == CW_LSTM) check(c);
     }
     for (int64_t activation = CW_TANH; activation <= CW_RELU6; ++activation)

@@ -74,6 +74,7 @@ void choose_options(Case &c, Random &random) {
     c.proj_clip = c.projection && random.coin() ? 0.4 : -1;
     if (c.projection) c.P = 1 + random.below(c.H + 3);
   }
+  c.norm = random.below(3) == 0;
   if (random.coin()) c.lengths = c.resets = false, c.mask_h = c.mask_output = Masks::kNone;
   c.operands_are_outputs = c.may_share_operands() && random.coin();
   c.feed = Feed(random.below(3));
@@ -154,6 +155,8 @@ void sweep_inputs(const std::vector<int64_t> &isas) {
           c.projection = op == CW_LSTM && options & 4;
           c.seed = uint64_t(9000 + kind * 32 + options);
           compare<float>(c, isas);
+          c.norm = true;
+          compare<float>(c, isas);
           if (options % 3 == kind % 3) compare<double>(c, isas);
         }
 }
@@ -173,6 +176,10 @@ void sweep_lstm(const std::vector<int64_t> &isas) {
     c.seed = uint64_t(5000 + options);
     compare_both(c, isas);
     c.coupled = true;
+    compare_both(c, isas);
+    c.norm = true;
+    compare_both(c, isas);
+    c.coupled = false;
     compare_both(c, isas);
   }
 }

@@ -91,7 +91,10 @@ int main() {
           Case c = full_case(op, B, H);
           compare<float>(c, isa);
           compare<double>(c, isa);
-          c.coupled = true;
+          c.norm = true;
+          compare<float>(c, isa);
+          if (B == 3) compare<double>(c, isa);
+          c.norm = !(c.coupled = true) || B == 8;
           if (op == CW_LSTM) compare<float>(c, isa);
         }
     }

@@ -56,7 +56,7 @@ struct Run {
   const R *c_before(int64_t step) const { return step == 0 ? static_cast<const R *>(s.c0) : c_after(step - 1); }
 
   // Draw the masks of a step for the units p of h and h of c, rows [b0, b1).
-  void draw(int64_t step, int64_t b0, int64_t b1, Part p, Part h) const {
+  __attribute__((noinline)) void draw(int64_t step, int64_t b0, int64_t b1, Part p, Part h) const {
     if (b0 == b1 || (!mask_h.every_step && !mask_c.every_step && !mask_out.every_step)) return;
     const bool one_step = !(reverse && s.lengths != nullptr);
     const int64_t m = at(step);
@@ -127,7 +127,7 @@ struct Inputs {
     return s.x != nullptr && s.ahead != 0;
   }
   // Part `id` of `count` of the products of all steps, with their biases, into the gates.
-  void multiply_ahead(int id, int count) const {
+  __attribute__((noinline)) void multiply_ahead(int id, int count) const {
     if (!ahead) return;
     const int64_t each = panels[first].panels();
     const Part own = part_of((gates - first) * each, id, count);
@@ -178,7 +178,7 @@ struct Inputs {
     return s.bias[g] == nullptr ? zero<R>() : load(static_cast<const R *>(s.bias[g]) + u, n);
   }
   // Make ready the columns [from, to) of rows [b0, b1) for a step.
-  void prepare(const Run<R> &run, int64_t step, int64_t b0, int64_t b1, Part columns) const {
+  __attribute__((noinline)) void prepare(const Run<R> &run, int64_t step, int64_t b0, int64_t b1, Part columns) const {
     if (!prepared || step >= run.T || b0 == b1) return;
     const int64_t at = run.at(step);
     const bool one_step = !(run.reverse && s.lengths != nullptr);
@@ -207,6 +207,8 @@ struct Share {
     const int64_t from = p.first_unit(own.from), to = p.first_unit(own.to);
     return {from < p.units ? from : p.units, to < p.units ? to : p.units};
   }
+  // Where rows are taken one by one: all of them are shared out, whichever way the products are.
+  Part single_rows(int64_t B) const { return by_rows ? rows : part_of(B, id, count); }
   // Of the columns of x, in whole blocks of random numbers.
   Part columns(int64_t I) const {
     if (by_rows) return {0, I};
@@ -225,7 +227,7 @@ struct Share {
   }
   // The factors that all steps share: every thread fills some columns for all rows.
   template <class R>
-  void draw_shared(const Factors<R> &mask) const {
+  __attribute__((noinline)) void draw_shared(const Factors<R> &mask) const {
     if (!mask.any() || mask.every_step) return;
     const Part own = part_of(mask.N, id, count);
     mask.fill(0, mask.rows, own.from, own.to, true, [](int64_t) { return int64_t(0); });
@@ -256,7 +258,7 @@ struct Share {
 };
 
 template <class R>
-void copy_or_zero(R *to, const void *from, int64_t n) {
+__attribute__((noinline)) void copy_or_zero(R *to, const void *from, int64_t n) {
   if (to == nullptr) return;
   if (from == nullptr)
     std::memset(to, 0, size_t(n) * sizeof(R));

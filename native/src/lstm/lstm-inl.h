@@ -1,7 +1,12 @@
 // The long short-term memory: forward and backward time loops. Equations: src/cellweave/ops/lstm/README.md.
 // Included once per instruction set, inside its namespace: no include guard.
 
-// COUPLED: the input gate is 1 - f, and has no weights.
+// tanh and sigmoid, no peepholes, no clip: known to the compiler.
+inline bool is_standard_lstm(const cw_sequence &s) {
+  return s.activation == CW_TANH && s.gate_activation == CW_SIGMOID && s.peephole[0] == nullptr && s.cell_clip < 0;
+}
+
+// COUPLED: the input gate is 1 - f, and has no weights. It is rare enough to do without loops of known functions.
 template <class R, bool COUPLED = false>
 struct LstmForward {
   static constexpr int kFirst = COUPLED ? 1 : 0, kGates = 4 - kFirst;
@@ -104,8 +109,8 @@ struct LstmForward {
       share.pack_own(projection, &p, &run.H, 1);
     }
     share.begin(run, inputs);
-    if (s.activation == CW_TANH && s.gate_activation == CW_SIGMOID && s.peephole[0] == nullptr && s.cell_clip < 0)
-      steps<true>(share);
+    if (!COUPLED && is_standard_lstm(s))
+      steps<!COUPLED>(share);
     else
       steps<false>(share);
   }
@@ -242,8 +247,8 @@ struct LstmBackward {
       copy_or_zero(static_cast<R *>(s.d_peephole), nullptr, run.B * 3 * run.H);
     }
     share.barrier.wait();
-    if (s.activation == CW_TANH && s.gate_activation == CW_SIGMOID && s.peephole[0] == nullptr && s.cell_clip < 0)
-      steps<true>(share);
+    if (!COUPLED && is_standard_lstm(s))
+      steps<!COUPLED>(share);
     else
       steps<false>(share);
     share.barrier.wait();

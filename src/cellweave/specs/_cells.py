@@ -11,6 +11,10 @@ from cellweave.specs._states import LSTMStateTuple
 WeightKind = Literal["kernel", "recurrent_kernel", "bias", "peephole", "projection", "norm", "rhythm"]
 #: What TF1 calls the parts that a layer normalization stands on, by gate; `c` is the cell itself.
 NORM_NAMES = {"i": "input", "j": "transform", "f": "forget", "o": "output", "c": "state"}
+#: The same for a GRU; `h` is the candidate's recurrent product where the reset comes after it.
+GRU_NORM_NAMES = {"r": "reset", "u": "update", "c": "candidate", "h": "recurrent"}
+#: What a layer normalization adds to a row's variance. Source: TF1 `tf.contrib.layers.layer_norm`.
+NORM_EPSILON = 1e-12
 
 
 @dataclass(frozen=True)
@@ -35,12 +39,19 @@ class WeightSpec:
 
 @dataclass(frozen=True)
 class RNNSpec:
-    """`h' = act(x W + h R + b)`: TF1 BasicRNNCell, Keras SimpleRNNCell."""
+    """`h' = act(x W + h R + b)`: TF1 BasicRNNCell, Keras SimpleRNNCell.
+
+    Attributes:
+        layer_norm: The sum is normalized before its activation (Ba et al. 2016).
+        norm_epsilon: Added to a row's variance.
+    """
 
     units: int
     activation: Activation = "tanh"
     joined_kernel: bool = True
     use_bias: bool = True
+    layer_norm: bool = False
+    norm_epsilon: float = NORM_EPSILON
 
     @property
     def state_size(self) -> Size:
@@ -54,7 +65,8 @@ class RNNSpec:
 
     def weights(self, depth: int) -> tuple[WeightSpec, ...]:
         """The weights for inputs `[B, depth]`, in creation order."""
-        return _kernels(self.joined_kernel, depth, self.units, self.units) + _bias(self.use_bias, (self.units,), 0.0)
+        found = _kernels(self.joined_kernel, depth, self.units, self.units) + _bias(self.use_bias, (self.units,), 0.0)
+        return found + _norms(("norm",) if self.layer_norm else (), self.units)
 
 
 @dataclass(frozen=True)
@@ -68,6 +80,9 @@ class GRUSpec:
         joined_kernel: TF1's layout: `gates/*` and `candidate/*`, inputs above state rows (with `reset_after`, that of
             TF1's `CudnnCompatibleGRUCell`, whose candidate has two projections); else Keras's `kernel`,
             `recurrent_kernel`, `bias`.
+        layer_norm: The sums of both gates and of the candidate are normalized (Ba et al. 2016); with `reset_after` the
+            candidate's two products each by itself.
+        norm_epsilon: Added to a row's variance.
     """
 
     units: int
@@ -77,6 +92,8 @@ class GRUSpec:
     gate_order: str = "ruc"
     joined_kernel: bool = True
     use_bias: bool = True
+    layer_norm: bool = False
+    norm_epsilon: float = NORM_EPSILON
 
     @property
     def state_size(self) -> Size:
@@ -96,9 +113,16 @@ class GRUSpec:
                 WeightSpec("gates/kernel", (depth + n, 2 * n), "kernel"),
                 WeightSpec("gates/bias", (2 * n,), "bias", 1.0),
             )
-            return gates + (_projections(depth, n) if self.reset_after else _candidate(depth, n))
-        bias_shape = (2, 3 * n) if self.reset_after else (3 * n,)
-        return _kernels(False, depth, n, 3 * n) + _bias(self.use_bias, bias_shape, 0.0)
+            found = gates + (_projections(depth, n) if self.reset_after else _candidate(depth, n))
+        else:
+            bias_shape = (2, 3 * n) if self.reset_after else (3 * n,)
+            found = _kernels(False, depth, n, 3 * n) + _bias(self.use_bias, bias_shape, 0.0)
+        return found + _norms(self.norms(), n)
+
+    def norms(self) -> tuple[str, ...]:
+        """Names of the layer normalizations, in the order r, u, c, h."""
+        parts = ("ruch" if self.reset_after else "ruc") if self.layer_norm else ""
+        return tuple(GRU_NORM_NAMES[part] for part in parts)
 
 
 @dataclass(frozen=True)
@@ -117,6 +141,7 @@ class LSTMSpec:
         coupled: The input gate is one minus the forget gate (Greff et al. 2015); `gate_order` has no `i` then.
         layer_norm: Each gate and c are normalized (Ba et al. 2016).
         norm_gain, norm_shift: What gammas and betas start from.
+        norm_epsilon: Added to a row's variance.
     """
 
     units: int
@@ -139,6 +164,7 @@ class LSTMSpec:
     layer_norm: bool = False
     norm_gain: float = 1.0
     norm_shift: float = 0.0
+    norm_epsilon: float = NORM_EPSILON
 
     @property
     def output_size(self) -> int:
@@ -171,10 +197,8 @@ class LSTMSpec:
         return found
 
     def _norm(self, part: str) -> tuple[WeightSpec, ...]:
-        if not self.layer_norm:
-            return ()
-        starts = {"gamma": self.norm_gain, "beta": self.norm_shift}
-        return tuple(WeightSpec(f"{NORM_NAMES[part]}/{k}", (self.units,), "norm", v) for k, v in starts.items())
+        names = (NORM_NAMES[part],) if self.layer_norm else ()
+        return _norms(names, self.units, self.norm_gain, self.norm_shift)
 
 
 CellSpec = RNNSpec | GRUSpec | LSTMSpec
@@ -204,6 +228,11 @@ def _kernels(joined: bool, depth: int, hidden: int, columns: int) -> tuple[Weigh
         WeightSpec("kernel", (depth, columns), "kernel"),
         WeightSpec("recurrent_kernel", (hidden, columns), "recurrent_kernel"),
     )
+
+
+def _norms(names: tuple[str, ...], units: int, gain: float = 1.0, shift: float = 0.0) -> tuple[WeightSpec, ...]:
+    starts = {"gamma": gain, "beta": shift}
+    return tuple(WeightSpec(f"{name}/{k}", (units,), "norm", v) for name in names for k, v in starts.items())
 
 
 def _bias(present: bool, shape: tuple[int, ...], fill: float | tuple[float, ...]) -> tuple[WeightSpec, ...]:

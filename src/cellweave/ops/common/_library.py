@@ -87,6 +87,8 @@ class SequenceStruct(ctypes.Structure):
         *_fields(_POINTER, "packed"),
         *_fields(_INTEGER, "packed_ready"),
         *_fields(_INTEGER, "clip_passes coupled"),
+        *_fields(_REAL, "norm_epsilon"),
+        *_fields(_POINTER, "gamma0 gamma1 gamma2 gamma3 gamma4 beta0 beta1 beta2 beta3 beta4 norm_kept d_norm"),
     ]
 
     if TYPE_CHECKING:

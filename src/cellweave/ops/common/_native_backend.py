@@ -19,7 +19,7 @@ from cellweave.ops.common._native_ops import define_native_ops, run_as_op
 from cellweave.ops.common._native_step import NativeStep
 from cellweave.ops.common._records import Backend, RunContext
 from cellweave.ops.common._sequence import without_padding
-from cellweave.specs import CellSpec, GRUSpec, LSTMSpec, RunSpec
+from cellweave.specs import CellSpec, GRUSpec, RunSpec
 
 
 def native_backend(
@@ -64,8 +64,6 @@ def _refuses_cell(layout_of: Callable[[CellSpec], NativeLayout], spec: RunSpec, 
     cell = spec.cell
     if isinstance(cell, GRUSpec) and cell.joined_kernel and cell.reset_after:
         return "a reset after the product needs a recurrent kernel of its own"
-    if isinstance(cell, LSTMSpec) and cell.layer_norm:
-        return "its core does not normalize"
     layout = layout_of(cell)
     for code, field in ((layout.activation, "activation"), (layout.gate_activation, "recurrent_activation")):
         if code < 0:

@@ -124,6 +124,10 @@ class NativeCall:
             )
         if layout.projection is not None:
             s.projection = weights[layout.projection].data_ptr()
+        for number, norm in enumerate(layout.norms):
+            if norm is not None:
+                setattr(s, f"gamma{number}", weights[norm[0]].data_ptr())
+                setattr(s, f"beta{number}", weights[norm[1]].data_ptr())
         if self.fresh and self.resets is not None:
             s.reset_h, s.reset_c = self.fresh[-1].data_ptr(), self.fresh[0].data_ptr()
         return s
@@ -205,6 +209,7 @@ def _template(layout: NativeLayout, dtype: torch.dtype, save: bool) -> SequenceS
     s.activation, s.gate_activation, s.forget_bias = layout.activation, layout.gate_activation, layout.forget_bias
     s.cell_clip = -1.0 if layout.cell_clip is None else layout.cell_clip
     s.proj_clip = -1.0 if layout.proj_clip is None else layout.proj_clip
+    s.norm_epsilon = layout.norm_epsilon
     s.clip_passes, s.coupled = layout.clip_passes, layout.first_gate
     for gate, weight in enumerate(layout.gate_weights, layout.first_gate):
         setattr(s, f"w_ld{gate}", weight.columns * layout.units)

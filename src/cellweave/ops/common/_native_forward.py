@@ -28,12 +28,14 @@ class Saved(NamedTuple):
         hs: Recurrent operands of later steps, `[T, B, P]`.
         cs: The same for c, `[T, B, H]`. LSTM only.
         raw: The projected h before its clip, `[T, B, P]`. LSTM only.
+        norms: What the layer normalizations keep of each row, `[T, B, n]`; the gates are normalized ones then.
     """
 
     gates: torch.Tensor
     hs: torch.Tensor
     cs: torch.Tensor | None
     raw: torch.Tensor | None
+    norms: torch.Tensor | None
 
 
 def native_forward(call: NativeCall, *, save: bool) -> tuple[torch.Tensor, State, Saved]:
@@ -46,9 +48,10 @@ def native_forward(call: NativeCall, *, save: bool) -> tuple[torch.Tensor, State
     hs = out if call.plain else POOL.empty((kept, B, call.P), dtype)
     cs = POOL.empty((kept, B, call.H), dtype) if layout.op == LSTM else None
     raw = POOL.empty((T, B, call.P), dtype) if save and layout.clips_projection else None
+    norms = torch.empty((T, B, layout.norm_numbers), dtype=dtype, device="cpu") if save and layout.norms else None
     gates = POOL.empty((steps * B * columns * call.H if save or ahead else 0,), dtype)
     s = call.struct(save=save, gates=gates if save or ahead else None, rows=steps * B, state=call.start)
-    s.hs, s.cs, s.proj_raw = hs.data_ptr(), _address(cs), _address(raw)
+    s.hs, s.cs, s.proj_raw, s.norm_kept = hs.data_ptr(), _address(cs), _address(raw), _address(norms)
     held = point_to_inputs(call, s, ahead=ahead)
     scratch: torch.Tensor | None = None
     state = call.start
@@ -64,7 +67,7 @@ def native_forward(call: NativeCall, *, save: bool) -> tuple[torch.Tensor, State
         core().forward(s)
         state = new
     del held
-    return out, state, Saved(gates, hs, cs, raw)
+    return out, state, Saved(gates, hs, cs, raw, norms)
 
 
 def _address(tensor: torch.Tensor | None) -> int | None:

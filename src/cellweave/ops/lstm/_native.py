@@ -13,9 +13,10 @@ from cellweave.ops.common._native_layout import (
     NativeLayout,
     RecurrentProduct,
     activation_code,
+    norm_numbers,
 )
 from cellweave.ops.lstm._reference import lstm_sequence
-from cellweave.specs import CellSpec, LSTMSpec
+from cellweave.specs import NORM_NAMES, CellSpec, LSTMSpec
 
 
 @functools.lru_cache(maxsize=256)
@@ -49,6 +50,12 @@ def lstm_layout(spec: CellSpec) -> NativeLayout:
         proj_clip=spec.proj_clip,
         clip_passes=spec.clip_passes_gradient,
         first_gate=1 if spec.coupled else 0,
+        norms=norm_numbers(
+            names, tuple(NORM_NAMES[gate] if gate in spec.gate_order + "c" else None for gate in "ijfoc")
+        )
+        if spec.layer_norm
+        else (),
+        norm_epsilon=spec.norm_epsilon,
     )
 
 

@@ -6,20 +6,17 @@ from collections.abc import Callable, Mapping
 from typing import cast
 
 import torch
-from torch.nn import functional as F
 
 from cellweave.ops.common import (
     Backend,
     LayerCall,
     LayerResult,
     activation_function,
+    normalized,
     reference_sequence,
     refuses_nothing,
 )
 from cellweave.specs import NORM_NAMES, LSTMSpec
-
-#: Added to a row's variance. Source: TF1 `tf.contrib.layers.layer_norm`.
-_EPSILON, _HALF_EPSILON = 1e-12, 1e-3
 
 
 def lstm_step(
@@ -56,7 +53,7 @@ def lstm_step(
     parts = _gates(inputs, h, weights).chunk(len(spec.gate_order), dim=1)
     gate = dict(zip(spec.gate_order, parts, strict=True))
     if spec.layer_norm:
-        gate = {name: _normalized(part, name, weights) for name, part in gate.items()}
+        gate = {k: normalized(part, NORM_NAMES[k], weights, spec.norm_epsilon) for k, part in gate.items()}
     f, o = gate["f"] + spec.forget_bias, gate["o"]
     if spec.peepholes:
         f = f + weights["w_f_diag"] * c
@@ -65,7 +62,7 @@ def lstm_step(
         j = on_candidate(j)
     new_c = f * c + _input_gate(gate, f, c, weights, spec) * j
     if spec.layer_norm:
-        new_c = _normalized(new_c, "c", weights)
+        new_c = normalized(new_c, NORM_NAMES["c"], weights, spec.norm_epsilon)
     if spec.cell_clip is not None:
         new_c = _clipped(new_c, spec.cell_clip, passes_gradient=spec.clip_passes_gradient)
     if spec.peepholes:
@@ -95,14 +92,6 @@ def _input_gate(
         return 1 - f
     i = gate["i"] + weights["w_i_diag"] * c if spec.peepholes else gate["i"]
     return activation_function(spec.recurrent_activation)(i)
-
-
-def _normalized(value: torch.Tensor, part: str, weights: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Each row with mean 0 and variance 1, times gamma plus beta."""
-    name = NORM_NAMES[part]
-    gamma, beta = weights[f"{name}/gamma"], weights[f"{name}/beta"]
-    epsilon = _HALF_EPSILON if value.dtype == torch.float16 else _EPSILON
-    return F.layer_norm(value, value.shape[-1:], gamma, beta, epsilon)
 
 
 def _clipped(c: torch.Tensor, bound: float, *, passes_gradient: bool) -> torch.Tensor:

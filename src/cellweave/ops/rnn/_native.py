@@ -13,6 +13,7 @@ from cellweave.ops.common._native_layout import (
     NativeLayout,
     RecurrentProduct,
     activation_code,
+    norm_numbers,
 )
 from cellweave.ops.rnn._reference import rnn_sequence
 from cellweave.specs import CellSpec, RNNSpec
@@ -38,6 +39,8 @@ def rnn_layout(spec: CellSpec) -> NativeLayout:
         recurrent=(RecurrentProduct(recurrent, spec.joined_kernel, 0, 0, 1),),
         activation=code,
         gate_activation=code,
+        norms=norm_numbers(names, ("norm",)) if spec.layer_norm else (),
+        norm_epsilon=spec.norm_epsilon,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import cast
 
 import torch
@@ -11,6 +12,7 @@ from cellweave.ops.common import (
     LayerCall,
     LayerResult,
     activation_function,
+    normalized,
     reference_sequence,
     refuses_nothing,
 )
@@ -25,15 +27,18 @@ def rnn_step(
     bias: torch.Tensor | None,
     *,
     spec: RNNSpec,
+    norms: Mapping[str, torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """`h' = act([x, h] W + b)`, or `act(x W + h R + b)` with a recurrent kernel of its own.
 
+    Under `layer_norm` the sum is normalized before its activation.
+
     Args:
         inputs: `[B, I]`. h: `[B, H]`. kernel: `[I + H, H]`, or `[I, H]` beside `recurrent_kernel` `[H, H]`.
-        bias: `[H]` or None. spec: Variant.
+        bias: `[H]` or None. spec: Variant. norms: `norm/gamma` and `norm/beta` `[H]` under `layer_norm`.
     Returns:
         h' `[B, H]`.
-    Source: TF1 BasicRNNCell; Keras SimpleRNNCell.
+    Source: TF1 BasicRNNCell; Keras SimpleRNNCell; Ba et al. 2016.
     """
     if recurrent_kernel is None:
         total = torch.cat([inputs, h], dim=1) @ kernel
@@ -41,6 +46,8 @@ def rnn_step(
     else:
         total = inputs @ kernel
         total = (total if bias is None else total + bias) + h @ recurrent_kernel
+    if spec.layer_norm and norms is not None:
+        total = normalized(total, "norm", norms, spec.norm_epsilon)
     return activation_function(spec.activation)(total)
 
 
@@ -49,7 +56,7 @@ def rnn_sequence(call: LayerCall) -> LayerResult:
     spec, weights = cast(RNNSpec, call.spec.cell), call.weights
     kernel, recurrent_kernel, bias = weights["kernel"], weights.get("recurrent_kernel"), weights.get("bias")
     return reference_sequence(
-        lambda x, state: (rnn_step(x, state[0], kernel, recurrent_kernel, bias, spec=spec),), call
+        lambda x, state: (rnn_step(x, state[0], kernel, recurrent_kernel, bias, spec=spec, norms=weights),), call
     )
 
 
