@@ -63,6 +63,11 @@ class RNNSpec:
         """Units."""
         return self.units
 
+    @property
+    def gate_count(self) -> int:
+        """One."""
+        return 1
+
     def weights(self, depth: int) -> tuple[WeightSpec, ...]:
         """The weights for inputs `[B, depth]`, in creation order."""
         found = _kernels(self.joined_kernel, depth, self.units, self.units) + _bias(self.use_bias, (self.units,), 0.0)
@@ -104,6 +109,11 @@ class GRUSpec:
     def output_size(self) -> int:
         """Units."""
         return self.units
+
+    @property
+    def gate_count(self) -> int:
+        """Three: r, u and the candidate."""
+        return 3
 
     def weights(self, depth: int) -> tuple[WeightSpec, ...]:
         """The weights for inputs `[B, depth]`, in creation order."""
@@ -175,6 +185,11 @@ class LSTMSpec:
     def state_size(self) -> Size:
         """Widths of c and h."""
         return LSTMStateTuple(self.units, self.output_size)
+
+    @property
+    def gate_count(self) -> int:
+        """Four, or three when coupled."""
+        return len(self.gate_order)
 
     def weights(self, depth: int) -> tuple[WeightSpec, ...]:
         """The weights for inputs `[B, depth]`, in creation order."""

@@ -133,6 +133,22 @@ class NativeLayout:
         return self.projection is not None and self.proj_clip is not None
 
 
+def gate_places(layout: NativeLayout, depth: int) -> dict[str, list[tuple[str, int, int, int]]]:
+    """The weights that inputs `[B, depth]` and h meet, as `folded` takes them."""
+    H, names = layout.units, layout.names
+    inputs = [
+        (names[product.kernel], 0, (column - product.first) * H, gate)
+        for gate, column in enumerate(layout.gates)
+        for product in layout.inputs
+        if product.first <= column < product.last
+    ]
+    h = [
+        (names[weight.weight], depth if weight.joined else 0, weight.column * H, gate)
+        for gate, weight in enumerate(layout.gate_weights)
+    ]
+    return {"input": inputs, "h": h}
+
+
 def norm_numbers(names: tuple[str, ...], norms: tuple[str | None, ...]) -> tuple[tuple[int, int] | None, ...]:
     """The numbers of the weights `<norm>/gamma` and `<norm>/beta` for each norm."""
     return tuple(n and (names.index(f"{n}/gamma"), names.index(f"{n}/beta")) for n in norms)  # type: ignore[misc]

@@ -60,7 +60,8 @@ def run_to_text(kind: str, run: RunSpec) -> RunText:
             real.append(value)
     text += "), ("
     for mask in run.masks:
-        text += "('" + mask.place + "', " + _constant(mask.per_step) + _constant(mask.per_row) + "), "
+        text += "('" + mask.place + "', " + _constant(mask.per_step) + _constant(mask.per_row)
+        text += _constant(mask.per_gate) + "), "
     text += "), ("
     for name in _RUN_FIELDS:
         text += _constant(getattr(run, name))

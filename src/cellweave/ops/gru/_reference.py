@@ -9,6 +9,7 @@ import torch
 
 from cellweave.ops.common import (
     Backend,
+    GateMasks,
     LayerCall,
     LayerResult,
     activation_function,
@@ -19,6 +20,8 @@ from cellweave.ops.common import (
 from cellweave.specs import GRU_NORM_NAMES, GRUSpec
 
 Norms = Mapping[str, torch.Tensor]
+#: In the order in which masks count them.
+GATES = "ruc"
 
 
 def gru_step(
@@ -31,6 +34,7 @@ def gru_step(
     *,
     spec: GRUSpec,
     norms: Norms | None = None,
+    masks: GateMasks | None = None,
 ) -> torch.Tensor:
     """One step with the reset gate before the candidate's product.
 
@@ -42,17 +46,27 @@ def gru_step(
     Args:
         inputs: `[B, I]`. h: `[B, H]`. gates_kernel: `[I + H, 2H]`, reset columns first. gates_bias: `[2H]`.
         candidate_kernel: `[I + H, H]`. candidate_bias: `[H]`. spec: Variant.
-        norms: `reset/gamma`, `reset/beta` and so on `[H]` under `layer_norm`.
+        norms: `reset/gamma`, `reset/beta` and so on `[H]` under `layer_norm`. masks: Of each gate's own.
     Returns:
         h' `[B, H]`.
     Source: Cho et al. 2014; TF1 GRUCell; Ba et al. 2016.
     """
     squash, norm = activation_function(spec.recurrent_activation), _normalizer(spec, norms)
-    r, u = (torch.cat([inputs, h], dim=1) @ gates_kernel + gates_bias).chunk(2, dim=1)
+    r, u = (_joined_product(inputs, h, gates_kernel, (0, 1), masks) + gates_bias).chunk(2, dim=1)
     r, u = squash(norm(r, "r")), squash(norm(u, "u"))
-    total = torch.cat([inputs, r * h], dim=1) @ candidate_kernel + candidate_bias
+    total = _joined_product(inputs, r * h, candidate_kernel, (2,), masks) + candidate_bias
     c = activation_function(spec.activation)(norm(total, "c"))
     return u * h + (1 - u) * c
+
+
+def _joined_product(
+    inputs: torch.Tensor, h: torch.Tensor, kernel: torch.Tensor, columns: tuple[int, ...], masks: GateMasks | None
+) -> torch.Tensor:
+    if masks is None:
+        return torch.cat([inputs, h], dim=1) @ kernel
+    rows = [inputs.shape[1], h.shape[1]]
+    of_x, of_h = kernel.split_with_sizes(rows)
+    return masks.product(inputs, h, (of_x, of_h), columns)
 
 
 def _normalizer(spec: GRUSpec, norms: Norms | None) -> Callable[[torch.Tensor, str], torch.Tensor]:
@@ -70,6 +84,7 @@ def gru_split_step(
     *,
     spec: GRUSpec,
     norms: Norms | None = None,
+    masks: GateMasks | None = None,
 ) -> torch.Tensor:
     """One step with separate kernels for inputs and state, reset before or after the product.
 
@@ -79,7 +94,7 @@ def gru_split_step(
     Args:
         inputs: `[B, I]`. h: `[B, H]`. kernel: `[I, 3H]` in `spec.gate_order`. recurrent_kernel: `[H, 3H]` likewise.
         bias: `[3H]`; `[2, 3H]` (inputs' row, state's row) when the reset comes after; or None.
-        spec: Variant. norms: `reset/gamma`, `reset/beta` and so on `[H]` under `layer_norm`.
+        spec: Variant. norms: `reset/gamma`, `reset/beta` and so on `[H]` under `layer_norm`. masks: Of each gate's own.
     Returns:
         h' `[B, H]`.
     Source: Keras GRUCell; `reset_after` is cuDNN's form; Ba et al. 2016.
@@ -87,20 +102,35 @@ def gru_split_step(
     squash, act = activation_function(spec.recurrent_activation), activation_function(spec.activation)
     norm = _normalizer(spec, norms)
     input_bias = bias[0] if bias is not None and spec.reset_after else bias
-    from_x = inputs @ kernel
+    order = spec.gate_order
+    from_x = _by_gate("input", inputs, kernel, order, masks)
     from_x = from_x if input_bias is None else from_x + input_bias
-    x = dict(zip(spec.gate_order, from_x.chunk(3, dim=1), strict=True))
+    x = dict(zip(order, from_x.chunk(3, dim=1), strict=True))
     if spec.reset_after:
-        from_h = h @ recurrent_kernel
+        from_h = _by_gate("h", h, recurrent_kernel, order, masks)
         from_h = from_h if bias is None else from_h + bias[1]
-        s = dict(zip(spec.gate_order, from_h.chunk(3, dim=1), strict=True))
+        s = dict(zip(order, from_h.chunk(3, dim=1), strict=True))
         r, u = squash(norm(x["r"] + s["r"], "r")), squash(norm(x["u"] + s["u"], "u"))
         c = act(norm(x["c"], "c") + r * norm(s["c"], "h"))
     else:
-        columns = dict(zip(spec.gate_order, recurrent_kernel.chunk(3, dim=1), strict=True))
-        r, u = squash(norm(x["r"] + h @ columns["r"], "r")), squash(norm(x["u"] + h @ columns["u"], "u"))
-        c = act(norm(x["c"] + (r * h) @ columns["c"], "c"))
+        columns = dict(zip(order, recurrent_kernel.chunk(3, dim=1), strict=True))
+
+        def from_state(value: torch.Tensor, gate: str) -> torch.Tensor:
+            return _by_gate("h", value, columns[gate], gate, masks)
+
+        r, u = squash(norm(x["r"] + from_state(h, "r"), "r")), squash(norm(x["u"] + from_state(h, "u"), "u"))
+        c = act(norm(x["c"] + from_state(r * h, "c"), "c"))
     return u * h + (1 - u) * c
+
+
+def _by_gate(
+    place: str, value: torch.Tensor, kernel: torch.Tensor, order: str, masks: GateMasks | None
+) -> torch.Tensor:
+    """`value kernel`, whose blocks of columns belong to the gates of `order`."""
+    if masks is None:
+        return value @ kernel
+    pairs = zip(order, kernel.chunk(len(order), dim=1), strict=True)
+    return torch.cat([masks.on(place, value, GATES.index(gate)) @ columns for gate, columns in pairs], dim=1)
 
 
 def gru_split_weights(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -132,10 +162,12 @@ def gru_sequence(call: LayerCall) -> LayerResult:
         weights = gru_split_weights(weights)
     elif spec.joined_kernel:
         joined = [weights[f"{part}/{kind}"] for part in ("gates", "candidate") for kind in ("kernel", "bias")]
-        return reference_sequence(lambda x, state: (gru_step(x, state[0], *joined, spec=spec, norms=norms),), call)
-    kernels, bias = (weights["kernel"], weights["recurrent_kernel"]), weights.get("bias")
+        return reference_sequence(
+            lambda x, state, masks=None: (gru_step(x, state[0], *joined, spec=spec, norms=norms, masks=masks),), call
+        )
+    own = (weights["kernel"], weights["recurrent_kernel"], weights.get("bias"))
     return reference_sequence(
-        lambda x, state: (gru_split_step(x, state[0], *kernels, bias, spec=spec, norms=norms),), call
+        lambda x, state, masks=None: (gru_split_step(x, state[0], *own, spec=spec, norms=norms, masks=masks),), call
     )
 
 

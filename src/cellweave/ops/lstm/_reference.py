@@ -9,6 +9,7 @@ import torch
 
 from cellweave.ops.common import (
     Backend,
+    GateMasks,
     LayerCall,
     LayerResult,
     activation_function,
@@ -27,6 +28,7 @@ def lstm_step(
     *,
     spec: LSTMSpec,
     on_candidate: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    masks: GateMasks | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One step; gates by `spec.gate_order`.
 
@@ -43,6 +45,7 @@ def lstm_step(
             `input/gamma`, `input/beta` and so on `[H]` under `layer_norm`. Three columns in place of four when coupled.
         spec: Variant.
         on_candidate: Acts on act(j), such as recurrent dropout (Semeniuta et al. 2016).
+        masks: Of each gate's own, on inputs and h.
     Returns:
         c' `[B, H]` and h' `[B, P]`. A clip passes the gradient inside and on its bounds; `clip_passes_gradient`: that
         of c everywhere.
@@ -50,7 +53,7 @@ def lstm_step(
         LSTMCell, LSTMBlockCell, CoupledInputForgetGateLSTMCell, LayerNormBasicLSTMCell.
     """
     squash, act = activation_function(spec.recurrent_activation), activation_function(spec.activation)
-    parts = _gates(inputs, h, weights).chunk(len(spec.gate_order), dim=1)
+    parts = _gates(inputs, h, weights, spec.gate_order, masks).chunk(len(spec.gate_order), dim=1)
     gate = dict(zip(spec.gate_order, parts, strict=True))
     if spec.layer_norm:
         gate = {k: normalized(part, NORM_NAMES[k], weights, spec.norm_epsilon) for k, part in gate.items()}
@@ -75,9 +78,21 @@ def lstm_step(
     return new_c, new_h
 
 
-def _gates(inputs: torch.Tensor, h: torch.Tensor, weights: Mapping[str, torch.Tensor]) -> torch.Tensor:
+#: In the order in which masks count them; a coupled cell has no `i`.
+_GATES = "ijfo"
+
+
+def _gates(
+    inputs: torch.Tensor, h: torch.Tensor, weights: Mapping[str, torch.Tensor], order: str, masks: GateMasks | None
+) -> torch.Tensor:
     bias = weights.get("bias")
-    if "recurrent_kernel" in weights:
+    if masks is not None:
+        kernel, recurrent = weights["kernel"], weights.get("recurrent_kernel")
+        if recurrent is None:
+            kernel, recurrent = kernel.split_with_sizes([inputs.shape[1], h.shape[1]])
+        counted = [gate for gate in _GATES if gate in order]
+        total = masks.product(inputs, h, (kernel, recurrent), [counted.index(gate) for gate in order])
+    elif "recurrent_kernel" in weights:
         total = inputs @ weights["kernel"] + h @ weights["recurrent_kernel"]
     else:
         total = torch.cat([inputs, h], dim=1) @ weights["kernel"]
@@ -103,7 +118,9 @@ def _clipped(c: torch.Tensor, bound: float, *, passes_gradient: bool) -> torch.T
 def lstm_sequence(call: LayerCall) -> LayerResult:
     """A whole sequence, step by step; the call's cell is an `LSTMSpec`, its state `(c, h)`."""
     spec = cast(LSTMSpec, call.spec.cell)
-    return reference_sequence(lambda x, state: lstm_step(x, state[0], state[1], call.weights, spec=spec), call)
+    return reference_sequence(
+        lambda x, state, masks=None: lstm_step(x, *state, call.weights, spec=spec, masks=masks), call
+    )
 
 
 REFERENCE = Backend("reference", refuses_nothing, lstm_sequence)

@@ -9,6 +9,7 @@ import torch
 
 from cellweave.ops.common import (
     Backend,
+    GateMasks,
     LayerCall,
     LayerResult,
     activation_function,
@@ -28,6 +29,7 @@ def rnn_step(
     *,
     spec: RNNSpec,
     norms: Mapping[str, torch.Tensor] | None = None,
+    masks: GateMasks | None = None,
 ) -> torch.Tensor:
     """`h' = act([x, h] W + b)`, or `act(x W + h R + b)` with a recurrent kernel of its own.
 
@@ -36,10 +38,13 @@ def rnn_step(
     Args:
         inputs: `[B, I]`. h: `[B, H]`. kernel: `[I + H, H]`, or `[I, H]` beside `recurrent_kernel` `[H, H]`.
         bias: `[H]` or None. spec: Variant. norms: `norm/gamma` and `norm/beta` `[H]` under `layer_norm`.
+        masks: Of the gate's own.
     Returns:
         h' `[B, H]`.
     Source: TF1 BasicRNNCell; Keras SimpleRNNCell; Ba et al. 2016.
     """
+    if masks is not None:
+        inputs, h = masks.on("input", inputs, 0), masks.on("h", h, 0)
     if recurrent_kernel is None:
         total = torch.cat([inputs, h], dim=1) @ kernel
         total = total if bias is None else total + bias
@@ -55,8 +60,9 @@ def rnn_sequence(call: LayerCall) -> LayerResult:
     """A whole sequence, step by step; the call's cell is an `RNNSpec`, its state `(h,)`."""
     spec, weights = cast(RNNSpec, call.spec.cell), call.weights
     kernel, recurrent_kernel, bias = weights["kernel"], weights.get("recurrent_kernel"), weights.get("bias")
+    own = (kernel, recurrent_kernel, bias)
     return reference_sequence(
-        lambda x, state: (rnn_step(x, state[0], kernel, recurrent_kernel, bias, spec=spec, norms=weights),), call
+        lambda x, state, masks=None: (rnn_step(x, state[0], *own, spec=spec, norms=weights, masks=masks),), call
     )
 
 
