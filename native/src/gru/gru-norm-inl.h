@@ -31,7 +31,7 @@ struct GruBeforeNormForward {
     rh = arena.take<R>(run.B * run.H);
     keep = arena.take<R>(run.B * run.H);
     if (inputs.inside && !run.save) sums = arena.take<R>(3 * run.B * run.H);
-    inputs.take(arena);
+    inputs.take(arena, packed);
     run.take_masks(arena);
   }
   CW_INLINE R *gate(int g, int64_t at, int64_t b, int64_t u) const {
@@ -153,7 +153,7 @@ struct GruBeforeNormBackward {
     for (int64_t u = 0; u < H; u += kLanes<R>) {
       const int n = lanes_from<R>(u, H);
       const int64_t index = b * H + u;
-      Vec<R> d = back.through_reset(step, b, index, n, load(dh + index, n), s.d_reset_h);
+      Vec<R> d = back.of_state(step, b, index, n, load(dh + index, n), s.d_reset_h, s.d_h_states, run.P);
       if (!active) {
         store(dh + index, d, n);
         store(gu + u, zero<R>(), n);
@@ -161,10 +161,11 @@ struct GruBeforeNormBackward {
         continue;
       }
       d = back.of_h(at, b, u, n, d);
+      const Vec<R> d_old = run.zone_h.any() ? back.part_of_old(run.zone_h, b, u, n, d) : zero<R>();
       const Vec<R> unit_u = load(gu + u, n), unit_c = load(gc + u, n);
       const Vec<R> keep = activate<R>(s.gate_activation, norms.scaled(1, unit_u, u, n));
       const Vec<R> c = activate<R>(s.activation, norms.scaled(2, unit_c, u, n));
-      store(dh + index, d * keep, n);
+      store(dh + index, d * keep + d_old, n);
       const Vec<R> d_u = norms.back(1, b, u, n, d * (load(h_old + u, n) - c) * slope<R>(s.gate_activation, keep), unit_u);
       const Vec<R> d_c = norms.back(2, b, u, n, d * (R(1) - keep) * slope<R>(s.activation, c), unit_c);
       of_u.add(d_u, unit_u), of_c.add(d_c, unit_c);
@@ -212,7 +213,7 @@ struct GruBeforeNormBackward {
   void work(const Share &share) const {
     const cw_sequence &s = run.s;
     Matrix<R> w[3];
-    for (int g = 0; g < 3; ++g) w[g] = {static_cast<const R *>(s.w[g]), 1, s.w_ld[g]};
+    for (int g = 0; g < 3; ++g) w[g] = recurrent_weights<R>(s, g).transposed();
     const int64_t depths[2] = {run.H, run.H};
     share.pack_own(to_h, w, depths, 2);
     share.pack_own(to_rh, w + 2, depths, 1);
@@ -264,7 +265,7 @@ struct GruAfterNormForward {
     gates.data = packed.take<R>(gates.elements());
     if (inputs.inside && !run.save) sums = arena.take<R>(3 * run.B * run.H);
     if (!run.save) from_h = arena.take<R>(run.B * run.H);
-    inputs.take(arena);
+    inputs.take(arena, packed);
     run.take_masks(arena);
   }
   CW_INLINE R *gate(int g, int64_t at, int64_t b, int64_t u) const {
@@ -367,18 +368,19 @@ struct GruAfterNormBackward {
     for (int64_t u = 0; u < H; u += kLanes<R>) {
       const int n = lanes_from<R>(u, H);
       const int64_t index = b * H + u;
-      Vec<R> d = back.through_reset(step, b, index, n, load(dh + index, n), s.d_reset_h);
+      Vec<R> d = back.of_state(step, b, index, n, load(dh + index, n), s.d_reset_h, s.d_h_states, run.P);
       if (!active) {
         store(dh + index, d, n);
         for (int g = 0; g < 4; ++g) store(z[g] + u, zero<R>(), n);
         continue;
       }
       d = back.of_h(at, b, u, n, d);
+      const Vec<R> d_old = run.zone_h.any() ? back.part_of_old(run.zone_h, b, u, n, d) : zero<R>();
       Vec<R> unit[4], value[4], d_value[4];
       for (int g = 0; g < 4; ++g) unit[g] = load(z[g] + u, n), value[g] = norms.scaled(g, unit[g], u, n);
       const Vec<R> r = activate<R>(s.gate_activation, value[0]), keep = activate<R>(s.gate_activation, value[1]);
       const Vec<R> c = activate<R>(s.activation, value[2] + r * value[3]);
-      store(dh + index, d * keep, n);
+      store(dh + index, d * keep + d_old, n);
       d_value[2] = d * (R(1) - keep) * slope<R>(s.activation, c);
       d_value[0] = d_value[2] * value[3] * slope<R>(s.gate_activation, r);
       d_value[1] = d * (load(h_old + u, n) - c) * slope<R>(s.gate_activation, keep);
@@ -400,7 +402,7 @@ struct GruAfterNormBackward {
   void work(const Share &share) const {
     const cw_sequence &s = run.s;
     Matrix<R> w[3];
-    for (int g = 0; g < 3; ++g) w[g] = {static_cast<const R *>(s.w[g]), 1, s.w_ld[g]};
+    for (int g = 0; g < 3; ++g) w[g] = recurrent_weights<R>(s, g).transposed();
     const int64_t depths[3] = {run.H, run.H, run.H};
     share.pack_own(to_h, w, depths, 3);
     share.draw_shared(run);

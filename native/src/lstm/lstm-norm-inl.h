@@ -25,7 +25,7 @@ struct LstmNormForward {
     }
     if (inputs.inside && !run.save) sums = arena.take<R>(4 * run.B * run.H);
     cells = arena.take<R>(run.s.threads * run.H);
-    inputs.take(arena);
+    inputs.take(arena, packed);
     run.take_masks(arena);
   }
   CW_INLINE R *gate(int g, int64_t at, int64_t b, int64_t u) const {
@@ -144,7 +144,7 @@ struct LstmNormForward {
     const int parts = inputs.weights(kFirst, kGates, run.P, weights, depths);
     share.pack_own(gates, weights, depths, parts);
     if (s.projection != nullptr) {
-      const Matrix<R> p = {static_cast<const R *>(s.projection), run.P, 1};
+      const Matrix<R> p = projection_weights<R>(s);
       share.pack_own(projection, &p, &run.H, 1);
     }
     share.begin(run, inputs);
@@ -159,7 +159,7 @@ struct LstmNormBackward {
   Norms<R> norms;
   Panels<R> to_h, to_m;  // from gates to the operand h; from the projected h to what was projected
   R *dh = nullptr, *dc = nullptr, *dm = nullptr;
-  R *rows = nullptr;  // [threads, 6, H] what a row hands from one pass over its units to the next
+  R *rows = nullptr;  // [threads, 7, H] what a row hands from one pass over its units to the next
 
   explicit LstmNormBackward(const cw_sequence &s) : run(s), norms(s, 5, 6) {
     to_h.init(run.P, kGates * run.H, 1);
@@ -173,7 +173,7 @@ struct LstmNormBackward {
     }
     dh = arena.take<R>(run.B * run.P);
     dc = arena.take<R>(run.B * run.H);
-    rows = arena.take<R>(run.s.threads * 6 * run.H);
+    rows = arena.take<R>(run.s.threads * 7 * run.H);
     run.take_masks(arena);
   }
   // The gradient of o * act(c), which is h or what was projected.
@@ -181,9 +181,12 @@ struct LstmNormBackward {
     const int64_t index = b * run.H + u;
     if (dm != nullptr) return load(dm + index, n);
     const Backward<R> back = {run, run.s};
-    const Vec<R> d = back.through_reset(step, b, index, n, load(dh + index, n), run.s.d_reset_h);
+    Vec<R> d = back.of_state(step, b, index, n, load(dh + index, n), run.s.d_reset_h, run.s.d_h_states, run.P);
     store(dh + index, active ? zero<R>() : d, n);
-    return active ? back.of_h(at, b, u, n, d) : d;
+    if (!active) return d;
+    d = back.of_h(at, b, u, n, d);
+    if (run.zone_h.any()) store(dh + index, back.part_of_old(run.zone_h, b, u, n, d), n);
+    return d;
   }
   void inactive_row(int64_t step, int64_t at, int64_t b) const {
     const cw_sequence &s = run.s;
@@ -192,7 +195,7 @@ struct LstmNormBackward {
       const int n = lanes_from<R>(u, run.H);
       const int64_t index = b * run.H + u;
       of_m(step, at, b, u, n, false);
-      store(dc + index, back.through_reset(step, b, index, n, load(dc + index, n), s.d_reset_c), n);
+      store(dc + index, back.of_state(step, b, index, n, load(dc + index, n), s.d_reset_c, s.d_c_states, run.H), n);
       for (int g = kFirst; g < 4; ++g) store(run.gate(g, at, b, u), zero<R>(), n);
       if (s.proj_in != nullptr) store(static_cast<R *>(s.proj_in) + at * run.B * run.H + index, zero<R>(), n);
     }
@@ -215,9 +218,10 @@ struct LstmNormBackward {
     const R forget_bias = R(s.forget_bias), clip = R(s.cell_clip), mean_c = kept[5], inverse_c = kept[4];
     R *z[4], *d_peephole = static_cast<R *>(s.d_peephole) + b * 3 * H;
     for (int g = 0; g < 4; ++g) z[g] = run.gate(g, at, b, 0);
-    // The activated i, j, f; then, in their places, gradients; beside them those of o and c, and the normalized c.
+    // The activated i, j, f; then, in their places, gradients; beside them those of o and c, the normalized c, and what
+    // zoneout passes to the old c.
     R *const row_i = temporary, *const row_j = row_i + H, *const row_f = row_j + H, *const row_o = row_f + H,
-      *const row_dc = row_o + H, *const row_c = row_dc + H;
+      *const row_dc = row_o + H, *const row_c = row_dc + H, *const row_old = row_c + H;
     BackNorm<R> of_i, of_j, of_f, of_o, of_c;
     for (int64_t u = 0; u < H; u += L) {
       const int n = lanes_from<R>(u, H);
@@ -237,8 +241,9 @@ struct LstmNormBackward {
       o = squash(o);
       if (s.proj_in != nullptr) store(static_cast<R *>(s.proj_in) + at * run.B * H + index, o * y, n);
       const Vec<R> d_m = of_m(step, at, b, u, n, true), d_o = d_m * y * squash_slope(o);
-      Vec<R> d_c = back.through_reset(step, b, index, n, load(dc + index, n), s.d_reset_c);
+      Vec<R> d_c = back.of_state(step, b, index, n, load(dc + index, n), s.d_reset_c, s.d_c_states, run.H);
       if (run.mask_c.any()) d_c = d_c * run.mask_c.at(b, u, n);
+      if (run.zone_c.any()) store(row_old + u, back.part_of_old(run.zone_c, b, u, n, d_c), n);
       d_c += d_m * o * act_slope(y);
       if (peepholes) {
         d_c += d_o * load(po + u, n);
@@ -258,6 +263,7 @@ struct LstmNormBackward {
       const Vec<R> d_i = COUPLED ? zero<R>() : d_c * j * squash_slope(i), d_j = d_c * i * act_slope(j),
                    d_f = d_c * (COUPLED ? c0 - j : c0) * squash_slope(f);
       d_c = d_c * f;
+      if (run.zone_c.any()) d_c += load(row_old + u, n);
       if (peepholes) {
         if (!COUPLED) {
           d_c += d_i * load(pi + u, n);
@@ -299,9 +305,10 @@ struct LstmNormBackward {
       for (int64_t u = units.from; u < units.to; u += L) {
         const int n = lanes_from<R>(u, units.to);
         const int64_t index = b * P + u;
-        Vec<R> d = back.through_reset(step, b, index, n, load(dh + index, n), s.d_reset_h);
+        Vec<R> d = back.of_state(step, b, index, n, load(dh + index, n), s.d_reset_h, s.d_h_states, run.P);
         store(dh + index, active ? zero<R>() : d, n);
         d = active ? back.of_h(at, b, u, n, d) : zero<R>();
+        if (active && run.zone_h.any()) store(dh + index, back.part_of_old(run.zone_h, b, u, n, d), n);
         if (raw != nullptr) {
           const Vec<R> p = load(raw + index, n);
           d = select<R>((p > bound) | (p < -bound), zero<R>(), d);
@@ -326,7 +333,7 @@ struct LstmNormBackward {
       run.draw(step, b0, b1, projected ? units : none, none);
       run.draw(step, mine.from, mine.to, projected ? none : Part{0, P}, {0, run.H});
       if (projected) unproject(share, step, at, units, own_m);
-      R *temporary = rows + share.id * 6 * run.H;
+      R *temporary = rows + share.id * 7 * run.H;
       for (int64_t b = mine.from; b < mine.to; ++b) {
         if (!run.active(at, b))
           inactive_row(step, at, b);
@@ -347,11 +354,10 @@ struct LstmNormBackward {
     const cw_sequence &s = run.s;
     Matrix<R> weights[kGates];
     int64_t depths[kGates];
-    for (int g = 0; g < kGates; ++g)
-      weights[g] = {static_cast<const R *>(s.w[kFirst + g]), 1, s.w_ld[kFirst + g]}, depths[g] = run.H;
+    for (int g = 0; g < kGates; ++g) weights[g] = recurrent_weights<R>(s, kFirst + g).transposed(), depths[g] = run.H;
     share.pack_own(to_h, weights, depths, kGates);
     if (s.projection != nullptr) {
-      const Matrix<R> p = {static_cast<const R *>(s.projection), 1, run.P};
+      const Matrix<R> p = projection_weights<R>(s).transposed();
       share.pack_own(to_m, &p, &run.P, 1);
     }
     share.draw_shared(run);

@@ -65,7 +65,7 @@ void gru_forward(const cw_sequence &s) {
       } else {
         for (int64_t u = 0; u < s.H; ++u) {
           double sum = sum_c[u];
-          for (int64_t k = 0; k < s.H; ++k) sum += double(Real(r[k] * h[k])) * q.weights(2, k)[u];
+          for (int64_t k = 0; k < s.H; ++k) sum += double(Real(r[k] * h[k])) * q.weight(2, k, u);
           sum_c[u] = Real(sum);
         }
         normalize(q, 2, sum_c, c, step, b);
@@ -114,6 +114,7 @@ void gru_backward(const cw_sequence &s) {
   }
   backwards(s, [&](int64_t step, int64_t b) {
     Real *rh = q.at(s.rh, step, b, s.H), *dh = q.d_h(b);
+    q.add_state_gradients(step, b);
     if (!q.active(step, b)) {
       for (int g = 0; g < (after ? 4 : 3); ++g)
         for (int64_t u = 0; u < s.H; ++u) q.gate(g, step, b)[u] = 0;
@@ -129,7 +130,7 @@ void gru_backward(const cw_sequence &s) {
       const Real g = q.gradient_of_h(step, b, u);
       const Real d_candidate = g * (Real(1) - update[u]) * slope(s.activation, c[u]);
       const Real d_update = g * (h[u] - c[u]) * slope(s.gate_activation, update[u]);
-      dh[u] = g * update[u];
+      dh[u] = g * update[u] + q.gradient_of_old_h(step, b, u);
       update[u] = d_update;
       c[u] = d_candidate;
       if (after) {

@@ -23,7 +23,10 @@ struct Lstm : Sequence<Real> {
   Real in_peephole(int64_t u) const { return peephole(1, u); }
   Real out_peephole(int64_t u) const { return peephole(2, u); }
 
-  const Real *projection(int64_t u) const { return static_cast<const Real *>(s.projection) + u * s.P; }
+  Real projection(int64_t u, int64_t p) const {
+    const bool dense = s.projection_ld == 0 && s.projection_unit == 0;
+    return Sequence<Real>::element(s.projection, u * (dense ? s.P : s.projection_ld), p, s.projection_unit);
+  }
 
   Real sigma(Real x) const { return activate(s.gate_activation, x); }
   Real act(Real x) const { return activate(s.activation, x); }
@@ -60,7 +63,7 @@ template <typename Real>
 void project(const Lstm<Real> &q, int64_t step, int64_t b, const Real *m, Real *out) {
   for (int64_t p = 0; p < q.s.P; ++p) {
     double sum = 0;
-    for (int64_t u = 0; u < q.s.H; ++u) sum += double(m[u]) * q.projection(u)[p];
+    for (int64_t u = 0; u < q.s.H; ++u) sum += double(m[u]) * q.projection(u, p);
     if (q.clips_projection() && q.s.save) q.at(q.s.proj_raw, step, b, q.s.P)[p] = Real(sum);
     out[p] = clipped(Real(sum), q.s.proj_clip);
   }
@@ -132,7 +135,7 @@ template <typename Real>
 Real gradient_of_m(const Lstm<Real> &q, int64_t step, int64_t b, int64_t u) {
   if (!q.s.projection) return q.gradient_of_h(step, b, u);
   double sum = 0;
-  for (int64_t p = 0; p < q.s.P; ++p) sum += double(q.at(q.s.d_proj, step, b, q.s.P)[p]) * q.projection(u)[p];
+  for (int64_t p = 0; p < q.s.P; ++p) sum += double(q.at(q.s.d_proj, step, b, q.s.P)[p]) * q.projection(u, p);
   return Real(sum);
 }
 
@@ -157,12 +160,13 @@ void lstm_backward(const cw_sequence &s) {
     for (int64_t n = 0; n < 3 * s.H && s.d_peephole; ++n) q.row(s.d_peephole, b, 3 * s.H)[n] = 0;
   }
   backwards(s, [&](int64_t step, int64_t b) {
+    q.add_state_gradients(step, b);
     if (!q.active(step, b)) return clear_step(q, step, b);
     // The activated gates; each is replaced by its gradient before activation.
     Real *gate[4];
     for (int g = 0; g < 4; ++g) gate[g] = norms.any() ? norms.row(g) : q.gate(g, step, b);
     Real *i = gate[kIn], *j = gate[kCandidate], *f = gate[kForget], *o = gate[kOut];
-    Real *unit_c = norms.any() ? norms.row(4) : nullptr;
+    Real *unit_c = norms.row(4), *old_c = norms.row(5);  // and what zoneout passes to the old c
     Real *dh = q.d_h(b), *dc = q.d_c(b);
     const Real *c = q.c(step, b);
     if (s.projection) unclip_projection(q, step, b);
@@ -186,6 +190,7 @@ void lstm_backward(const cw_sequence &s) {
       const Real d_o = dm * act_c * q.sigma_slope(o[u]);
       const Real d_act = dm * o[u] * q.act_slope(act_c) + d_o * q.out_peephole(u);
       const bool passes = s.clip_passes || inside(raw_c, s.cell_clip);
+      old_c[u] = q.gradient_of_old_c(step, b, u);
       dc[u] = passes ? q.gradient_of_c(step, b, u) + d_act : Real(0);
       if (s.d_peephole) q.row(s.d_peephole, b, 3 * s.H)[2 * s.H + u] += d_o * new_c;
       o[u] = d_o;
@@ -196,7 +201,7 @@ void lstm_backward(const cw_sequence &s) {
       const Real d_i = s.coupled ? Real(0) : d_c * j[u] * q.sigma_slope(in);
       const Real d_j = d_c * in * q.act_slope(j[u]);
       const Real d_f = d_c * (s.coupled ? c[u] - j[u] : c[u]) * q.sigma_slope(f[u]);
-      dc[u] = d_c * f[u] + d_i * q.in_peephole(u) + d_f * q.forget_peephole(u);
+      dc[u] = d_c * f[u] + d_i * q.in_peephole(u) + d_f * q.forget_peephole(u) + old_c[u];
       add_peephole_gradients(q, b, u, d_f, d_i, c[u]);
       if (!s.coupled) i[u] = d_i;
       j[u] = d_j;
@@ -208,7 +213,7 @@ void lstm_backward(const cw_sequence &s) {
     }
     for (int64_t k = 0; k < s.P; ++k)
       dh[k] = Real((s.coupled ? 0 : q.back_product(i, kIn, k)) + q.back_product(j, kCandidate, k) +
-                   q.back_product(f, kForget, k) + q.back_product(o, kOut, k));
+                   q.back_product(f, kForget, k) + q.back_product(o, kOut, k) + q.gradient_of_old_h(step, b, k));
     q.finish_backward(step, b);
   });
 }

@@ -11,7 +11,7 @@ namespace plain {
 
 // Rows of scratch that lie before those of the normalizations: what is projected, and gates without a buffer.
 constexpr int64_t kRowsBeforeNorms = 5;
-constexpr int64_t kNormRows = 5;
+constexpr int64_t kNormRows = 6;
 
 template <typename Real>
 struct Norms {

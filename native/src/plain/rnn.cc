@@ -37,6 +37,7 @@ void rnn_backward(const cw_sequence &s) {
   }
   backwards(s, [&](int64_t step, int64_t b) {
     Real *gate = q.gate(0, step, b), *da = norms.any() ? norms.row(0) : gate, *dh = q.d_h(b);
+    q.add_state_gradients(step, b);
     if (!q.active(step, b)) {
       for (int64_t u = 0; u < s.H; ++u) gate[u] = 0;
       return;
@@ -47,7 +48,7 @@ void rnn_backward(const cw_sequence &s) {
     }
     if (norms.any()) norms.back(0, gate, da, step, b);
     for (int64_t u = 0; u < s.H; ++u) gate[u] = da[u];
-    for (int64_t k = 0; k < s.H; ++k) dh[k] = Real(q.back_product(da, 0, k));
+    for (int64_t k = 0; k < s.H; ++k) dh[k] = Real(q.back_product(da, 0, k) + q.gradient_of_old_h(step, b, k));
     q.finish_backward(step, b);
   });
 }

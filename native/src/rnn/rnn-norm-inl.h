@@ -15,7 +15,7 @@ struct RnnNormForward {
   void layout(Arena &arena, Arena &packed) {
     weights.data = packed.take<R>(weights.elements());
     if (inputs.inside && !run.save) sums = arena.take<R>(run.B * run.H);
-    inputs.take(arena);
+    inputs.take(arena, packed);
     run.take_masks(arena);
   }
   CW_INLINE R *gate(int64_t at, int64_t b, int64_t u) const {
@@ -92,14 +92,16 @@ struct RnnNormBackward {
     for (int64_t u = 0; u < H; u += kLanes<R>) {
       const int n = lanes_from<R>(u, H);
       const int64_t index = b * H + u;
-      const Vec<R> d = back.through_reset(step, b, index, n, load(dh + index, n), s.d_reset_h);
+      Vec<R> d = back.of_state(step, b, index, n, load(dh + index, n), s.d_reset_h, s.d_h_states, run.P);
       store(dh + index, active ? zero<R>() : d, n);
       if (!active) {
         store(z + u, zero<R>(), n);
         continue;
       }
       const Vec<R> unit = load(z + u, n), h = activate<R>(s.activation, norms.scaled(0, unit, u, n));
-      const Vec<R> d_unit = norms.back(0, b, u, n, back.of_h(at, b, u, n, d) * slope<R>(s.activation, h), unit);
+      d = back.of_h(at, b, u, n, d);
+      if (run.zone_h.any()) store(dh + index, back.part_of_old(run.zone_h, b, u, n, d), n);
+      const Vec<R> d_unit = norms.back(0, b, u, n, d * slope<R>(s.activation, h), unit);
       of.add(d_unit, unit);
       store(d_units + u, d_unit, n);
     }
@@ -112,7 +114,7 @@ struct RnnNormBackward {
   }
   void work(const Share &share) const {
     const cw_sequence &s = run.s;
-    const Matrix<R> w = {static_cast<const R *>(s.w[0]), 1, s.w_ld[0]};
+    const Matrix<R> w = recurrent_weights<R>(s, 0).transposed();
     share.pack_own(to_h, &w, &run.H, 1);
     share.draw_shared(run);
     if (share.id == 0) {

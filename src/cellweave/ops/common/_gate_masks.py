@@ -70,7 +70,8 @@ def folded(call: LayerCall, places: Mapping[str, Sequence[tuple[str, int, int, i
         factors = mask.factors(1, rows * cell.gate_count, call.x).view(cell.gate_count, rows, 1)
         for name, first, column, gate in places[place]:
             whole = torch.ones_like(weights[name])
-            whole[first : first + rows, column : column + cell.units] = factors[gate]
+            upright = whole.t() if cell.transposed else whole
+            upright[first : first + rows, column : column + cell.units] = factors[gate]
             weights[name] = weights[name] * whole
     kept = [(mask, bound) for mask, bound in zip(call.spec.masks, call.masks, strict=True) if not mask.per_gate]
     spec = dataclasses.replace(call.spec, masks=tuple(mask for mask, _ in kept))

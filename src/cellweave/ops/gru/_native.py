@@ -70,6 +70,7 @@ def _split(spec: GRUSpec) -> NativeLayout:
         activation=activation_code(spec.activation),
         gate_activation=activation_code(spec.recurrent_activation),
         row_biases=2 if spec.use_bias and spec.reset_after else None,
+        transposed=spec.transposed,
         norms=norm_numbers(_names(spec), spec.norms()),
         norm_epsilon=spec.norm_epsilon,
     )

@@ -93,6 +93,7 @@ def gru_split_step(
 
     Args:
         inputs: `[B, I]`. h: `[B, H]`. kernel: `[I, 3H]` in `spec.gate_order`. recurrent_kernel: `[H, 3H]` likewise.
+            Both transposed if the spec says so.
         bias: `[3H]`; `[2, 3H]` (inputs' row, state's row) when the reset comes after; or None.
         spec: Variant. norms: `reset/gamma`, `reset/beta` and so on `[H]` under `layer_norm`. masks: Of each gate's own.
     Returns:
@@ -101,6 +102,8 @@ def gru_split_step(
     """
     squash, act = activation_function(spec.recurrent_activation), activation_function(spec.activation)
     norm = _normalizer(spec, norms)
+    if spec.transposed:
+        kernel, recurrent_kernel = kernel.t(), recurrent_kernel.t()
     input_bias = bias[0] if bias is not None and spec.reset_after else bias
     order = spec.gate_order
     from_x = _by_gate("input", inputs, kernel, order, masks)

@@ -48,6 +48,7 @@ def lstm_layout(spec: CellSpec) -> NativeLayout:
         forget_bias=spec.forget_bias,
         cell_clip=spec.cell_clip,
         proj_clip=spec.proj_clip,
+        transposed=spec.transposed,
         clip_passes=spec.clip_passes_gradient,
         first_gate=1 if spec.coupled else 0,
         norms=norm_numbers(

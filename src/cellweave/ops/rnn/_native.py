@@ -39,6 +39,7 @@ def rnn_layout(spec: CellSpec) -> NativeLayout:
         recurrent=(RecurrentProduct(recurrent, spec.joined_kernel, 0, 0, 1),),
         activation=code,
         gate_activation=code,
+        transposed=spec.transposed,
         norms=norm_numbers(names, ("norm",)) if spec.layer_norm else (),
         norm_epsilon=spec.norm_epsilon,
     )

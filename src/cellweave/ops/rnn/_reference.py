@@ -36,7 +36,8 @@ def rnn_step(
     Under `layer_norm` the sum is normalized before its activation.
 
     Args:
-        inputs: `[B, I]`. h: `[B, H]`. kernel: `[I + H, H]`, or `[I, H]` beside `recurrent_kernel` `[H, H]`.
+        inputs: `[B, I]`. h: `[B, H]`. kernel: `[I + H, H]`, or `[I, H]` beside `recurrent_kernel` `[H, H]`
+            (transposed if the spec says so).
         bias: `[H]` or None. spec: Variant. norms: `norm/gamma` and `norm/beta` `[H]` under `layer_norm`.
         masks: Of the gate's own.
     Returns:
@@ -49,6 +50,8 @@ def rnn_step(
         total = torch.cat([inputs, h], dim=1) @ kernel
         total = total if bias is None else total + bias
     else:
+        if spec.transposed:
+            kernel, recurrent_kernel = kernel.t(), recurrent_kernel.t()
         total = inputs @ kernel
         total = (total if bias is None else total + bias) + h @ recurrent_kernel
     if spec.layer_norm and norms is not None:
