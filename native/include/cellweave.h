@@ -142,6 +142,19 @@ typedef struct cw_sequence {
      save; where hs is `out`, it must be. */
   void *h_states, *c_states;           /* [T, B, P], [T, B, H]; c: LSTM */
   const void *d_h_states, *d_c_states; /* backward: their gradients, or NULL: zeros; inactive rows have some too */
+
+  /* LSTM variants. */
+  int64_t clip_passes;  /* 1: the bound on c lets the whole gradient through; 0: only that of values inside it */
+  int64_t coupled;      /* 1: i is 1 - f. Gate 0 then has no weights, buffer, bias or peephole, and its row in d_peephole is 0. */
+
+  /* Layer normalization: a row's H values v become (v - mean) / sqrt(variance + norm_epsilon) * gamma + beta.
+     Numbers: that of a gate for its whole sum x W + h R + b, before the forget bias and peepholes; CW_GRU_AFTER 2 for the
+     candidate's x W + b and 3 for its h R + b'; LSTM 4 for c before its clip. With `save` the gates hold their normalized
+     values before gamma and beta in place of activated ones. N numbers: RNN 1, CW_GRU_BEFORE 3, CW_GRU_AFTER 4, LSTM 5. */
+  double norm_epsilon;
+  const void *gamma[5], *beta[5]; /* [H] each for all N numbers (none for a coupled LSTM's 0), or all NULL: no normalization */
+  void *norm_kept;      /* with save: [T, B, N] of 1 / sqrt(variance + norm_epsilon); LSTM: [T, B, N + 1], the mean of c last */
+  void *d_norm;         /* backward: [B, N, 2, H] gradients of gamma and beta, per row: written; 0 for a coupled LSTM's 0 */
 } cw_sequence;
 
 CW_API int64_t cw_abi_version(void);

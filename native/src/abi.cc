@@ -15,7 +15,7 @@ namespace cellweave {
 
 namespace {
 
-static_assert(sizeof(cw_mask) == 9 * 8 && sizeof(cw_sequence) == 95 * 8, "a field changed: raise CW_ABI_VERSION");
+static_assert(sizeof(cw_mask) == 9 * 8 && sizeof(cw_sequence) == 110 * 8, "a field changed: raise CW_ABI_VERSION");
 
 // The table of an instruction set; NULL where the build or the machine lacks it.
 const Kernels *kernels_of(int64_t isa) {
@@ -80,6 +80,7 @@ void pass_state(const cw_sequence &s, Pass pass) {
   }
   copy_rows(s.d_h0, s.d_h_last, s, s.P);
   copy_rows(s.d_reset_h, nullptr, s, s.P);
+  if (normalizes(s)) copy_rows(s.d_norm, nullptr, s, norms_of(s) * 2 * s.H);
   if (!lstm) return;
   copy_rows(s.d_c0, s.d_c_last, s, s.H);
   copy_rows(s.d_reset_c, nullptr, s, s.H);

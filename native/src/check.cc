@@ -63,6 +63,21 @@ bool is_gru(const cw_sequence &s) { return s.op == CW_GRU_BEFORE || s.op == CW_G
 
 int gates_of(const cw_sequence &s) { return is_lstm(s) ? 4 : is_gru(s) ? 3 : 1; }
 
+// A coupled LSTM has no gate 0 of its own.
+int first_gate(const cw_sequence &s) { return is_lstm(s) && s.coupled ? 1 : 0; }
+
+// gamma and beta of every normalization, or none at all.
+void check_norms(const cw_sequence &s, Demands &demands) {
+  const bool any = normalizes(s);
+  for (int k = 0; k < 5; ++k) {
+    const bool there = any && first_gate(s) <= k && k < norms_of(s);
+    demands.holds(there || (!s.gamma[k] && !s.beta[k]));
+    demands.present_if(there, s.gamma[k]);
+    demands.present_if(there, s.beta[k]);
+  }
+  demands.holds(!any || (s.norm_epsilon >= 0 && sizes_fit(s.B, norms_of(s) * 2, s.H) && sizes_fit(s.T, s.B, 6)));
+}
+
 // Rows of H weights do not overlap, unless the distance of units is given too.
 bool weights_fit(int64_t rows, int64_t H, int64_t ld, int64_t unit) {
   return unit >= 0 && ld >= (unit == 0 ? H : 1) && sizes_fit(1, rows, ld) && sizes_fit(1, H, unit);
@@ -104,11 +119,12 @@ void check_empty(const cw_sequence &s, Pass pass, Demands &demands) {
   demands.present_if(is_lstm(s), pass == Pass::kForward ? s.c0 : s.d_c0);
   demands.present_if(is_lstm(s) && pass == Pass::kForward, s.c_last);
   demands.present_if(pass == Pass::kBackward && has_peepholes(s), s.d_peephole);
+  demands.present_if(pass == Pass::kBackward && normalizes(s), s.d_norm);
 }
 
 void check_common(const cw_sequence &s, Demands &demands) {
   const bool gates_needed = !s.x || s.save || s.ahead;
-  for (int g = 0; g < gates_of(s); ++g) {
+  for (int g = first_gate(s); g < gates_of(s); ++g) {
     demands.present_if(gates_needed, s.gate[g]);
     demands.present(s.w[g]);
     demands.holds(!gates_needed || s.gate_ld[g] >= s.H);
@@ -123,13 +139,14 @@ void check_common(const cw_sequence &s, Demands &demands) {
   demands.present_if(is_lstm(s), s.c0);
   demands.present_if(is_lstm(s), s.cs);
   demands.present_if(s.save && clips_projection(s), s.proj_raw);
+  demands.present_if(s.save && normalizes(s), s.norm_kept);
   demands.holds(lengths_fit(s.lengths, s.T, s.B));
 }
 
 void check_inputs(const cw_sequence &s, Demands &demands) {
   demands.present(s.x);
   demands.holds(is_flag(s.ahead) && s.I >= 1 && sizes_fit(s.T, s.B, s.I));
-  for (int g = 0; g < gates_of(s); ++g) {
+  for (int g = first_gate(s); g < gates_of(s); ++g) {
     demands.present(s.wx[g]);
     demands.optional(s.bias[g]);
     demands.holds(weights_fit(s.I, s.H, s.wx_ld[g], s.wx_unit[g]));
@@ -165,6 +182,7 @@ void check_backward(const cw_sequence &s, Demands &demands) {
   demands.present_if(is_lstm(s), s.d_c0);
   demands.present_if(is_lstm(s) && has_peepholes(s), s.d_peephole);
   demands.present_if(s.op == CW_GRU_BEFORE, s.rh);
+  demands.present_if(normalizes(s), s.d_norm);
   demands.present_if(is_lstm(s) && s.projection, s.proj_in);
   demands.present_if(is_lstm(s) && s.projection, s.d_proj);
   for (const void *pointer : {s.d_out, s.d_h_last, s.d_c_last, static_cast<const void *>(s.d_reset_h),
@@ -176,6 +194,14 @@ void check_backward(const cw_sequence &s, Demands &demands) {
 
 bool is_empty(const cw_sequence &s) { return s.T == 0 || s.B == 0; }
 
+bool normalizes(const cw_sequence &s) {
+  for (int k = 0; k < 5; ++k)
+    if (s.gamma[k] || s.beta[k]) return true;
+  return false;
+}
+
+int norms_of(const cw_sequence &s) { return is_lstm(s) ? 5 : s.op == CW_GRU_AFTER ? 4 : gates_of(s); }
+
 bool is_family(const cw_sequence &s, Family family) {
   return family == Family::kLstm ? is_lstm(s) : family == Family::kGru ? is_gru(s) : s.op == CW_RNN;
 }
@@ -186,15 +212,17 @@ int64_t check_options(const cw_sequence &s, Pass pass) {
   demands.holds(between(s.op, CW_RNN, CW_LSTM) && between(s.dtype, CW_FLOAT32, CW_FLOAT64));
   demands.holds(s.H >= 1 && s.P >= 1 && sizes_fit(s.T, s.B, s.H) && sizes_fit(s.T, s.B, s.P) && sizes_fit(1, s.P, s.H));
   demands.holds(between(s.threads, 1, kMaxThreads) && between(s.split, CW_SPLIT_UNITS, CW_SPLIT_ROWS));
-  demands.holds(is_flag(s.reverse) && is_flag(s.save) && (pass == Pass::kForward || s.save == 1));
+  demands.holds(is_flag(s.reverse) && is_flag(s.clip_passes) && is_flag(s.save) && (pass == Pass::kForward || s.save == 1));
   demands.holds(between(s.activation, CW_TANH, CW_RELU6) && between(s.gate_activation, CW_TANH, CW_RELU6));
   demands.holds(s.forget_bias == s.forget_bias && s.cell_clip == s.cell_clip && s.proj_clip == s.proj_clip);
   if (is_lstm(s)) {
-    for (const void *peephole : s.peephole) demands.present_if(has_peepholes(s), peephole);
+    demands.holds(is_flag(s.coupled) && (!s.coupled || !s.peephole[1]));
+    for (int i = 0; i < 3; ++i) demands.present_if(has_peepholes(s) && !(s.coupled && i == 1), s.peephole[i]);
     demands.optional(s.projection);
     const bool dense = s.projection_ld == 0 && s.projection_unit == 0;
     demands.holds(!s.projection || dense || weights_fit(s.H, s.P, s.projection_ld, s.projection_unit));
   }
+  check_norms(s, demands);
   demands.holds(s.P == s.H || (is_lstm(s) && s.projection));
   demands.holds(masks_fit(s));
   return demands.status();

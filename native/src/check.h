@@ -18,6 +18,9 @@ int64_t check_buffers(const cw_sequence &s, Pass pass);
 // Nothing to run.
 bool is_empty(const cw_sequence &s);
 bool is_family(const cw_sequence &s, Family family);
+// Whether rows are normalized, and how many normalizations a step then has.
+bool normalizes(const cw_sequence &s);
+int norms_of(const cw_sequence &s);
 
 int64_t check_mask_sequence(int64_t dtype, const void *x, const void *out, int64_t T, int64_t B, int64_t N,
                             const cw_mask *masks, int64_t n_masks, const int32_t *lengths, int64_t reverse,

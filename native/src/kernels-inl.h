@@ -29,9 +29,13 @@ namespace CW_NAMESPACE {
 #include "common/team-inl.h"
 #include "common/digest-inl.h"
 #include "common/run-inl.h"
+#include "common/norm-inl.h"
 #include "gru/gru-inl.h"
+#include "gru/gru-norm-inl.h"
 #include "lstm/lstm-inl.h"
+#include "lstm/lstm-norm-inl.h"
 #include "rnn/rnn-inl.h"
+#include "rnn/rnn-norm-inl.h"
 
 // What to do with a loop once its type is known: count its scratch, or run it.
 struct Count {
@@ -69,20 +73,34 @@ struct Execute {
 
 template <class R, class Do>
 void with_forward(const cw_sequence &s, Do &act) {
+  const bool norm = s.gamma[1] != nullptr || s.gamma[0] != nullptr, coupled = s.coupled != 0;
   switch (s.op) {
-    case CW_RNN: return act.template operator()<RnnForward<R>>(s);
-    case CW_GRU_BEFORE: return act.template operator()<GruBeforeForward<R>>(s);
-    case CW_GRU_AFTER: return act.template operator()<GruAfterForward<R>>(s);
-    default: return act.template operator()<LstmForward<R>>(s);
+    case CW_RNN:
+      return norm ? act.template operator()<RnnNormForward<R>>(s) : act.template operator()<RnnForward<R>>(s);
+    case CW_GRU_BEFORE:
+      return norm ? act.template operator()<GruBeforeNormForward<R>>(s) : act.template operator()<GruBeforeForward<R>>(s);
+    case CW_GRU_AFTER:
+      return norm ? act.template operator()<GruAfterNormForward<R>>(s) : act.template operator()<GruAfterForward<R>>(s);
+    default:
+      if (coupled)
+        return norm ? act.template operator()<LstmNormForward<R, true>>(s) : act.template operator()<LstmForward<R, true>>(s);
+      return norm ? act.template operator()<LstmNormForward<R, false>>(s) : act.template operator()<LstmForward<R>>(s);
   }
 }
 template <class R, class Do>
 void with_backward(const cw_sequence &s, Do &act) {
+  const bool norm = s.gamma[1] != nullptr || s.gamma[0] != nullptr, coupled = s.coupled != 0;
   switch (s.op) {
-    case CW_RNN: return act.template operator()<RnnBackward<R>>(s);
-    case CW_GRU_BEFORE: return act.template operator()<GruBeforeBackward<R>>(s);
-    case CW_GRU_AFTER: return act.template operator()<GruAfterBackward<R>>(s);
-    default: return act.template operator()<LstmBackward<R>>(s);
+    case CW_RNN:
+      return norm ? act.template operator()<RnnNormBackward<R>>(s) : act.template operator()<RnnBackward<R>>(s);
+    case CW_GRU_BEFORE:
+      return norm ? act.template operator()<GruBeforeNormBackward<R>>(s) : act.template operator()<GruBeforeBackward<R>>(s);
+    case CW_GRU_AFTER:
+      return norm ? act.template operator()<GruAfterNormBackward<R>>(s) : act.template operator()<GruAfterBackward<R>>(s);
+    default:
+      if (coupled)
+        return norm ? act.template operator()<LstmNormBackward<R, true>>(s) : act.template operator()<LstmBackward<R, true>>(s);
+      return norm ? act.template operator()<LstmNormBackward<R, false>>(s) : act.template operator()<LstmBackward<R>>(s);
   }
 }
 template <class Do>

@@ -131,6 +131,7 @@ void check_numbers(int64_t op) {
   refuses(op, "split", kBoth, set(&cw_sequence::split, 2));
   refuses(op, "reverse", kBoth, set(&cw_sequence::reverse, 2));
   refuses(op, "save", kBoth, set(&cw_sequence::save, -1));
+  refuses(op, "clip_passes", kBoth, set(&cw_sequence::clip_passes, 2));
   refuses(op, "save in backward", kBackward, set(&cw_sequence::save, 0));
   refuses(op, "activation", kBoth, set(&cw_sequence::activation, 12));
   refuses(op, "gate_activation", kBoth, set(&cw_sequence::gate_activation, -1));
@@ -178,6 +179,34 @@ void check_pointers(int64_t op) {
   refuses(op, "no c_last", kForward, clear(&cw_sequence::c_last));
   refuses(op, "no d_c0", kBackward, clear(&cw_sequence::d_c0));
   refuses(op, "one peephole only", kBoth, [](Call &call) { call.s.peephole[1] = nullptr; });
+  refuses(op, "coupled gates with a peephole of i", kBoth, set(&cw_sequence::coupled, 1));
+  accepts(op, "coupled gates", kBoth, [](Call &call) {
+    call.s.coupled = 1;
+    call.s.peephole[1] = call.s.gate[0] = nullptr, call.s.w[0] = nullptr, call.s.gate_ld[0] = call.s.w_ld[0] = 0;
+  });
+  const auto add_norms = [](Call &call) {
+    const std::vector<float> numbers(H, 0.5f);
+    for (int k = 0; k < 5; ++k) call.s.gamma[k] = call.memory.in("gamma", numbers), call.s.beta[k] = call.s.gamma[k];
+    call.s.norm_epsilon = 1e-3;
+    call.s.norm_kept = call.memory.out<float>("norm_kept", T * B * 6);
+    call.s.d_norm = call.memory.out<float>("d_norm", B * 5 * 2 * H);
+  };
+  const auto with_norms = [add_norms](const Change &change) {
+    return [add_norms, change](Call &call) {
+      add_norms(call);
+      change(call);
+    };
+  };
+  accepts(op, "normalization", kBoth, with_norms([](Call &) {}));
+  refuses(op, "a negative epsilon", kBoth, with_norms([](Call &call) { call.s.norm_epsilon = -1; }));
+  refuses(op, "no gamma of c", kBoth, with_norms([](Call &call) { call.s.gamma[4] = nullptr; }));
+  refuses(op, "no beta of a gate", kBoth, with_norms([](Call &call) { call.s.beta[1] = nullptr; }));
+  refuses(op, "no norm_kept", kBoth, with_norms(clear(&cw_sequence::norm_kept)));
+  refuses(op, "no d_norm", kBackward, with_norms(clear(&cw_sequence::d_norm)));
+  refuses(op, "coupled gates without f", kBoth, [](Call &call) {
+    call.s.coupled = 1;
+    call.s.peephole[1] = nullptr, call.s.gate[2] = nullptr;
+  });
   refuses(op, "no d_peephole", kBackward, clear(&cw_sequence::d_peephole));
   refuses(op, "no proj_raw", kBoth, clear(&cw_sequence::proj_raw));
   refuses(op, "no proj_in", kBackward, clear(&cw_sequence::proj_in));

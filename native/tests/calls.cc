@@ -13,24 +13,24 @@ namespace {
 template <typename Real>
 class GateColumns {
  public:
-  GateColumns(const Case &c, int used) : c_(c), used_(used), ld_(4 * c.H + 3) {}
+  GateColumns(const Case &c, int used) : c_(c), first_(c.first_gate()), used_(used), ld_(4 * c.H + 3) {}
 
   std::vector<Real> joined(const std::vector<Real> *gates) const {
     std::vector<Real> all(size_t(c_.T * c_.B * ld_), poison<Real>());
-    for (int g = 0; g < used_; ++g)
+    for (int g = first_; g < used_; ++g)
       for (size_t i = 0; i < gates[g].size(); ++i) all[index(g, int64_t(i))] = gates[g][i];
     return all;
   }
 
   void point(cw_sequence &s, Real *buffer) const {
-    for (int g = 0; g < used_ && buffer; ++g) {
+    for (int g = first_; g < used_ && buffer; ++g) {
       s.gate[g] = buffer + column(g);
       s.gate_ld[g] = ld_;
     }
   }
 
   void split(const Real *buffer, std::vector<Real> *gates) const {
-    for (int g = 0; g < used_ && buffer; ++g)
+    for (int g = first_; g < used_ && buffer; ++g)
       for (int64_t i = 0; i < c_.T * c_.B * c_.H; ++i) gates[g].push_back(buffer[index(g, i)]);
   }
 
@@ -38,7 +38,8 @@ class GateColumns {
     bool untouched = true;
     for (int64_t row = 0; row < c_.T * c_.B && buffer; ++row)
       for (int64_t at = 0; at < ld_; ++at)
-        if (at >= 4 * c_.H || (at / c_.H + 3) % 4 >= used_) untouched = untouched && std::isnan(buffer[row * ld_ + at]);
+        if (at >= 4 * c_.H || (at / c_.H + 3) % 4 >= used_ || (at / c_.H + 3) % 4 < first_)
+          untouched = untouched && std::isnan(buffer[row * ld_ + at]);
     expect(untouched, "%s: wrote between the rows of its gates", where.c_str());
   }
 
@@ -48,9 +49,12 @@ class GateColumns {
   size_t index(int g, int64_t i) const { return size_t(i / c_.H * ld_ + column(g) + i % c_.H); }
 
   const Case &c_;
-  int used_;
+  int first_, used_;
   int64_t ld_;
 };
+
+// Large enough that rows of one unit, which have no variance, do not multiply their rounding.
+constexpr double kNormEpsilon = 1e-3;
 
 // Rows of `width` with one column of NaN after each.
 template <typename Real>
@@ -89,7 +93,8 @@ void point_to_inputs(const Case &c, const Inputs<Real> &inputs, const Setup &set
   s.threads = setup.threads, s.split = setup.split, s.reverse = c.reverse, s.save = c.save;
   s.activation = c.activation, s.gate_activation = c.gate_activation;
   s.forget_bias = c.forget_bias, s.cell_clip = c.cell_clip, s.proj_clip = c.proj_clip;
-  for (int g = 0; g < c.gates(); ++g) {
+  s.clip_passes = c.clip_passes, s.coupled = c.coupled;
+  for (int g = c.first_gate(); g < c.gates(); ++g) {
     s.w[g] = point_to_weight(c, "w", inputs.w[g], c.H, memory, s.w_ld[g], s.w_unit[g]);
     if (c.feed == Feed::kGates || inputs.x.empty()) continue;
     s.wx[g] = point_to_weight(c, "wx", inputs.wx[g], c.H, memory, s.wx_ld[g], s.wx_unit[g]);
@@ -102,6 +107,11 @@ void point_to_inputs(const Case &c, const Inputs<Real> &inputs, const Setup &set
   }
   s.bias_h = memory.in("bias_h", inputs.bias_h);
   for (int i = 0; i < 3; ++i) s.peephole[i] = memory.in("peephole", inputs.peephole[i]);
+  s.norm_epsilon = kNormEpsilon;
+  for (int k = 0; k < 5; ++k) {
+    s.gamma[k] = memory.in("gamma", inputs.gamma[k]);
+    s.beta[k] = memory.in("beta", inputs.beta[k]);
+  }
   if (c.projection && c.weights != Weights::kRows)
     s.projection = point_to_weight(c, "projection", inputs.projection, c.P, memory, s.projection_ld, s.projection_unit);
   else
@@ -182,6 +192,7 @@ Forward<Real> run_forward(const Case &c, const Inputs<Real> &inputs, const Setup
   if (c.lstm()) s.cs = memory.out<Real>("cs", operands * c.B * c.H);
   if (c.lstm()) s.c_last = memory.out<Real>("c_last", c.B * c.H);
   if (c.clips_projection() && c.save) s.proj_raw = memory.out<Real>("proj_raw", c.T * c.B * c.P);
+  if (c.norm && c.save) s.norm_kept = memory.out<Real>("norm_kept", c.T * c.B * c.norm_numbers());
   if (c.states == States::kApart) s.h_states = memory.out<Real>("h_states", c.T * c.B * c.P);
   if (c.states == States::kApart && c.lstm()) s.c_states = memory.out<Real>("c_states", c.T * c.B * c.H);
   if (c.states == States::kOperands) s.h_states = s.hs, s.c_states = s.cs;
@@ -198,6 +209,7 @@ Forward<Real> run_forward(const Case &c, const Inputs<Real> &inputs, const Setup
   read(found.hs, s.hs, c.T * c.B * c.P);
   read(found.cs, s.cs, c.T * c.B * c.H);
   read(found.proj_raw, s.proj_raw, c.T * c.B * c.P);
+  read(found.norm_kept, s.norm_kept, c.T * c.B * c.norm_numbers());
   columns.split(gates, found.gate);
   return found;
 }
@@ -215,6 +227,8 @@ Backward<Real> run_backward(const Case &c, const Inputs<Real> &inputs, const For
   s.hs = const_cast<Real *>(memory.in("hs", saved.hs));
   s.cs = const_cast<Real *>(memory.in("cs", saved.cs));
   s.proj_raw = const_cast<Real *>(memory.in("proj_raw", saved.proj_raw));
+  s.norm_kept = const_cast<Real *>(memory.in("norm_kept", saved.norm_kept));
+  if (c.norm) s.d_norm = memory.out<Real>("d_norm", c.B * c.norms() * 2 * c.H);
   s.d_out = memory.in("d_out", inputs.d_out);
   s.d_h_last = memory.in("d_h_last", inputs.d_h_last);
   s.d_c_last = memory.in("d_c_last", inputs.d_c_last);
@@ -240,6 +254,7 @@ Backward<Real> run_backward(const Case &c, const Inputs<Real> &inputs, const For
   read(found.rh, s.rh, c.T * c.B * c.H);
   read(found.proj_in, s.proj_in, c.T * c.B * c.H);
   read(found.d_proj, s.d_proj, c.T * c.B * c.P);
+  read(found.d_norm, s.d_norm, c.B * c.norms() * 2 * c.H);
   return found;
 }
 

@@ -81,8 +81,10 @@ std::string name_of(const Case &c, int64_t dtype) {
     if (on) name += "-" + word;
   };
   add(c.projection, "projection");
+  add(c.coupled, "coupled");
+  add(c.norm, "norm");
   add(c.peepholes, "peepholes");
-  add(c.cell_clip >= 0, "clip");
+  add(c.cell_clip >= 0, c.clip_passes ? "clip_passes" : "clip");
   add(c.clips_projection(), "proj_clip");
   add(c.reverse, "reverse");
   add(c.lengths, "lengths");
@@ -110,7 +112,7 @@ Inputs<Real> make_inputs(const Case &c) {
   Random random(c.seed);
   Inputs<Real> found;
   if (c.lengths) found.lengths = ragged(c, random);
-  for (int g = 0; g < c.gates(); ++g) {
+  for (int g = c.first_gate(); g < c.gates(); ++g) {
     found.w[g] = uniform<Real>(random, c.P * c.H, 1.5 / std::sqrt(double(c.P)));
     if (c.feed == Feed::kGates) {
       found.gate[g] = uniform<Real>(random, c.T * c.B * c.H, c.inputs_bound);
@@ -127,8 +129,13 @@ Inputs<Real> make_inputs(const Case &c) {
     add_masks(c, c.mask_input, CW_MASK_INPUT, c.I, random, found);
   }
   if (c.op == CW_GRU_AFTER && c.recurrent_bias) found.bias_h = uniform<Real>(random, c.H, 0.5);
-  for (int i = 0; i < 3 && c.peepholes; ++i) found.peephole[i] = uniform<Real>(random, c.H, 0.5);
+  for (int i = 0; i < 3 && c.peepholes; ++i)
+    if (!c.coupled || i != 1) found.peephole[i] = uniform<Real>(random, c.H, 0.5);
   if (c.projection) found.projection = uniform<Real>(random, c.H * c.P, 1.5 / std::sqrt(double(c.H)));
+  for (int k = c.first_gate(); k < c.norms() && c.norm; ++k) {
+    found.gamma[k] = uniform<Real>(random, c.H, 1.5);
+    found.beta[k] = uniform<Real>(random, c.H, 0.5);
+  }
   found.h0 = uniform<Real>(random, c.B * c.P, 0.8);
   if (c.lstm()) found.c0 = uniform<Real>(random, c.B * c.H, 0.8);
   for (int64_t i = 0; i < c.T * c.B && c.resets; ++i) found.resets.push_back(uint8_t(random.below(3) == 0));
@@ -189,7 +196,7 @@ template <typename Real>
 Inputs<Real> with_gates(const Case &c, const Inputs<Real> &inputs) {
   Inputs<Real> found = without_x(inputs);
   const std::vector<Real> x = masked_x(c, inputs);
-  for (int g = 0; g < c.gates(); ++g)
+  for (int g = c.first_gate(); g < c.gates(); ++g)
     for (int64_t i = 0; i < c.T * c.B * c.H; ++i) {
       const int64_t row = i / c.H, u = i % c.H;
       double sum = inputs.bias[g].empty() ? 0 : inputs.bias[g][size_t(u)];

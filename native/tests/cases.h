@@ -23,7 +23,7 @@ enum class States { kNone, kApart, kOperands };
 
 struct Case {
   int64_t op = CW_LSTM, T = 7, B = 3, H = 9, P = 9;
-  bool projection = false, peepholes = false, recurrent_bias = true;
+  bool projection = false, peepholes = false, recurrent_bias = true, clip_passes = false, coupled = false, norm = false;
   double cell_clip = -1, proj_clip = -1, forget_bias = 0.5;
   int64_t activation = CW_TANH, gate_activation = CW_SIGMOID;
   bool reverse = false, lengths = false, resets = false, reset_state = false;
@@ -43,6 +43,11 @@ struct Case {
 
   bool lstm() const { return op == CW_LSTM; }
   int gates() const { return lstm() ? 4 : op == CW_RNN ? 1 : 3; }
+  // Coupled gates leave gate 0 without weights and buffer.
+  int first_gate() const { return lstm() && coupled ? 1 : 0; }
+  // Layer normalizations, and how many numbers they keep for backward.
+  int norms() const { return lstm() ? 5 : op == CW_GRU_AFTER ? 4 : gates(); }
+  int norm_numbers() const { return norms() + (lstm() ? 1 : 0); }
   // Gates that backward reads and writes: a GRU that resets after the product has one more.
   int saved_gates() const { return op == CW_GRU_AFTER ? 4 : gates(); }
   // Without them the loop keeps its gates to itself.
@@ -74,8 +79,8 @@ class Random {
 // Everything that a call reads, each tensor dense by itself.
 template <typename Real>
 struct Inputs {
-  std::vector<Real> gate[4], x, wx[4], bias[4], w[4], bias_h, peephole[3], projection, h0, c0, reset_h, reset_c;
-  std::vector<Real> d_out, d_h_last, d_c_last, d_h_states, d_c_states;
+  std::vector<Real> gate[4], x, wx[4], bias[4], w[4], bias_h, peephole[3], projection, gamma[5], beta[5];
+  std::vector<Real> h0, c0, reset_h, reset_c, d_out, d_h_last, d_c_last, d_h_states, d_c_states;
   std::vector<int32_t> lengths;
   std::vector<uint8_t> resets;
   std::vector<cw_mask> masks;
@@ -102,13 +107,13 @@ struct Setup {
 
 template <typename Real>
 struct Forward {
-  std::vector<Real> out, hs, cs, h_last, c_last, gate[4], proj_raw, h_states, c_states;
+  std::vector<Real> out, hs, cs, h_last, c_last, gate[4], proj_raw, norm_kept, h_states, c_states;
   std::vector<unsigned char> packed;
 };
 
 template <typename Real>
 struct Backward {
-  std::vector<Real> gate[4], d_h0, d_c0, d_reset_h, d_reset_c, d_peephole, rh, proj_in, d_proj;
+  std::vector<Real> gate[4], d_h0, d_c0, d_reset_h, d_reset_c, d_peephole, rh, proj_in, d_proj, d_norm;
 };
 
 // Run through the C interface; failures of status, guards and inputs are reported here.

@@ -68,10 +68,13 @@ void choose_options(Case &c, Random &random) {
     c.mask_c = any_mask(random);
     c.peepholes = random.coin();
     c.cell_clip = random.coin() ? 0.6 : -1;
+    c.clip_passes = c.cell_clip >= 0 && random.below(3) == 0;
+    c.coupled = random.below(3) == 0;
     c.projection = random.coin();
     c.proj_clip = c.projection && random.coin() ? 0.4 : -1;
     if (c.projection) c.P = 1 + random.below(c.H + 3);
   }
+  c.norm = random.below(3) == 0;
   if (random.coin()) c.lengths = c.resets = false, c.mask_h = c.mask_output = Masks::kNone;
   c.operands_are_outputs = c.may_share_operands() && random.coin();
   c.feed = Feed(random.below(3));
@@ -186,6 +189,8 @@ void sweep_inputs(const std::vector<int64_t> &isas) {
           c.projection = op == CW_LSTM && options & 4;
           c.seed = uint64_t(9000 + kind * 32 + options);
           compare<float>(c, isas);
+          c.norm = true;
+          compare<float>(c, isas);
           if (options % 3 == kind % 3) compare<double>(c, isas);
         }
 }
@@ -216,9 +221,16 @@ void sweep_lstm(const std::vector<int64_t> &isas) {
     c.proj_clip = options & 2 ? 0.3 : -1;
     c.peepholes = options & 4;
     c.cell_clip = options & 8 ? 0.5 : -1;
+    c.clip_passes = options & 8 && options & 16;
     c.lengths = c.reverse = options & 16;
     c.resets = c.reset_state = options & 32;
     c.seed = uint64_t(5000 + options);
+    compare_both(c, isas);
+    c.coupled = true;
+    compare_both(c, isas);
+    c.norm = true;
+    compare_both(c, isas);
+    c.coupled = false;
     compare_both(c, isas);
   }
 }

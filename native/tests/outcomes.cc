@@ -37,6 +37,13 @@ struct Collector {
   }
 };
 
+// What the normalizations keep; a coupled cell's first number means nothing.
+template <typename Real>
+std::vector<Real> without_first(const Case &c, std::vector<Real> kept) {
+  for (size_t i = 0; i < kept.size() && c.first_gate() == 1; i += size_t(c.norm_numbers())) kept[i] = 0;
+  return kept;
+}
+
 const char *const kGateNames[] = {"gate 0", "gate 1", "gate 2", "gate 3"};
 
 }  // namespace
@@ -52,6 +59,7 @@ std::vector<Tensor> specified(const Case &c, const Inputs<Real> &inputs, const F
   to.operands("hs", found.hs, c.P);
   to.operands("cs", found.cs, c.H);
   to.active("proj_raw", found.proj_raw, c.P, false);
+  to.active("norm_kept", without_first(c, found.norm_kept), c.norm_numbers(), false);
   for (int g = 0; g < 4; ++g) to.active(kGateNames[g], found.gate[g], c.H, false);
   return to.found;
 }
@@ -68,6 +76,7 @@ std::vector<Tensor> specified(const Case &c, const Inputs<Real> &inputs, const B
   to.active("rh", found.rh, c.H, true);
   to.active("proj_in", found.proj_in, c.H, true);
   to.all("d_proj", found.d_proj);
+  to.all("d_norm", found.d_norm);
   return to.found;
 }
 

@@ -89,8 +89,14 @@ int main() {
         }
       for (const int64_t B : {1, 3, 8})
         for (const int64_t H : {1, 9, 70}) {
-          compare<float>(full_case(op, B, H), isa);
-          compare<double>(full_case(op, B, H), isa);
+          Case c = full_case(op, B, H);
+          compare<float>(c, isa);
+          compare<double>(c, isa);
+          c.norm = true;
+          compare<float>(c, isa);
+          if (B == 3) compare<double>(c, isa);
+          c.norm = !(c.coupled = true) || B == 8;
+          if (op == CW_LSTM) compare<float>(c, isa);
         }
     }
     compare_masks<float>(isa);

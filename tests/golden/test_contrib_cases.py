@@ -40,14 +40,6 @@ def test_values_on_the_native_core(block_case: dict[str, Any]) -> None:
     reason = missing_reason()
     if reason is not None:
         pytest.skip(f"native: {reason}")
-    clips = "clip" in block_case["id"]  # the core stops the gradient at a bound
-    if clips:
-        with (
-            pytest.raises(cw.BackendError, match="its core stops gradients at the bound on c"),
-            cw.use_backend("native"),
-        ):
-            check_values(block_case, _arrays(block_case))
-        return
     with cw.use_backend("native"):
         check_values(block_case, _arrays(block_case))
 

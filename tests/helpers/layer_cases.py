@@ -158,6 +158,49 @@ VARIANTS = (
         lambda n: LSTMSpec(n, joined_kernel=False, projection=_half(n), transposed=True),
         lambda d, n: ByUnit(tf1.LSTMCell(d, n, num_proj=_half(n), forget_bias=0), d),
     ),
+    LayerVariant(
+        "norm-all",
+        lambda n: LSTMSpec(
+            n, layer_norm=True, peepholes=True, cell_clip=0.9, projection=_half(n), proj_clip=0.4, norm_epsilon=1e-5
+        ),
+        lambda d, n: LSTMVariant(
+            d,
+            n,
+            layer_norm=True,
+            biased=True,
+            peepholes=True,
+            cell_clip=0.9,
+            projection=_half(n),
+            proj_clip=0.4,
+            forget_bias=0,
+            epsilon=1e-5,
+        ),
+        kinked=True,
+    ),
+    LayerVariant(
+        "rnn-norm",
+        lambda n: RNNSpec(n, layer_norm=True, norm_epsilon=1e-5),
+        lambda d, n: tf1.BasicRNNCell(d, n, epsilon=1e-5),
+        kinked=True,
+    ),
+    LayerVariant(
+        "gru-norm",
+        lambda n: GRUSpec(n, layer_norm=True),
+        lambda d, n: tf1.GRUCell(d, n, epsilon=1e-12),
+        kinked=True,
+    ),
+    LayerVariant(
+        "gru-norm-split",
+        lambda n: _keras_gru(n, layer_norm=True, norm_epsilon=1e-5),
+        lambda d, n: keras.GRUCell(d, n, reset_after=False, epsilon=1e-5),
+        kinked=True,
+    ),
+    LayerVariant(
+        "gru-norm-after",
+        lambda n: _keras_gru(n, reset_after=True, layer_norm=True, norm_epsilon=1e-5),
+        lambda d, n: keras.GRUCell(d, n, epsilon=1e-5),
+        kinked=True,
+    ),
 )
 
 

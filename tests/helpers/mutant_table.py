@@ -101,7 +101,7 @@ MUTANTS = (
     Mutant(
         "lstm: c is not normalized",
         LSTM,
-        '_normalized(new_c, "c", weights)',
+        'normalized(new_c, NORM_NAMES["c"], weights, spec.norm_epsilon)',
         "new_c",
         (CONTRIB_CELLS, "-k", "one_step and layer-norm"),
     ),

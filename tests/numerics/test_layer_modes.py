@@ -16,7 +16,7 @@ from helpers.layer_cases import VARIANTS, LayerCase, backend_of, make_call, make
 from helpers.tolerances import assert_close, assert_same_bits
 
 BY_NAME = {variant.name: variant for variant in VARIANTS}
-KINDS = ("rnn", "gru", "gru-after", "lstm", "all")
+KINDS = ("rnn", "gru", "gru-after", "lstm", "all", "coupled-all", "norm-all", "rnn-norm", "gru-norm", "gru-norm-after")
 EVERYTHING: dict[str, Any] = {"masks": "steps", "lengths": "ragged", "resets": "given", "dtype": "float32"}
 #: The same with zoneout and the states of all steps; with these alone outputs are operands.
 ZONED: dict[str, Any] = EVERYTHING | {"masks": "zones", "states": True}
@@ -178,11 +178,15 @@ def test_gradients_in_any_memory() -> None:
 
 @pytest.mark.parametrize("name, features, floats", [
     ("rnn", {}, 2), ("gru", {}, 4), ("gru-after", {}, 5), ("lstm", {}, 6),
+    ("coupled", {}, 5), ("rnn-norm", {}, 2.1), ("gru-norm-after", {}, 5.3), ("norm", {}, 6.4),
     ("rnn", EVERYTHING, 2), ("gru", EVERYTHING, 4), ("gru-after", EVERYTHING, 5), ("lstm", EVERYTHING, 6),
     ("rnn", ZONEOUT, 2), ("gru", ZONEOUT, 4), ("gru-after", ZONED, 5), ("lstm", ZONEOUT, 6), ("lstm", ZONED, 6),
 ])  # fmt: skip
-def test_saved_memory(name: str, features: dict[str, Any], floats: int) -> None:
-    """Gates, c and the recurrent operand; masks are made again, and outputs that recur count once."""
+def test_saved_memory(name: str, features: dict[str, Any], floats: float) -> None:
+    """Gates, c and the recurrent operand; masks are made again, and outputs that recur count once.
+
+    A normalized gate adds one number for each row of a step, normalized c two.
+    """
     T, B, H = 5, 3, 16
     call = _call(name, T, B, H, **features)
     given = {tensor.untyped_storage().data_ptr() for tensor in [*_sources(call), *_constants(call)]}

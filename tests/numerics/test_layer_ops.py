@@ -23,6 +23,9 @@ CASES = [
     LayerCase(BY_NAME["gru"], 3, 2, 4, "zones", "ragged", "given", states=True),
     LayerCase(BY_NAME["lstm"], 3, 2, 4, "zoneout", states=True, dtype="float32"),
     LayerCase(BY_NAME["all"], 3, 2, 4, "expected", "ragged", states=True),
+    LayerCase(BY_NAME["norm-all"], 3, 2, 4, "steps", "ragged", "given"),
+    LayerCase(BY_NAME["gru-norm-after"], 3, 2, 4, reverse=True),
+    LayerCase(BY_NAME["coupled"], 3, 2, 4),
     LayerCase(BY_NAME["lstm-unbiased"], 0, 2, 4),
 ]
 #: Of the compiled cases; the rest have others.

@@ -28,6 +28,7 @@ class LSTMVariant(Cell):
         *,
         coupled: bool = False,
         layer_norm: bool = False,
+        biased: bool = False,
         peepholes: bool = False,
         peephole_order: str = "fio",
         projection: int | None = None,
@@ -39,7 +40,7 @@ class LSTMVariant(Cell):
         n, m = num_units, num_units if projection is None else projection
         self.output_size, self.state_size = m, LSTMState(n, m)
         self.gates = [_LETTERS[gate] for gate in ("jfo" if coupled else "ijfo")]
-        self.biased = not layer_norm
+        self.biased = biased or not layer_norm
         self.shapes = {"kernel": (depth + m, len(self.gates) * n)}
         if self.biased:
             self.shapes["bias"] = (len(self.gates) * n,)

@@ -10,7 +10,7 @@ from oracles.activations import Array
 from oracles.gru import gru_step, gru_step_backward
 from oracles.lstm import lstm_step, lstm_step_backward
 from oracles.rnn import rnn_step, rnn_step_backward
-from oracles.tf1 import Cell
+from oracles.tf1 import Cell, add_norm_gradients, norm_parameters, norm_shapes
 
 
 class SimpleRNNCell(Cell):
@@ -44,15 +44,20 @@ class GRUCell(Cell):
         activation: str = "tanh",
         recurrent_activation: str = "sigmoid",
         reset_after: bool = True,
+        epsilon: float | None = None,
     ) -> None:
         super().__init__()
-        self.options = {"activation": activation, "gate": recurrent_activation}
+        self.options: dict[str, Any] = {"activation": activation, "gate": recurrent_activation}
+        self.options |= {} if epsilon is None else {"epsilon": epsilon}
         self.reset_after, self.output_size, self.state_size = reset_after, units, [units]
         bias = (2, 3 * units) if reset_after else (3 * units,)
         self.shapes = {"kernel": (depth, 3 * units), "recurrent_kernel": (units, 3 * units), "bias": bias}
+        names = {"r": "reset", "z": "update", "k": "candidate"} | ({"q": "recurrent"} if reset_after else {})
+        self.norms = {} if epsilon is None else names
+        self.shapes |= norm_shapes(self.norms, units)
 
     def forward(self, x: Array, state: list[Array], run: Any = None) -> tuple[Array, list[Array], Any]:
-        p: dict[str, Array] = {}
+        p: dict[str, Array] = norm_parameters(self.norms, self.weights)
         for symbol, name in (("W", "kernel"), ("R", "recurrent_kernel")):
             for gate, block in zip("zrk", np.split(self.weights[name], 3, axis=1), strict=True):
                 p[f"{symbol}_{gate}"] = block
@@ -67,6 +72,7 @@ class GRUCell(Cell):
         d_x, d_h, g = gru_step_backward(cache, d_out + d_state[0])
         self.grads["kernel"] += np.hstack([g[f"W_{gate}"] for gate in "zrk"])
         self.grads["recurrent_kernel"] += np.hstack([g[f"R_{gate}"] for gate in "zrk"])
+        add_norm_gradients(self.norms, g, self.grads)
         shared = [g["b_z"], g["b_r"]]
         if self.reset_after:
             self.grads["bias"] += np.stack([np.concatenate([*shared, g["b_k"]]), np.concatenate([*shared, g["q_k"]])])

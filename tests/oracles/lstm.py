@@ -20,12 +20,10 @@ from typing import Any
 import numpy as np
 
 from oracles.activations import ACTIVATIONS, Array
+from oracles.normalization import EPSILON, normalize, normalize_backward
 
 Parameters = dict[str, Array]
 GATES = ("i", "z", "f", "o")
-
-
-EPSILON = 1e-12  # TF1 layer_norm's
 
 
 def _clip(value: Array, bound: float | None, *, stops: bool = True) -> tuple[Array, Array]:
@@ -34,24 +32,6 @@ def _clip(value: Array, bound: float | None, *, stops: bool = True) -> tuple[Arr
         return value, np.ones_like(value)
     passes = np.abs(value) <= bound if stops else np.ones_like(value)
     return np.clip(value, -bound, bound), passes.astype(value.dtype)
-
-
-def _normalize(p: Parameters, part: str, value: Array) -> tuple[Array, Any]:
-    """n(value), where there are a gain and a shift for this part."""
-    if f"g_{part}" not in p:
-        return value, None
-    scale = 1.0 / np.sqrt(value.var(axis=1, keepdims=True) + EPSILON)
-    unit = (value - value.mean(axis=1, keepdims=True)) * scale
-    return unit * p[f"g_{part}"] + p[f"s_{part}"], (unit, scale)
-
-
-def _normalize_backward(p: Parameters, part: str, cache: Any, d: Array, grads: Parameters) -> Array:
-    if cache is None:
-        return d
-    unit, scale = cache
-    grads[f"g_{part}"], grads[f"s_{part}"] = (d * unit).sum(axis=0), d.sum(axis=0)
-    d = d * p[f"g_{part}"]
-    return scale * (d - d.mean(axis=1, keepdims=True) - unit * (d * unit).mean(axis=1, keepdims=True))
 
 
 def lstm_step(
@@ -67,6 +47,7 @@ def lstm_step(
     forget_bias: float = 0.0,
     clip_stops: bool = True,
     candidate_factor: Array | float = 1.0,
+    epsilon: float = EPSILON,
 ) -> tuple[Array, Array, Any]:
     """One step; what is not among the parameters is not there.
 
@@ -83,14 +64,14 @@ def lstm_step(
     a = {}
     for g in gates:
         total = x @ p[f"W_{g}"] + y @ p[f"R_{g}"] + p.get(f"b_{g}", 0.0)
-        a[g], norms[g] = _normalize(p, g, total)
+        a[g], norms[g] = normalize(p, g, total, epsilon)
     a["f"] = a["f"] + forget_bias
     for g in "if":
         if f"p_{g}" in p:
             a[g] = a[g] + p[f"p_{g}"] * c
     f, z = squash.value(a["f"]), act.value(a["z"]) * candidate_factor
     i = squash.value(a["i"]) if "i" in gates else 1.0 - f
-    new_c, norms["c"] = _normalize(p, "c", f * c + i * z)
+    new_c, norms["c"] = normalize(p, "c", f * c + i * z, epsilon)
     new_c, c_inside = _clip(new_c, cell_clip, stops=clip_stops)
     if "p_o" in p:
         a["o"] = a["o"] + p["p_o"] * new_c
@@ -113,7 +94,7 @@ def lstm_step_backward(cache: Any, d_c: Array, d_y: Array) -> tuple[Array, Array
     if "p_o" in p:
         grads["p_o"] = (d_a["o"] * new_c).sum(axis=0)
         d_new_c = d_new_c + d_a["o"] * p["p_o"]
-    d_new_c = _normalize_backward(p, "c", norms["c"], d_new_c * c_inside, grads)
+    d_new_c = normalize_backward(p, "c", norms["c"], d_new_c * c_inside, grads)
     d_a["z"] = d_new_c * i * act.slope(a["z"])
     if "i" in a:
         d_a["i"] = d_new_c * z * squash.slope(a["i"])
@@ -127,7 +108,7 @@ def lstm_step_backward(cache: Any, d_c: Array, d_y: Array) -> tuple[Array, Array
             d_old_c = d_old_c + d_a[g] * p[f"p_{g}"]
     gates = [g for g in GATES if f"W_{g}" in p]
     for g in gates:
-        d_a[g] = _normalize_backward(p, g, norms[g], d_a[g], grads)
+        d_a[g] = normalize_backward(p, g, norms[g], d_a[g], grads)
         grads[f"W_{g}"], grads[f"R_{g}"], grads[f"b_{g}"] = x.T @ d_a[g], y.T @ d_a[g], d_a[g].sum(axis=0)
     d_x = sum(d_a[g] @ p[f"W_{g}"].T for g in gates)
     d_old_y = sum(d_a[g] @ p[f"R_{g}"].T for g in gates)

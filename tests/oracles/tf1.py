@@ -51,34 +51,59 @@ class Cell:
         raise NotImplementedError
 
 
-class BasicRNNCell(Cell):
-    """`kernel [D + n, n]`: input rows above state rows."""
+def norm_shapes(norms: dict[str, str], units: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of gammas and betas; `norms`: names of the weights by the papers' letter."""
+    return {f"{name}/{k}": (units,) for name in norms.values() for k in ("gamma", "beta")}
 
-    def __init__(self, depth: int, num_units: int, activation: str = "tanh") -> None:
+
+def norm_parameters(norms: dict[str, str], weights: dict[str, Array]) -> dict[str, Array]:
+    """Gains and shifts by letter."""
+    pairs = [(f"{symbol}_{part}", weights[f"{name}/{k}"]) for part, name in norms.items() for symbol, k in _GAINS]
+    return dict(pairs)
+
+
+def add_norm_gradients(norms: dict[str, str], found: dict[str, Array], grads: dict[str, Array]) -> None:
+    """Sum the gradients of gains and shifts up."""
+    for part, name in norms.items():
+        for symbol, k in _GAINS:
+            grads[f"{name}/{k}"] += found[f"{symbol}_{part}"]
+
+
+_GAINS = (("g", "gamma"), ("s", "beta"))
+
+
+class BasicRNNCell(Cell):
+    """`kernel [D + n, n]`: input rows above state rows; `epsilon`: normalized."""
+
+    def __init__(self, depth: int, num_units: int, activation: str = "tanh", epsilon: float | None = None) -> None:
         super().__init__()
-        self.depth, self.activation = depth, activation
+        self.depth, self.options = depth, {"activation": activation} | ({} if epsilon is None else {"epsilon": epsilon})
         self.state_size = self.output_size = num_units
         self.shapes = {"kernel": (depth + num_units, num_units), "bias": (num_units,)}
+        self.norms = {} if epsilon is None else {"a": "norm"}
+        self.shapes |= norm_shapes(self.norms, num_units)
 
     def forward(self, x: Array, state: Array, run: Any = None) -> tuple[Array, Array, Any]:
         kernel = self.weights["kernel"]
         p = {"W": kernel[: self.depth], "R": kernel[self.depth :], "b": self.weights["bias"]}
-        h, cache = rnn_step(p, x, state, activation=self.activation)
+        p |= norm_parameters(self.norms, self.weights)
+        h, cache = rnn_step(p, x, state, **self.options)
         return h, h, cache
 
     def backward(self, cache: Any, d_out: Array, d_state: Array) -> tuple[Array, Array]:
         d_x, d_h, g = rnn_step_backward(cache, d_out + d_state)
         self.grads["kernel"] += np.vstack([g["W"], g["R"]])
         self.grads["bias"] += g["b"]
+        add_norm_gradients(self.norms, g, self.grads)
         return d_x, d_h
 
 
 class GRUCell(Cell):
-    """`gates/*` holds reset then update; the reset meets the state before the product."""
+    """`gates/*` holds reset then update; the reset meets the state before the product; `epsilon`: normalized."""
 
-    def __init__(self, depth: int, num_units: int, activation: str = "tanh") -> None:
+    def __init__(self, depth: int, num_units: int, activation: str = "tanh", epsilon: float | None = None) -> None:
         super().__init__()
-        self.depth, self.activation = depth, activation
+        self.depth, self.options = depth, {"activation": activation} | ({} if epsilon is None else {"epsilon": epsilon})
         n = self.state_size = self.output_size = num_units
         rows = depth + n
         self.shapes = {
@@ -87,6 +112,8 @@ class GRUCell(Cell):
             "candidate/kernel": (rows, n),
             "candidate/bias": (n,),
         }
+        self.norms = {} if epsilon is None else {"r": "reset", "z": "update", "k": "candidate"}
+        self.shapes |= norm_shapes(self.norms, n)
 
     def forward(self, x: Array, state: Array, run: Any = None) -> tuple[Array, Array, Any]:
         w, d, n = self.weights, self.depth, self.output_size
@@ -94,7 +121,8 @@ class GRUCell(Cell):
         p = {"b_r": w["gates/bias"][:n], "b_z": w["gates/bias"][n:], "b_k": w["candidate/bias"]}
         for name, kernel in (("r", kernel_r), ("z", kernel_z), ("k", kernel_k)):
             p[f"W_{name}"], p[f"R_{name}"] = kernel[:d], kernel[d:]
-        h, cache = gru_step(p, x, state, reset="before", activation=self.activation)
+        p |= norm_parameters(self.norms, w)
+        h, cache = gru_step(p, x, state, reset="before", **self.options)
         return h, h, cache
 
     def backward(self, cache: Any, d_out: Array, d_state: Array) -> tuple[Array, Array]:
@@ -103,6 +131,7 @@ class GRUCell(Cell):
         self.grads["gates/bias"] += np.concatenate([g["b_r"], g["b_z"]])
         self.grads["candidate/kernel"] += np.vstack([g["W_k"], g["R_k"]])
         self.grads["candidate/bias"] += g["b_k"]
+        add_norm_gradients(self.norms, g, self.grads)
         return d_x, d_h
 
 

@@ -91,6 +91,11 @@ CW_INLINE Vec<R> activate(int64_t kind, Vec<R> x) {
   if (__builtin_expect(kind == CW_SIGMOID, 1)) return sigmoid_of<R>(x);
   return rare_activation<R>(kind, x);
 }
+// Not inlined: for code that is long already.
+template <class R>
+__attribute__((noinline)) Vec<R> activate_apart(int64_t kind, Vec<R> x) {
+  return activate<R>(kind, x);
+}
 template <class R>
 __attribute__((noinline)) Vec<R> rare_slope(int64_t kind, Vec<R> y) {
   const Vec<R> one = splat<R>(R(1)), none = zero<R>();
@@ -113,4 +118,8 @@ CW_INLINE Vec<R> slope(int64_t kind, Vec<R> y) {
   if (__builtin_expect(kind == CW_TANH, 1)) return R(1) - y * y;
   if (__builtin_expect(kind == CW_SIGMOID, 1)) return y * (R(1) - y);
   return rare_slope<R>(kind, y);
+}
+template <class R>
+__attribute__((noinline)) Vec<R> slope_apart(int64_t kind, Vec<R> y) {
+  return slope<R>(kind, y);
 }

@@ -99,7 +99,7 @@ struct Factors {
   bool every_step = false;
   R *data = nullptr;
 
-  void init(const cw_mask *masks_, int64_t all_, int64_t place_, int64_t B, int64_t N_) {
+  __attribute__((noinline)) void init(const cw_mask *masks_, int64_t all_, int64_t place_, int64_t B, int64_t N_) {
     masks = masks_, all = all_, place = place_, N = N_, rows = 1;
     for (int64_t i = 0; i < all; ++i) {
       if (masks[i].place != place) continue;

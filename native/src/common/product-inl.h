@@ -131,7 +131,7 @@ struct Matrix {
 
 // Pack panels [from, to). `parts` matrices per gate lie below each other (their depths sum up to p.depth).
 template <class R>
-void pack(const Panels<R> &p, int64_t from, int64_t to, const Matrix<R> *weights, const int64_t *depths, int parts) {
+__attribute__((noinline)) void pack(const Panels<R> &p, int64_t from, int64_t to, const Matrix<R> *weights, const int64_t *depths, int parts) {
   constexpr int L = kLanes<R>;
   for (int64_t i = from; i < to; ++i) {
     const int columns = p.vectors_of(i) * p.gates;

@@ -84,7 +84,7 @@ struct Run {
   const R *c_before(int64_t step) const { return step == 0 ? static_cast<const R *>(s.c0) : c_after(step - 1); }
 
   // Draw the masks of a step for the units p of h and h of c, rows [b0, b1).
-  void draw(int64_t step, int64_t b0, int64_t b1, Part p, Part h) const {
+  __attribute__((noinline)) void draw(int64_t step, int64_t b0, int64_t b1, Part p, Part h) const {
     if (b0 == b1 || !draws) return;
     const bool one_step = !(reverse && s.lengths != nullptr);
     const int64_t m = at(step);
@@ -142,17 +142,18 @@ template <class R>
 struct Inputs {
   const cw_sequence &s;
   const int64_t gates, width;  // width: columns of x that the loop multiplies, 0 if none
+  const int first;             // number of the first gate that has weights
   const bool ahead, inside, prepared;  // prepared: the loop masks the rows of x that a step reads first
   Factors<R> mask;
   Panels<R> panels[4];  // ahead: the input weights of each gate
   R *rows = nullptr;    // [2, B, I], by the parity of the step
 
-  Inputs(const cw_sequence &s_, int64_t gates_)
-      : s(s_), gates(gates_), width(s_.x == nullptr || is_ahead(s_) ? 0 : s_.I), ahead(is_ahead(s_)),
+  Inputs(const cw_sequence &s_, int64_t gates_, int first_ = 0)
+      : s(s_), gates(gates_), width(s_.x == nullptr || is_ahead(s_) ? 0 : s_.I), first(first_), ahead(is_ahead(s_)),
         inside(s_.x != nullptr && !ahead), prepared(inside && is_masked(s_)) {
     if (inside) mask.init(s.masks, s.n_masks, CW_MASK_INPUT, s.B, s.I);
     if (ahead)
-      for (int64_t g = 0; g < gates; ++g) panels[g].init(s.H, s.I, 1);
+      for (int64_t g = first; g < gates; ++g) panels[g].init(s.H, s.I, 1);
   }
   static bool is_masked(const cw_sequence &s) {
     for (int64_t i = 0; i < s.n_masks; ++i)
@@ -163,13 +164,13 @@ struct Inputs {
     return s.x != nullptr && s.ahead != 0;
   }
   // Part `id` of `count` of the products of all steps, with their biases, into the gates.
-  void multiply_ahead(int id, int count, bool packed_ready) const {
+  __attribute__((noinline)) void multiply_ahead(int id, int count, bool packed_ready) const {
     if (!ahead) return;
-    const int64_t each = panels[0].panels();
-    const Part own = part_of(gates * each, id, count);
+    const int64_t each = panels[first].panels();
+    const Part own = part_of((gates - first) * each, id, count);
     const Operand<R> x = {static_cast<const R *>(s.x), s.I, s.I};
     for (int64_t i = own.from; i < own.to; ++i) {
-      const int64_t g = i / each, p = i % each;
+      const int64_t g = first + i / each, p = i % each;
       const Matrix<R> w = input_weights<R>(s, g);
       if (!packed_ready) pack(panels[g], p, p + 1, &w, &s.I, 1);
       multiply(panels[g], p, p + 1, &x, 1, 0, s.T * s.B, [](int64_t, int64_t) {},
@@ -181,7 +182,7 @@ struct Inputs {
   }
   void take(Arena &arena, Arena &packed) {
     if (ahead)
-      for (int64_t g = 0; g < gates; ++g) panels[g].data = packed.take<R>(panels[g].elements());
+      for (int64_t g = first; g < gates; ++g) panels[g].data = packed.take<R>(panels[g].elements());
     if (!prepared) return;
     mask.data = arena.take<R>(mask.elements());
     rows = arena.take<R>(2 * s.B * width);
@@ -196,14 +197,14 @@ struct Inputs {
     found[count++] = {h, depth, depth};
     return count;
   }
-  // Input and recurrent weights of `count` gates from gate `first` on, one below the other; returns the number of parts.
-  int weights(int first, int count, int64_t depth, Matrix<R> *found, int64_t *depths) const {
+  // Input and recurrent weights of `count` gates from gate `from` on, one below the other; returns the number of parts.
+  int weights(int from, int count, int64_t depth, Matrix<R> *found, int64_t *depths) const {
     int parts = 0;
     if (inside) {
-      for (int g = 0; g < count; ++g) found[g] = input_weights<R>(s, first + g);
+      for (int g = 0; g < count; ++g) found[g] = input_weights<R>(s, from + g);
       depths[parts++] = width;
     }
-    for (int g = 0; g < count; ++g) found[parts * count + g] = recurrent_weights<R>(s, first + g);
+    for (int g = 0; g < count; ++g) found[parts * count + g] = recurrent_weights<R>(s, from + g);
     depths[parts++] = depth;
     return parts;
   }
@@ -213,7 +214,7 @@ struct Inputs {
     return s.bias[g] == nullptr ? zero<R>() : load(static_cast<const R *>(s.bias[g]) + u, n);
   }
   // Make ready the columns [from, to) of rows [b0, b1) for a step.
-  void prepare(const Run<R> &run, int64_t step, int64_t b0, int64_t b1, Part columns) const {
+  __attribute__((noinline)) void prepare(const Run<R> &run, int64_t step, int64_t b0, int64_t b1, Part columns) const {
     if (!prepared || step >= run.T || b0 == b1) return;
     const int64_t at = run.at(step);
     const bool one_step = !(run.reverse && s.lengths != nullptr);
@@ -242,6 +243,8 @@ struct Share {
     const int64_t from = p.first_unit(own.from), to = p.first_unit(own.to);
     return {from < p.units ? from : p.units, to < p.units ? to : p.units};
   }
+  // Where rows are taken one by one: all of them are shared out, whichever way the products are.
+  Part single_rows(int64_t B) const { return by_rows ? rows : part_of(B, id, count); }
   // Of the columns of x, in whole blocks of random numbers.
   Part columns(int64_t I) const {
     if (by_rows) return {0, I};
@@ -260,7 +263,7 @@ struct Share {
   }
   // The factors that all steps share: every thread fills some columns for all rows.
   template <class R>
-  void draw_shared(const Factors<R> &mask) const {
+  __attribute__((noinline)) void draw_shared(const Factors<R> &mask) const {
     if (!mask.any() || mask.every_step) return;
     const Part own = part_of(mask.N, id, count);
     mask.fill(0, mask.rows, own.from, own.to, true, [](int64_t) { return int64_t(0); });
@@ -293,7 +296,7 @@ struct Share {
 };
 
 template <class R>
-void copy_or_zero(R *to, const void *from, int64_t n) {
+__attribute__((noinline)) void copy_or_zero(R *to, const void *from, int64_t n) {
   if (to == nullptr) return;
   if (from == nullptr)
     std::memset(to, 0, size_t(n) * sizeof(R));

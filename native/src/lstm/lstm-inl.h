@@ -1,15 +1,22 @@
 // The long short-term memory: forward and backward time loops. Equations: src/cellweave/ops/lstm/README.md.
 // Included once per instruction set, inside its namespace: no include guard.
 
-template <class R>
+// tanh and sigmoid, no peepholes, no clip: known to the compiler.
+inline bool is_standard_lstm(const cw_sequence &s) {
+  return s.activation == CW_TANH && s.gate_activation == CW_SIGMOID && s.peephole[0] == nullptr && s.cell_clip < 0;
+}
+
+// COUPLED: the input gate is 1 - f, and has no weights. It is rare enough to do without loops of known functions.
+template <class R, bool COUPLED = false>
 struct LstmForward {
+  static constexpr int kFirst = COUPLED ? 1 : 0, kGates = 4 - kFirst;
   Run<R> run;
   Inputs<R> inputs;
   Panels<R> gates, projection;
   R *m = nullptr;  // [B, H] what is projected
 
-  explicit LstmForward(const cw_sequence &s) : run(s), inputs(s, 4) {
-    gates.init(run.H, inputs.width + run.P, 4);
+  explicit LstmForward(const cw_sequence &s) : run(s), inputs(s, 4, kFirst) {
+    gates.init(run.H, inputs.width + run.P, kGates);
     projection.init(run.P, run.H, 1);
   }
   void layout(Arena &arena, Arena &packed) {
@@ -46,22 +53,27 @@ struct LstmForward {
           gates, own.from, own.to, operands, count, b0, b1,
           [&](int64_t b, int64_t u) {
             if (run.save || !inputs.inside)
-              for (int g = 0; g < 4; ++g) __builtin_prefetch(run.gate(g, at, b, u), 1);
+              for (int g = kFirst; g < 4; ++g) __builtin_prefetch(run.gate(g, at, b, u), 1);
           },
           [&](int64_t b, int64_t u, int n, const R *z) {
             R *gi = run.gate(0, at, b, u), *gj = run.gate(1, at, b, u), *gf = run.gate(2, at, b, u),
               *go = run.gate(3, at, b, u);
             const Vec<R> c0 = load(c_old + b * H + u, n);
-            Vec<R> i = load(z) + inputs.base(0, gi, u, n), j = load(z + L) + inputs.base(1, gj, u, n),
-                   f = load(z + 2 * L) + inputs.base(2, gf, u, n) + forget_bias, o = load(z + 3 * L) + inputs.base(3, go, u, n);
-            if (peepholes) i += load(pi + u, n) * c0, f += load(pf + u, n) * c0;
-            i = activate<R>(squash, i), j = activate<R>(act, j), f = activate<R>(squash, f);
+            const R *z1 = z + (1 - kFirst) * L;
+            Vec<R> i = COUPLED ? zero<R>() : load(z) + inputs.base(0, gi, u, n), j = load(z1) + inputs.base(1, gj, u, n),
+                   f = load(z1 + L) + inputs.base(2, gf, u, n) + forget_bias, o = load(z1 + 2 * L) + inputs.base(3, go, u, n);
+            if (peepholes && !COUPLED) i += load(pi + u, n) * c0;
+            if (peepholes) f += load(pf + u, n) * c0;
+            if (!COUPLED) i = activate<R>(squash, i);
+            j = activate<R>(act, j), f = activate<R>(squash, f);
+            if (COUPLED) i = R(1) - f;
             Vec<R> c = f * c0 + i * j;
             if (clipped) c = at_least<R>(at_most<R>(c, clip), -clip);
             if (peepholes) o += load(po + u, n) * c;
             o = activate<R>(squash, o);
             const Vec<R> h_new = o * activate<R>(act, c);
-            if (run.save) store(gi, i, n), store(gj, j, n), store(gf, f, n), store(go, o, n);
+            if (run.save && !COUPLED) store(gi, i, n);
+            if (run.save) store(gj, j, n), store(gf, f, n), store(go, o, n);
             run.finish_c(step, at, b, u, n, c);
             if (projected)
               store(m + b * H + u, h_new, n);
@@ -90,28 +102,29 @@ struct LstmForward {
     const cw_sequence &s = run.s;
     Matrix<R> weights[8];
     int64_t depths[2];
-    const int parts = inputs.weights(0, 4, run.P, weights, depths);
+    const int parts = inputs.weights(kFirst, kGates, run.P, weights, depths);
     share.pack_own(gates, weights, depths, parts);
     if (s.projection != nullptr) {
       const Matrix<R> p = projection_weights<R>(s);
       share.pack_own(projection, &p, &run.H, 1);
     }
     share.begin(run, inputs);
-    if (s.activation == CW_TANH && s.gate_activation == CW_SIGMOID && s.peephole[0] == nullptr && s.cell_clip < 0)
-      steps<true>(share);
+    if (!COUPLED && is_standard_lstm(s))
+      steps<!COUPLED>(share);
     else
       steps<false>(share);
   }
 };
 
-template <class R>
+template <class R, bool COUPLED = false>
 struct LstmBackward {
+  static constexpr int kFirst = COUPLED ? 1 : 0, kGates = 4 - kFirst;
   Run<R> run;
   Panels<R> to_h, to_m;  // from gates to the operand h; from the projected h to what was projected
   R *dh = nullptr, *dc = nullptr;
 
   explicit LstmBackward(const cw_sequence &s) : run(s) {
-    to_h.init(run.P, 4 * run.H, 1);
+    to_h.init(run.P, kGates * run.H, 1);
     to_m.init(run.H, run.P, 1);
   }
   void layout(Arena &arena, Arena &) {
@@ -132,7 +145,8 @@ struct LstmBackward {
     R *gi = run.gate(0, at, b, u), *gj = run.gate(1, at, b, u), *gf = run.gate(2, at, b, u), *go = run.gate(3, at, b, u);
     Vec<R> d_c = back.of_state(step, b, index, n, load(dc + index, n), s.d_reset_c, s.d_c_states, run.H);
     if (!run.active(at, b)) {
-      store(gi, zero<R>(), n), store(gj, zero<R>(), n), store(gf, zero<R>(), n), store(go, zero<R>(), n);
+      if (!COUPLED) store(gi, zero<R>(), n);
+      store(gj, zero<R>(), n), store(gf, zero<R>(), n), store(go, zero<R>(), n);
       store(dc + index, d_c, n);
       if (s.proj_in != nullptr) store(static_cast<R *>(s.proj_in) + (at * run.B + b) * run.H + u, zero<R>(), n);
       return;
@@ -140,7 +154,7 @@ struct LstmBackward {
     if (run.mask_c.any()) d_c = d_c * run.mask_c.at(b, u, n);
     Vec<R> d_old = zero<R>();
     if (run.zone_c.any()) d_old = back.part_of_old(run.zone_c, b, u, n, d_c);
-    const Vec<R> i = load(gi, n), j = load(gj, n), f = load(gf, n), o = load(go, n);
+    const Vec<R> j = load(gj, n), f = load(gf, n), o = load(go, n), i = COUPLED ? R(1) - f : load(gi, n);
     const Vec<R> c0 = load(run.c_before(step) + index, n);
     const Vec<R> raw = f * c0 + i * j;
     Vec<R> c = raw;
@@ -150,18 +164,21 @@ struct LstmBackward {
     const Vec<R> d_o = dm * y * slope<R>(squash, o);
     d_c = d_c + dm * o * slope<R>(act, y);
     if (peepholes) d_c += d_o * load(static_cast<const R *>(s.peephole[2]) + u, n);
-    if (!STANDARD && s.cell_clip >= 0) d_c = select<R>((raw > R(s.cell_clip)) | (raw < R(-s.cell_clip)), zero<R>(), d_c);
-    const Vec<R> d_i = d_c * j * slope<R>(squash, i), d_j = d_c * i * slope<R>(act, j), d_f = d_c * c0 * slope<R>(squash, f);
+    if (!STANDARD && s.cell_clip >= 0 && s.clip_passes == 0) d_c = select<R>((raw > R(s.cell_clip)) | (raw < R(-s.cell_clip)), zero<R>(), d_c);
+    const Vec<R> d_j = d_c * i * slope<R>(act, j), d_f = d_c * (COUPLED ? c0 - j : c0) * slope<R>(squash, f);
+    const Vec<R> d_i = COUPLED ? zero<R>() : d_c * j * slope<R>(squash, i);
     d_c = d_c * f;
     if (run.zone_c.any()) d_c += d_old;
     if (peepholes) {
-      d_c += d_i * load(static_cast<const R *>(s.peephole[1]) + u, n) + d_f * load(static_cast<const R *>(s.peephole[0]) + u, n);
+      if (!COUPLED) d_c += d_i * load(static_cast<const R *>(s.peephole[1]) + u, n);
+      d_c += d_f * load(static_cast<const R *>(s.peephole[0]) + u, n);
       R *sum = static_cast<R *>(s.d_peephole) + b * 3 * run.H + u;
       store(sum, load(sum, n) + d_f * c0, n);
-      store(sum + run.H, load(sum + run.H, n) + d_i * c0, n);
+      if (!COUPLED) store(sum + run.H, load(sum + run.H, n) + d_i * c0, n);
       store(sum + 2 * run.H, load(sum + 2 * run.H, n) + d_o * c, n);
     }
-    store(gi, d_i, n), store(gj, d_j, n), store(gf, d_f, n), store(go, d_o, n);
+    if (!COUPLED) store(gi, d_i, n);
+    store(gj, d_j, n), store(gf, d_f, n), store(go, d_o, n);
     store(dc + index, d_c, n);
   }
   template <bool STANDARD>
@@ -206,9 +223,9 @@ struct LstmBackward {
                  [&](int64_t b, int64_t u, int n, const R *z) { gates_of<STANDARD>(step, at, b, u, n, load(z)); });
         share.sync();
       }
-      Operand<R> operands[4];
-      for (int g = 0; g < 4; ++g) operands[g] = run.gate_rows(g, at);
-      multiply(to_h, own.from, own.to, operands, 4, b0, b1, [](int64_t, int64_t) {},
+      Operand<R> operands[kGates];
+      for (int g = 0; g < kGates; ++g) operands[g] = run.gate_rows(kFirst + g, at);
+      multiply(to_h, own.from, own.to, operands, kGates, b0, b1, [](int64_t, int64_t) {},
                [&](int64_t b, int64_t u, int n, const R *z) {
                  store(dh + b * P + u, load(dh + b * P + u, n) + load(z), n);
                });
@@ -216,10 +233,10 @@ struct LstmBackward {
   }
   void work(const Share &share) const {
     const cw_sequence &s = run.s;
-    Matrix<R> weights[4];
-    int64_t depths[4];
-    for (int g = 0; g < 4; ++g) weights[g] = recurrent_weights<R>(s, g).transposed(), depths[g] = run.H;
-    share.pack_own(to_h, weights, depths, 4);
+    Matrix<R> weights[kGates];
+    int64_t depths[kGates];
+    for (int g = 0; g < kGates; ++g) weights[g] = recurrent_weights<R>(s, kFirst + g).transposed(), depths[g] = run.H;
+    share.pack_own(to_h, weights, depths, kGates);
     if (s.projection != nullptr) {
       const Matrix<R> p = projection_weights<R>(s).transposed();
       share.pack_own(to_m, &p, &run.P, 1);
@@ -233,8 +250,8 @@ struct LstmBackward {
       copy_or_zero(static_cast<R *>(s.d_peephole), nullptr, run.B * 3 * run.H);
     }
     share.barrier.wait();
-    if (s.activation == CW_TANH && s.gate_activation == CW_SIGMOID && s.peephole[0] == nullptr && s.cell_clip < 0)
-      steps<true>(share);
+    if (!COUPLED && is_standard_lstm(s))
+      steps<!COUPLED>(share);
     else
       steps<false>(share);
     share.barrier.wait();

@@ -5,15 +5,19 @@
 
 #include "kernels.h"
 #include "plain/masks.h"
+#include "plain/norm.h"
 
 namespace cellweave {
 namespace plain {
 
 namespace {
 
-// One row before its projection, and one of gates where they have no buffer.
+// One row before its projection, and one of gates where they have no buffer; behind them those of normalizations.
 int64_t scratch_bytes(const cw_sequence *s, int64_t backward) {
-  const int64_t rows = backward ? 0 : s->x && !s->save && !s->ahead ? 5 : s->projection ? 1 : 0;
+  const bool norms = s->gamma[0] || s->gamma[1];
+  const int64_t rows = norms || (backward && s->op == CW_LSTM) ? kRowsBeforeNorms + kNormRows
+                       : backward ? 0
+                       : s->x && !s->save && !s->ahead ? 5 : s->projection ? 1 : 0;
   return rows * s->H * (s->dtype == CW_FLOAT32 ? 4 : 8);
 }
 

@@ -27,9 +27,9 @@ struct Sequence {
   }
 
   // Fill the gates of an active row with its input products, where the caller left that to the loop.
-  void multiply_inputs(int gates, int64_t step, int64_t b) const {
+  void multiply_inputs(int gates, int64_t step, int64_t b, int first = 0) const {
     if (!s.x) return;
-    for (int g = 0; g < gates; ++g)
+    for (int g = first; g < gates; ++g)
       for (int64_t u = 0; u < s.H; ++u) {
         double sum = s.bias[g] ? static_cast<const Real *>(s.bias[g])[u] : Real(0);
         for (int64_t k = 0; k < s.I; ++k) {

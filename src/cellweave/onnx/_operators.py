@@ -42,12 +42,13 @@ def misses(run: RunSpec, dtype: ir.DataType | None) -> str:
     for activation in _activations(cell):
         if activation not in _ACTIVATIONS:
             return f"the activation {activation}"
+    if cell.layer_norm:
+        return "layer normalization"
     if isinstance(cell, LSTMSpec):
         unknown = {
             "a bound on c": cell.cell_clip is not None,
             "a projection": cell.projection is not None,
             "coupled gates": cell.coupled,
-            "layer normalization": cell.layer_norm,
         }
         return next((name for name, given in unknown.items() if given), "")
     if isinstance(cell, GRUSpec) and cell.reset_after and cell.joined_kernel:

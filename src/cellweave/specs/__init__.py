@@ -1,5 +1,7 @@
 """What a cell is, as frozen data. No tensors of a running model."""
 
+from cellweave.specs._cells import GRU_NORM_NAMES as GRU_NORM_NAMES
+from cellweave.specs._cells import NORM_EPSILON as NORM_EPSILON
 from cellweave.specs._cells import NORM_NAMES as NORM_NAMES
 from cellweave.specs._cells import CellSpec as CellSpec
 from cellweave.specs._cells import GRUSpec as GRUSpec

@@ -12,6 +12,10 @@ from cellweave.specs._states import LSTMStateTuple
 WeightKind = Literal["kernel", "recurrent_kernel", "bias", "peephole", "projection", "norm", "rhythm"]
 #: What TF1 calls the parts that a layer normalization stands on, by gate; `c` is the cell itself.
 NORM_NAMES = {"i": "input", "j": "transform", "f": "forget", "o": "output", "c": "state"}
+#: The same for a GRU; `h` is the candidate's recurrent product where the reset comes after it.
+GRU_NORM_NAMES = {"r": "reset", "u": "update", "c": "candidate", "h": "recurrent"}
+#: What a layer normalization adds to a row's variance. Source: TF1 `tf.contrib.layers.layer_norm`.
+NORM_EPSILON = 1e-12
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,8 @@ class RNNSpec:
     Attributes:
         transposed: The kernels lie as in torch.nn, a row for each unit: `kernel` `[H, I]`, `recurrent_kernel` `[H, H]`.
             Needs `joined_kernel=False`.
+        layer_norm: The sum is normalized before its activation (Ba et al. 2016).
+        norm_epsilon: Added to a row's variance.
     """
 
     units: int
@@ -48,6 +54,8 @@ class RNNSpec:
     joined_kernel: bool = True
     use_bias: bool = True
     transposed: bool = False
+    layer_norm: bool = False
+    norm_epsilon: float = NORM_EPSILON
 
     def __post_init__(self) -> None:
         """Check what goes together."""
@@ -63,10 +71,16 @@ class RNNSpec:
         """Units."""
         return self.units
 
+    @property
+    def gate_count(self) -> int:
+        """One."""
+        return 1
+
     def weights(self, depth: int) -> tuple[WeightSpec, ...]:
         """The weights for inputs `[B, depth]`, in creation order."""
         kernels = _kernels(self.joined_kernel, depth, self.units, self.units, self.transposed)
-        return kernels + _bias(self.use_bias, (self.units,), 0.0)
+        found = kernels + _bias(self.use_bias, (self.units,), 0.0)
+        return found + _norms(("norm",) if self.layer_norm else (), self.units)
 
 
 @dataclass(frozen=True)
@@ -81,6 +95,9 @@ class GRUSpec:
             TF1's `CudnnCompatibleGRUCell`, whose candidate has two projections); else Keras's `kernel`,
             `recurrent_kernel`, `bias`.
         transposed: These lie as in torch.nn, a row for each unit: `kernel` `[3H, I]`, `recurrent_kernel` `[3H, H]`.
+        layer_norm: The sums of both gates and of the candidate are normalized (Ba et al. 2016); with `reset_after` the
+            candidate's two products each by itself.
+        norm_epsilon: Added to a row's variance.
     """
 
     units: int
@@ -91,6 +108,8 @@ class GRUSpec:
     joined_kernel: bool = True
     use_bias: bool = True
     transposed: bool = False
+    layer_norm: bool = False
+    norm_epsilon: float = NORM_EPSILON
 
     def __post_init__(self) -> None:
         """Check what goes together."""
@@ -106,6 +125,11 @@ class GRUSpec:
         """Units."""
         return self.units
 
+    @property
+    def gate_count(self) -> int:
+        """Three: r, u and the candidate."""
+        return 3
+
     def weights(self, depth: int) -> tuple[WeightSpec, ...]:
         """The weights for inputs `[B, depth]`, in creation order."""
         n = self.units
@@ -114,9 +138,16 @@ class GRUSpec:
                 WeightSpec("gates/kernel", (depth + n, 2 * n), "kernel"),
                 WeightSpec("gates/bias", (2 * n,), "bias", 1.0),
             )
-            return gates + (_projections(depth, n) if self.reset_after else _candidate(depth, n))
-        bias_shape = (2, 3 * n) if self.reset_after else (3 * n,)
-        return _kernels(False, depth, n, 3 * n, self.transposed) + _bias(self.use_bias, bias_shape, 0.0)
+            found = gates + (_projections(depth, n) if self.reset_after else _candidate(depth, n))
+        else:
+            bias_shape = (2, 3 * n) if self.reset_after else (3 * n,)
+            found = _kernels(False, depth, n, 3 * n, self.transposed) + _bias(self.use_bias, bias_shape, 0.0)
+        return found + _norms(self.norms(), n)
+
+    def norms(self) -> tuple[str, ...]:
+        """Names of the layer normalizations, in the order r, u, c, h."""
+        parts = ("ruch" if self.reset_after else "ruc") if self.layer_norm else ""
+        return tuple(GRU_NORM_NAMES[part] for part in parts)
 
 
 @dataclass(frozen=True)
@@ -137,6 +168,7 @@ class LSTMSpec:
         norm_gain, norm_shift: What gammas and betas start from.
         transposed: With `joined_kernel=False`: weights lie as in torch.nn, a row for each unit: `kernel` `[4H, I]`,
             `recurrent_kernel` `[4H, P]`, `projection/kernel` `[P, H]`.
+        norm_epsilon: Added to a row's variance.
     """
 
     units: int
@@ -160,6 +192,7 @@ class LSTMSpec:
     norm_gain: float = 1.0
     norm_shift: float = 0.0
     transposed: bool = False
+    norm_epsilon: float = NORM_EPSILON
 
     def __post_init__(self) -> None:
         """Check what goes together."""
@@ -174,6 +207,11 @@ class LSTMSpec:
     def state_size(self) -> Size:
         """Widths of c and h."""
         return LSTMStateTuple(self.units, self.output_size)
+
+    @property
+    def gate_count(self) -> int:
+        """Four, or three when coupled."""
+        return len(self.gate_order)
 
     def weights(self, depth: int) -> tuple[WeightSpec, ...]:
         """The weights for inputs `[B, depth]`, in creation order."""
@@ -197,10 +235,8 @@ class LSTMSpec:
         return found
 
     def _norm(self, part: str) -> tuple[WeightSpec, ...]:
-        if not self.layer_norm:
-            return ()
-        starts = {"gamma": self.norm_gain, "beta": self.norm_shift}
-        return tuple(WeightSpec(f"{NORM_NAMES[part]}/{k}", (self.units,), "norm", v) for k, v in starts.items())
+        names = (NORM_NAMES[part],) if self.layer_norm else ()
+        return _norms(names, self.units, self.norm_gain, self.norm_shift)
 
 
 CellSpec = RNNSpec | GRUSpec | LSTMSpec
@@ -237,6 +273,11 @@ def _check_layout(name: str, joined: bool, transposed: bool) -> None:
         raise ArgumentError(
             f"{name}: expected joined_kernel=False with transposed=True, got True. torch.nn's layout has two kernels."
         )
+
+
+def _norms(names: tuple[str, ...], units: int, gain: float = 1.0, shift: float = 0.0) -> tuple[WeightSpec, ...]:
+    starts = {"gamma": gain, "beta": shift}
+    return tuple(WeightSpec(f"{name}/{k}", (units,), "norm", v) for name in names for k, v in starts.items())
 
 
 def _bias(present: bool, shape: tuple[int, ...], fill: float | tuple[float, ...]) -> tuple[WeightSpec, ...]:

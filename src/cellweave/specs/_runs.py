@@ -22,11 +22,16 @@ class MaskSpec:
         place: Where it acts.
         per_step: A fresh mask at every step; else one mask serves all steps.
         per_row: Each batch row has a row of its own (a mask per step always has); else all rows share one.
+        per_gate: Places "input" and "h" only: what each gate multiplies by its weights has a mask of its own (Gal &
+            Ghahramani 2016, their untied form). On h it acts inside a step, the first one too, and leaves the state as
+            it is. A row's numbers for the first gate come before those for the next: RNN one; GRU r, u, c; LSTM i, j,
+            f, o, without i when coupled.
     """
 
     place: MaskPlace
     per_step: bool
     per_row: bool
+    per_gate: bool = False
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,10 @@ from cellweave.ops.common._calls import LayerCall as LayerCall
 from cellweave.ops.common._calls import LayerResult as LayerResult
 from cellweave.ops.common._dropout import drop_by_floor as drop_by_floor
 from cellweave.ops.common._dropout import drop_by_threshold as drop_by_threshold
+from cellweave.ops.common._gate_masks import GateMasks as GateMasks
 from cellweave.ops.common._masks import BoundMask as BoundMask
 from cellweave.ops.common._masks import apply_mask as apply_mask
+from cellweave.ops.common._normalize import normalized as normalized
 from cellweave.ops.common._philox import BLOCKS_PER_ELEMENT as BLOCKS_PER_ELEMENT
 from cellweave.ops.common._philox import philox_words as philox_words
 from cellweave.ops.common._philox import random_uniform as random_uniform

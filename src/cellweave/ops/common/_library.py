@@ -105,6 +105,9 @@ class SequenceStruct(ctypes.Structure):
         *_fields(_INTEGER, "wx_unit0 wx_unit1 wx_unit2 wx_unit3"),
         *_fields(_INTEGER, "projection_ld projection_unit"),
         *_fields(_POINTER, "h_states c_states d_h_states d_c_states"),
+        *_fields(_INTEGER, "clip_passes coupled"),
+        *_fields(_REAL, "norm_epsilon"),
+        *_fields(_POINTER, "gamma0 gamma1 gamma2 gamma3 gamma4 beta0 beta1 beta2 beta3 beta4 norm_kept d_norm"),
     ]
 
     if TYPE_CHECKING:

@@ -9,17 +9,18 @@ import torch
 
 from cellweave._types import dtype_name
 from cellweave.ops.common._calls import LayerCall, LayerResult
+from cellweave.ops.common._gate_masks import differ_by_row, folded
 from cellweave.ops.common._library import DTYPE_CODES, missing_reason
 from cellweave.ops.common._native_autograd import NativeFunction, without_autocast
 from cellweave.ops.common._native_call import NativeCall
 from cellweave.ops.common._native_forward import native_forward
 from cellweave.ops.common._native_frame import NativeOp, flatten, recurs_on_outputs
-from cellweave.ops.common._native_layout import NativeLayout
+from cellweave.ops.common._native_layout import NativeLayout, gate_places
 from cellweave.ops.common._native_ops import define_native_ops, run_as_op
 from cellweave.ops.common._native_step import NativeStep
 from cellweave.ops.common._records import Backend, RunContext
 from cellweave.ops.common._sequence import state_past_ends, without_padding
-from cellweave.specs import CellSpec, GRUSpec, LSTMSpec, RunSpec
+from cellweave.specs import CellSpec, GRUSpec, RunSpec
 
 
 def native_backend(
@@ -64,12 +65,8 @@ def _refuses_cell(layout_of: Callable[[CellSpec], NativeLayout], spec: RunSpec, 
     cell = spec.cell
     if isinstance(cell, GRUSpec) and cell.joined_kernel and cell.reset_after:
         return "a reset after the product needs a recurrent kernel of its own"
-    if isinstance(cell, LSTMSpec) and cell.coupled:
-        return "its core has no coupled gates"
-    if isinstance(cell, LSTMSpec) and cell.layer_norm:
-        return "its core does not normalize"
-    if isinstance(cell, LSTMSpec) and cell.clip_passes_gradient and cell.cell_clip is not None and context.needs_grad:
-        return "its core stops gradients at the bound on c"
+    if differ_by_row(spec):
+        return "a mask of each gate's own must be the same for all rows and steps"
     layout = layout_of(cell)
     for code, field in ((layout.activation, "activation"), (layout.gate_activation, "recurrent_activation")):
         if code < 0:
@@ -84,6 +81,8 @@ def _run(op: NativeOp, call: LayerCall) -> LayerResult:
     """Run a call; its gradients are the core's, its second derivatives the reference's."""
     if torch.is_autocast_enabled("cpu"):
         call = _in_dtype_of_weights(call)
+    if any(mask.per_gate for mask in call.spec.masks):
+        call = folded(call, gate_places(op.layout_of(call.spec.cell), call.x.shape[2]))
     out, given = (run_as_op if torch.compiler.is_compiling() else _run_eagerly)(op, call)
     leaves = len(call.state)
     state, states = tuple(given[:leaves]), tuple(given[leaves:])

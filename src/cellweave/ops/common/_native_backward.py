@@ -30,6 +30,7 @@ class _Loop(NamedTuple):
     proj_in: torch.Tensor | None
     d_proj: torch.Tensor | None
     d_peephole: torch.Tensor | None
+    d_norm: torch.Tensor | None
 
 
 def native_backward(
@@ -67,7 +68,7 @@ def _run_loop(
     d_fresh = [torch.empty_like(leaf) for leaf in call.fresh] if with_fresh else []
     if d_fresh:
         s.d_reset_h, s.d_reset_c = d_fresh[-1].data_ptr(), d_fresh[0].data_ptr()
-    rh = proj_in = d_proj = d_peephole = None
+    rh = proj_in = d_proj = d_peephole = d_norm = None
     if layout.op == GRU_BEFORE:
         rh = POOL.empty((T * B, call.H), dtype)
         s.rh = rh.data_ptr()
@@ -77,6 +78,9 @@ def _run_loop(
     if layout.peepholes is not None:
         d_peephole = torch.empty((B, 3, call.H), dtype=dtype, device="cpu")
         s.d_peephole = d_peephole.data_ptr()
+    if layout.norms:
+        d_norm = POOL.empty((B, 2 * len(layout.norms), call.H), dtype)
+        s.d_norm = d_norm.data_ptr()
     s.scratch_bytes = core().scratch_bytes(s, backward=True)
     scratch = POOL.empty((s.scratch_bytes,), torch.uint8)
     s.scratch = scratch.data_ptr()
@@ -86,7 +90,7 @@ def _run_loop(
         for fresh, first in zip(d_fresh, d_start, strict=False):
             fresh += first.masked_fill(~call.first_reset, 0.0)
         d_start = [first.masked_fill(call.first_reset, 0.0) for first in d_start]
-    return _Loop(d_start, d_fresh, gates, rh, proj_in, d_proj, d_peephole)
+    return _Loop(d_start, d_fresh, gates, rh, proj_in, d_proj, d_peephole, d_norm)
 
 
 def _point_to_inputs(call: NativeCall, s: SequenceStruct, saved: Saved, upstream: MaybeTensors) -> MaybeTensors:
@@ -96,6 +100,8 @@ def _point_to_inputs(call: NativeCall, s: SequenceStruct, saved: Saved, upstream
         s.cs = saved.cs.data_ptr()
     if saved.raw is not None:
         s.proj_raw = saved.raw.data_ptr()
+    if saved.norms is not None:
+        s.norm_kept = saved.norms.data_ptr()
     if not call.plain:
         s.lengths = None if call.lengths is None else call.lengths.data_ptr()
         s.resets = None if call.resets is None else call.resets.data_ptr()
@@ -139,12 +145,21 @@ def _gradients_of_weights(call: NativeCall, hs: torch.Tensor, loop: _Loop, neede
     if layout.row_biases is not None and needed[layout.row_biases]:
         found[layout.row_biases] = _gradient_of_row_biases(call, gates)
     if layout.peepholes is not None and loop.d_peephole is not None:
-        for number, total in zip(layout.peepholes, loop.d_peephole.sum(0), strict=True):
-            found[number] = total.clone() if needed[number] else None
+        _sums_of_rows(loop.d_peephole, layout.peepholes, found, needed)
+    if loop.d_norm is not None:
+        numbers = [number for norm in layout.norms for number in norm or (None, None)]
+        _sums_of_rows(loop.d_norm, numbers, found, needed)
     last = layout.projection
     if last is not None and needed[last] and loop.proj_in is not None and loop.d_proj is not None:
         found[last] = _by_layout(call, loop.proj_in.t(), loop.d_proj)
     return found
+
+
+def _sums_of_rows(sums: torch.Tensor, numbers: Sequence[int | None], found: Gradients, needed: Sequence[bool]) -> None:
+    """Gradients that the loop leaves per row, `[B, k, H]`, to the k weights with these numbers; None: to none."""
+    for number, total in zip(numbers, sums.sum(0), strict=True):
+        if number is not None:
+            found[number] = total.clone() if needed[number] else None
 
 
 def _input_gradients(call: NativeCall, gates: torch.Tensor, found: Gradients, needed: Sequence[bool]) -> None:

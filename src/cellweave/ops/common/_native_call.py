@@ -134,9 +134,15 @@ class NativeCall:
         if layout.row_biases is not None:
             s.bias_h = weights[layout.row_biases].data_ptr() + (3 + layout.gates[2]) * block
         if layout.peepholes is not None:
-            s.peephole0, s.peephole1, s.peephole2 = (weights[number].data_ptr() for number in layout.peepholes)
+            s.peephole0, s.peephole1, s.peephole2 = (
+                None if number is None else weights[number].data_ptr() for number in layout.peepholes
+            )
         if layout.projection is not None:
             s.projection = weights[layout.projection].data_ptr()
+        for number, norm in enumerate(layout.norms):
+            if norm is not None:
+                setattr(s, f"gamma{number}", weights[norm[0]].data_ptr())
+                setattr(s, f"beta{number}", weights[norm[1]].data_ptr())
         if self.fresh and self.resets is not None:
             s.reset_h, s.reset_c = self.fresh[-1].data_ptr(), self.fresh[0].data_ptr()
         return s
@@ -219,12 +225,14 @@ def _template(layout: NativeLayout, dtype: torch.dtype, save: bool) -> SequenceS
     s.activation, s.gate_activation, s.forget_bias = layout.activation, layout.gate_activation, layout.forget_bias
     s.cell_clip = -1.0 if layout.cell_clip is None else layout.cell_clip
     s.proj_clip = -1.0 if layout.proj_clip is None else layout.proj_clip
-    for gate, weight in enumerate(layout.gate_weights):
+    s.norm_epsilon = layout.norm_epsilon
+    s.clip_passes, s.coupled = layout.clip_passes, layout.first_gate
+    for gate, weight in enumerate(layout.gate_weights, layout.first_gate):
         setattr(s, f"w_ld{gate}", 1 if layout.transposed else weight.columns * layout.units)
         setattr(s, f"w_unit{gate}", layout.width if layout.transposed else 1)
     if layout.projection is not None and layout.transposed:
         s.projection_ld, s.projection_unit = 1, layout.units
-    for gate, column in enumerate(layout.gates):
+    for gate, column in enumerate(layout.gates, layout.first_gate):
         first, last = layout.group_of(column)
         setattr(s, f"gate_ld{gate}", (last - first) * layout.units)
     for name, _, _, _, blocks in _places(layout).inputs:
@@ -252,18 +260,18 @@ class Places(NamedTuple):
 def _places(layout: NativeLayout) -> Places:
     gates = [
         (f"gate{gate}", layout.group_of(column)[0], column - layout.group_of(column)[0])
-        for gate, column in enumerate(layout.gates)
+        for gate, column in enumerate(layout.gates, layout.first_gate)
     ]
     forward = [place for place, column in zip(gates, layout.gates, strict=True) if column < layout.forward_columns]
     row = layout.width if layout.transposed else 1
     weights = [
         (f"w{gate}", weight.weight, weight.columns if weight.joined else 0, weight.column * row)
-        for gate, weight in enumerate(layout.gate_weights)
+        for gate, weight in enumerate(layout.gate_weights, layout.first_gate)
     ]
     inputs = [
         (f"wx{gate}", f"bias{gate}", number, column - product.first, product.last - product.first)
         for number, product in enumerate(layout.inputs)
-        for gate, column in enumerate(layout.gates)
+        for gate, column in enumerate(layout.gates, layout.first_gate)
         if product.first <= column < product.last
     ]
     return Places(tuple(gates), tuple(forward), tuple(weights), tuple(inputs))

@@ -30,12 +30,14 @@ class Saved(NamedTuple):
         hs: Recurrent operands of later steps, `[T, B, P]`.
         cs: The same for c, `[T, B, H]`. LSTM only.
         raw: The projected h before its clip, `[T, B, P]`. LSTM only.
+        norms: What the layer normalizations keep of each row, `[T, B, n]`; the gates are normalized ones then.
     """
 
     gates: torch.Tensor
     hs: torch.Tensor
     cs: torch.Tensor | None
     raw: torch.Tensor | None
+    norms: torch.Tensor | None
 
 
 class Results(NamedTuple):
@@ -62,9 +64,10 @@ def native_forward(call: NativeCall, *, save: bool) -> Results:
     out = torch.empty((T, B, call.P), dtype=dtype, device="cpu")
     hs, cs, states = _operands(call, out, save=save)
     raw = POOL.empty((T, B, call.P), dtype) if save and layout.clips_projection else None
+    norms = torch.empty((T, B, layout.norm_numbers), dtype=dtype, device="cpu") if save and layout.norms else None
     gates = _buffer("gates", (steps * B * columns * call.H if save or ahead else 0,), dtype, save=save)
     s = call.struct(save=save, gates=gates if save or ahead else None, rows=steps * B, state=call.start)
-    s.hs, s.cs, s.proj_raw = hs.data_ptr(), _address(cs), _address(raw)
+    s.hs, s.cs, s.proj_raw, s.norm_kept = hs.data_ptr(), _address(cs), _address(raw), _address(norms)
     held = point_to_inputs(call, s, ahead=ahead)
     commit = None if save else _point_to_packed(call, s)
     scratch: torch.Tensor | None = None
@@ -85,7 +88,7 @@ def native_forward(call: NativeCall, *, save: bool) -> Results:
             commit, s.packed_ready = None, 1
         state = new
     del held
-    return Results(out, state, states[:-1] if call.plain else states, Saved(gates, hs, cs, raw))
+    return Results(out, state, states[:-1] if call.plain else states, Saved(gates, hs, cs, raw, norms))
 
 
 def _operands(call: NativeCall, out: torch.Tensor, *, save: bool) -> tuple[torch.Tensor, torch.Tensor | None, State]:

@@ -139,6 +139,8 @@ def _forward_shapes(op: NativeOp, *arguments: Any) -> tuple[torch.Tensor, Tensor
         saved.append(x.new_empty((steps, rows, layout.units)))
     if layout.clips_projection:
         saved.append(x.new_empty((steps, rows, layout.width)))
+    if layout.norms:
+        saved.append(x.new_empty((steps, rows, layout.norm_numbers)))
     return out, last, saved
 
 
@@ -205,7 +207,8 @@ def _backward(op: NativeOp, *arguments: Any) -> Tensors:
     kept, d_out, d_last, needed = arguments[_ROLES:]
     gates, hs, *rest = kept
     cs = rest.pop(0) if frame.layout.op == LSTM else None
-    saved = Saved(gates, hs, cs, rest[0] if rest else None)
+    raw = rest.pop(0) if frame.layout.clips_projection else None
+    saved = Saved(gates, hs, cs, raw, rest.pop(0) if frame.layout.norms else None)
     with without_autocast():
         found = native_backward(NativeCall(frame, tensors), saved, [d_out, *d_last], needed, keep=True)
     return [grad for grad in found if grad is not None]

@@ -11,16 +11,16 @@ from cellweave.specs import CellSpec, GRUSpec, LSTMSpec, MaskSpec, RNNSpec, RunS
 
 _CELLS: dict[str, type[Any]] = {"rnn": RNNSpec, "gru": GRUSpec, "lstm": LSTMSpec}
 _FIELDS = {
-    "rnn": ("units", "activation", "joined_kernel", "use_bias", "transposed"),
+    "rnn": ("units", "activation", "joined_kernel", "use_bias", "transposed", "layer_norm", "norm_epsilon"),
     "gru": (
         "units", "activation", "recurrent_activation", "reset_after", "gate_order", "joined_kernel", "use_bias",
-        "transposed",
+        "transposed", "layer_norm", "norm_epsilon",
     ),
     "lstm": (
         "units", "activation", "recurrent_activation", "gate_order", "forget_bias", "peepholes", "cell_clip",
         "projection", "proj_clip", "joined_kernel", "use_bias", "unit_forget_bias", "unit_pieces", "proj_pieces",
         "peephole_order", "clip_passes_gradient", "coupled", "layer_norm", "norm_gain", "norm_shift",
-        "transposed",
+        "transposed", "norm_epsilon",
     ),
 }  # fmt: skip
 _RUN_FIELDS = ("residual", "lengths", "resets", "reverse", "all_states")
@@ -60,7 +60,8 @@ def run_to_text(kind: str, run: RunSpec) -> RunText:
             real.append(value)
     text += "), ("
     for mask in run.masks:
-        text += "('" + mask.place + "', " + _constant(mask.per_step) + _constant(mask.per_row) + "), "
+        text += "('" + mask.place + "', " + _constant(mask.per_step) + _constant(mask.per_row)
+        text += _constant(mask.per_gate) + "), "
     text += "), ("
     for name in _RUN_FIELDS:
         text += _constant(getattr(run, name))

@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 import torch
 
 from cellweave.ops.common._calls import LayerCall, LayerResult
+from cellweave.ops.common._gate_masks import GateMasks
 from cellweave.ops.common._masks import BoundMask
 from cellweave.specs import ZONES
 
-#: Inputs `[B, I]` and a state to the new state, whose last item is also the output.
-Step = Callable[[torch.Tensor, tuple[torch.Tensor, ...]], tuple[torch.Tensor, ...]]
+#: Inputs `[B, I]` and a state to the new state, whose last item is also the output; `GateMasks` come third where gates
+#: have masks of their own.
+Step = Callable[..., tuple[torch.Tensor, ...]]
 
 
 def reference_sequence(step: Step, call: LayerCall) -> LayerResult:
@@ -45,7 +47,7 @@ def reference_sequence(step: Step, call: LayerCall) -> LayerResult:
     for s in range(steps):
         if resets is not None:
             state = _rows(resets[s], fresh, state)
-        new = masks.zone_out(step(by_step[s], state), state, s)
+        new = masks.zone_out(step(by_step[s], state, *masks.of_gates(s)), state, s)
         output = masks.act("output", new[-1], s)
         new = masks.on_state(new, s)
         if active is not None:
@@ -123,8 +125,21 @@ class _Masks:
         widths = {"input": depth, "c": call.state[0].shape[1], "h": call.state[-1].shape[1]}
         widths |= {"output": widths["h"], "zone_c": widths["c"], "zone_h": widths["h"]}
         self._drawn: list[tuple[BoundMask, torch.Tensor]] = [
-            (mask, mask.draws(steps, rows, widths[mask.spec.place], x)) for mask in call.masks
+            (mask, mask.draws(steps, rows, widths[mask.spec.place], x)) for mask in call.masks if not mask.spec.per_gate
         ]
+        self._gates: int = call.spec.cell.gate_count
+        self._of_gates: list[tuple[BoundMask, torch.Tensor]] = [
+            (mask, mask.draws(steps, rows, widths[mask.spec.place] * self._gates, x))
+            for mask in call.masks
+            if mask.spec.per_gate
+        ]
+
+    def of_gates(self, step: int) -> tuple[GateMasks, ...]:
+        """What the gates of a step multiply by themselves: one item, or none where they have no masks."""
+        if not self._of_gates:
+            return ()
+        drawn = [(mask, noise[step] if mask.spec.per_step else noise) for mask, noise in self._of_gates]
+        return (GateMasks(drawn, self._gates),)
 
     def on_inputs(self, x: torch.Tensor) -> torch.Tensor:
         for mask, noise in self._drawn:

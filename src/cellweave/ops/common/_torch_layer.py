@@ -32,6 +32,8 @@ def torch_refuses(spec: RunSpec, context: RunContext) -> str | None:
     """What torch's layers lack whatever the cell."""
     if any(mask.place in ("h", "c") for mask in spec.masks):
         return "masks on the state act inside the time loop"
+    if any(mask.per_gate for mask in spec.masks):
+        return "its gates have no masks of their own"
     if any(mask.place in ZONES for mask in spec.masks):
         return "zoneout acts inside the time loop"
     if spec.all_states and isinstance(spec.cell, LSTMSpec):

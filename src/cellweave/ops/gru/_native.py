@@ -13,6 +13,7 @@ from cellweave.ops.common._native_layout import (
     NativeLayout,
     RecurrentProduct,
     activation_code,
+    norm_numbers,
 )
 from cellweave.ops.gru._reference import gru_sequence
 from cellweave.specs import CellSpec, GRUSpec
@@ -28,10 +29,14 @@ def gru_layout(spec: CellSpec) -> NativeLayout:
     return _joined(spec) if spec.joined_kernel else _split(spec)
 
 
+def _names(spec: GRUSpec) -> tuple[str, ...]:
+    return tuple(weight.name for weight in spec.weights(1))
+
+
 def _joined(spec: GRUSpec) -> NativeLayout:
     return NativeLayout(
         op=GRU_BEFORE,
-        names=("gates/kernel", "gates/bias", "candidate/kernel", "candidate/bias"),
+        names=_names(spec),
         units=spec.units,
         width=spec.units,
         columns=3,
@@ -42,6 +47,8 @@ def _joined(spec: GRUSpec) -> NativeLayout:
         recurrent=(RecurrentProduct(0, True, 0, 0, 2), RecurrentProduct(2, True, 0, 2, 3, reset=True)),
         activation=activation_code(spec.activation),
         gate_activation=activation_code(spec.recurrent_activation),
+        norms=norm_numbers(_names(spec), spec.norms()),
+        norm_epsilon=spec.norm_epsilon,
     )
 
 
@@ -51,7 +58,7 @@ def _split(spec: GRUSpec) -> NativeLayout:
     gates = (columns["r"], columns["u"], columns["c"])
     return NativeLayout(
         op=GRU_AFTER if spec.reset_after else GRU_BEFORE,
-        names=("kernel", "recurrent_kernel", "bias") if spec.use_bias else ("kernel", "recurrent_kernel"),
+        names=_names(spec),
         units=spec.units,
         width=spec.units,
         columns=4 if spec.reset_after else 3,
@@ -64,6 +71,8 @@ def _split(spec: GRUSpec) -> NativeLayout:
         gate_activation=activation_code(spec.recurrent_activation),
         row_biases=2 if spec.use_bias and spec.reset_after else None,
         transposed=spec.transposed,
+        norms=norm_numbers(_names(spec), spec.norms()),
+        norm_epsilon=spec.norm_epsilon,
     )
 
 

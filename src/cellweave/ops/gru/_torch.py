@@ -22,6 +22,8 @@ def _refuses(spec: RunSpec, context: RunContext) -> str | None:
         return "a reset after the product needs a recurrent kernel of its own"
     if (cell.activation, cell.recurrent_activation) != ("tanh", "sigmoid"):
         return "its layer has the activations tanh and sigmoid only"
+    if cell.layer_norm:
+        return "its layer does not normalize"
     return torch_refuses(spec, context)
 
 

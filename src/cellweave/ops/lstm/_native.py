@@ -13,38 +13,50 @@ from cellweave.ops.common._native_layout import (
     NativeLayout,
     RecurrentProduct,
     activation_code,
+    norm_numbers,
 )
 from cellweave.ops.lstm._reference import lstm_sequence
-from cellweave.specs import CellSpec, LSTMSpec
+from cellweave.specs import NORM_NAMES, CellSpec, LSTMSpec
 
 
 @functools.lru_cache(maxsize=256)
 def lstm_layout(spec: CellSpec) -> NativeLayout:
-    """Gates in one buffer `[T * B, 4H]`, in the kernel's own order."""
+    """Gates in one buffer `[T * B, 4H]` (`3H` when coupled), in the kernel's own order."""
     spec = cast(LSTMSpec, spec)
     names = tuple(weight.name for weight in spec.weights(1))
     number = names.index
     recurrent = number("kernel" if spec.joined_kernel else "recurrent_kernel")
-    gates = tuple(spec.gate_order.index(gate) for gate in "ijfo")
+    gates = tuple(spec.gate_order.index(gate) for gate in "ijfo" if not (spec.coupled and gate == "i"))
+    columns = len(gates)
     return NativeLayout(
         op=LSTM,
         names=names,
         units=spec.units,
         width=spec.output_size,
-        columns=4,
-        forward_columns=4,
+        columns=columns,
+        forward_columns=columns,
         gates=gates,
-        gate_weights=tuple(GateWeight(recurrent, spec.joined_kernel, column, 4) for column in gates),
-        inputs=(InputProduct(0, number("bias") if spec.use_bias else None, 0, 4),),
-        recurrent=(RecurrentProduct(recurrent, spec.joined_kernel, 0, 0, 4),),
+        gate_weights=tuple(GateWeight(recurrent, spec.joined_kernel, column, columns) for column in gates),
+        inputs=(InputProduct(0, number("bias") if spec.use_bias else None, 0, columns),),
+        recurrent=(RecurrentProduct(recurrent, spec.joined_kernel, 0, 0, columns),),
         activation=activation_code(spec.activation),
         gate_activation=activation_code(spec.recurrent_activation),
-        peepholes=(number("w_f_diag"), number("w_i_diag"), number("w_o_diag")) if spec.peepholes else None,
+        peepholes=(number("w_f_diag"), None if spec.coupled else number("w_i_diag"), number("w_o_diag"))
+        if spec.peepholes
+        else None,
         projection=None if spec.projection is None else number("projection/kernel"),
         forget_bias=spec.forget_bias,
         cell_clip=spec.cell_clip,
         proj_clip=spec.proj_clip,
         transposed=spec.transposed,
+        clip_passes=spec.clip_passes_gradient,
+        first_gate=1 if spec.coupled else 0,
+        norms=norm_numbers(
+            names, tuple(NORM_NAMES[gate] if gate in spec.gate_order + "c" else None for gate in "ijfoc")
+        )
+        if spec.layer_norm
+        else (),
+        norm_epsilon=spec.norm_epsilon,
     )
 
 

@@ -6,20 +6,18 @@ from collections.abc import Callable, Mapping
 from typing import cast
 
 import torch
-from torch.nn import functional as F
 
 from cellweave.ops.common import (
     Backend,
+    GateMasks,
     LayerCall,
     LayerResult,
     activation_function,
+    normalized,
     reference_sequence,
     refuses_nothing,
 )
 from cellweave.specs import NORM_NAMES, LSTMSpec
-
-#: Added to a row's variance. Source: TF1 `tf.contrib.layers.layer_norm`.
-_EPSILON, _HALF_EPSILON = 1e-12, 1e-3
 
 
 def lstm_step(
@@ -30,6 +28,7 @@ def lstm_step(
     *,
     spec: LSTMSpec,
     on_candidate: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    masks: GateMasks | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One step; gates by `spec.gate_order`.
 
@@ -47,6 +46,7 @@ def lstm_step(
             kernels and projection transposed if the spec says so.
         spec: Variant.
         on_candidate: Acts on act(j), such as recurrent dropout (Semeniuta et al. 2016).
+        masks: Of each gate's own, on inputs and h.
     Returns:
         c' `[B, H]` and h' `[B, P]`. A clip passes the gradient inside and on its bounds; `clip_passes_gradient`: that
         of c everywhere.
@@ -54,10 +54,10 @@ def lstm_step(
         LSTMCell, LSTMBlockCell, CoupledInputForgetGateLSTMCell, LayerNormBasicLSTMCell.
     """
     squash, act = activation_function(spec.recurrent_activation), activation_function(spec.activation)
-    parts = _gates(inputs, h, weights, spec).chunk(len(spec.gate_order), dim=1)
+    parts = _gates(inputs, h, weights, spec, masks).chunk(len(spec.gate_order), dim=1)
     gate = dict(zip(spec.gate_order, parts, strict=True))
     if spec.layer_norm:
-        gate = {name: _normalized(part, name, weights) for name, part in gate.items()}
+        gate = {k: normalized(part, NORM_NAMES[k], weights, spec.norm_epsilon) for k, part in gate.items()}
     f, o = gate["f"] + spec.forget_bias, gate["o"]
     if spec.peepholes:
         f = f + weights["w_f_diag"] * c
@@ -66,7 +66,7 @@ def lstm_step(
         j = on_candidate(j)
     new_c = f * c + _input_gate(gate, f, c, weights, spec) * j
     if spec.layer_norm:
-        new_c = _normalized(new_c, "c", weights)
+        new_c = normalized(new_c, NORM_NAMES["c"], weights, spec.norm_epsilon)
     if spec.cell_clip is not None:
         new_c = _clipped(new_c, spec.cell_clip, passes_gradient=spec.clip_passes_gradient)
     if spec.peepholes:
@@ -79,10 +79,22 @@ def lstm_step(
     return new_c, new_h
 
 
-def _gates(inputs: torch.Tensor, h: torch.Tensor, weights: Mapping[str, torch.Tensor], spec: LSTMSpec) -> torch.Tensor:
-    bias = weights.get("bias")
-    if "recurrent_kernel" in weights:
-        total = inputs @ _upright(weights["kernel"], spec) + h @ _upright(weights["recurrent_kernel"], spec)
+#: In the order in which masks count them; a coupled cell has no `i`.
+_GATES = "ijfo"
+
+
+def _gates(
+    inputs: torch.Tensor, h: torch.Tensor, weights: Mapping[str, torch.Tensor], spec: LSTMSpec, masks: GateMasks | None
+) -> torch.Tensor:
+    bias, kernel = weights.get("bias"), _upright(weights["kernel"], spec)
+    recurrent = _upright(weights["recurrent_kernel"], spec) if "recurrent_kernel" in weights else None
+    if masks is not None:
+        if recurrent is None:
+            kernel, recurrent = kernel.split_with_sizes([inputs.shape[1], h.shape[1]])
+        counted = [gate for gate in _GATES if gate in spec.gate_order]
+        total = masks.product(inputs, h, (kernel, recurrent), [counted.index(gate) for gate in spec.gate_order])
+    elif recurrent is not None:
+        total = inputs @ kernel + h @ recurrent
     else:
         total = torch.cat([inputs, h], dim=1) @ weights["kernel"]
     return total if bias is None else total + bias
@@ -102,14 +114,6 @@ def _input_gate(
     return activation_function(spec.recurrent_activation)(i)
 
 
-def _normalized(value: torch.Tensor, part: str, weights: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Each row with mean 0 and variance 1, times gamma plus beta."""
-    name = NORM_NAMES[part]
-    gamma, beta = weights[f"{name}/gamma"], weights[f"{name}/beta"]
-    epsilon = _HALF_EPSILON if value.dtype == torch.float16 else _EPSILON
-    return F.layer_norm(value, value.shape[-1:], gamma, beta, epsilon)
-
-
 def _clipped(c: torch.Tensor, bound: float, *, passes_gradient: bool) -> torch.Tensor:
     if not passes_gradient:
         return torch.clamp(c, -bound, bound)
@@ -119,7 +123,9 @@ def _clipped(c: torch.Tensor, bound: float, *, passes_gradient: bool) -> torch.T
 def lstm_sequence(call: LayerCall) -> LayerResult:
     """A whole sequence, step by step; the call's cell is an `LSTMSpec`, its state `(c, h)`."""
     spec = cast(LSTMSpec, call.spec.cell)
-    return reference_sequence(lambda x, state: lstm_step(x, state[0], state[1], call.weights, spec=spec), call)
+    return reference_sequence(
+        lambda x, state, masks=None: lstm_step(x, state[0], state[1], call.weights, spec=spec, masks=masks), call
+    )
 
 
 REFERENCE = Backend("reference", refuses_nothing, lstm_sequence)

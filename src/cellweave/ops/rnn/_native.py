@@ -13,6 +13,7 @@ from cellweave.ops.common._native_layout import (
     NativeLayout,
     RecurrentProduct,
     activation_code,
+    norm_numbers,
 )
 from cellweave.ops.rnn._reference import rnn_sequence
 from cellweave.specs import CellSpec, RNNSpec
@@ -39,6 +40,8 @@ def rnn_layout(spec: CellSpec) -> NativeLayout:
         activation=code,
         gate_activation=code,
         transposed=spec.transposed,
+        norms=norm_numbers(names, ("norm",)) if spec.layer_norm else (),
+        norm_epsilon=spec.norm_epsilon,
     )
 
 

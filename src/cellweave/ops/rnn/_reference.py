@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import cast
 
 import torch
 
 from cellweave.ops.common import (
     Backend,
+    GateMasks,
     LayerCall,
     LayerResult,
     activation_function,
+    normalized,
     reference_sequence,
     refuses_nothing,
 )
@@ -25,17 +28,24 @@ def rnn_step(
     bias: torch.Tensor | None,
     *,
     spec: RNNSpec,
+    norms: Mapping[str, torch.Tensor] | None = None,
+    masks: GateMasks | None = None,
 ) -> torch.Tensor:
     """`h' = act([x, h] W + b)`, or `act(x W + h R + b)` with a recurrent kernel of its own.
+
+    Under `layer_norm` the sum is normalized before its activation.
 
     Args:
         inputs: `[B, I]`. h: `[B, H]`. kernel: `[I + H, H]`, or `[I, H]` beside `recurrent_kernel` `[H, H]`
             (transposed if the spec says so).
-        bias: `[H]` or None. spec: Variant.
+        bias: `[H]` or None. spec: Variant. norms: `norm/gamma` and `norm/beta` `[H]` under `layer_norm`.
+        masks: Of the gate's own.
     Returns:
         h' `[B, H]`.
-    Source: TF1 BasicRNNCell; Keras SimpleRNNCell.
+    Source: TF1 BasicRNNCell; Keras SimpleRNNCell; Ba et al. 2016.
     """
+    if masks is not None:
+        inputs, h = masks.on("input", inputs, 0), masks.on("h", h, 0)
     if recurrent_kernel is None:
         total = torch.cat([inputs, h], dim=1) @ kernel
         total = total if bias is None else total + bias
@@ -44,6 +54,8 @@ def rnn_step(
             kernel, recurrent_kernel = kernel.t(), recurrent_kernel.t()
         total = inputs @ kernel
         total = (total if bias is None else total + bias) + h @ recurrent_kernel
+    if spec.layer_norm and norms is not None:
+        total = normalized(total, "norm", norms, spec.norm_epsilon)
     return activation_function(spec.activation)(total)
 
 
@@ -51,8 +63,9 @@ def rnn_sequence(call: LayerCall) -> LayerResult:
     """A whole sequence, step by step; the call's cell is an `RNNSpec`, its state `(h,)`."""
     spec, weights = cast(RNNSpec, call.spec.cell), call.weights
     kernel, recurrent_kernel, bias = weights["kernel"], weights.get("recurrent_kernel"), weights.get("bias")
+    own = (kernel, recurrent_kernel, bias)
     return reference_sequence(
-        lambda x, state: (rnn_step(x, state[0], kernel, recurrent_kernel, bias, spec=spec),), call
+        lambda x, state, masks=None: (rnn_step(x, state[0], *own, spec=spec, norms=weights, masks=masks),), call
     )
 
 

@@ -16,6 +16,8 @@ _ACTIVATIONS = ("tanh", "relu")
 def _refuses(spec: RunSpec, context: RunContext) -> str | None:
     if cast(RNNSpec, spec.cell).activation not in _ACTIVATIONS:
         return "its layer has the activations tanh and relu only"
+    if cast(RNNSpec, spec.cell).layer_norm:
+        return "its layer does not normalize"
     return torch_refuses(spec, context)
 
 
