@@ -105,6 +105,22 @@ def test_without_gradients(name: str, features: dict[str, Any], mode: Any) -> No
         assert_close(f"value {number}", got, expected, tolerance)
 
 
+@pytest.mark.parametrize("name", KINDS)
+def test_single_steps_with_expected_zoneout(name: str) -> None:
+    call = _call(name, 5, 3, 9, masks="expected", dtype="float32")
+    zones = tuple(mask for mask in call.masks if mask.expected)
+    assert len(zones) == len(call.state)
+    spec = dataclasses.replace(call.spec, masks=tuple(mask.spec for mask in zones))
+    call = dataclasses.replace(call, spec=spec, masks=zones)
+    make_step = backend_of(spec, "native").step
+    assert make_step is not None
+    with torch.no_grad():
+        step = make_step(dataclasses.replace(call, x=call.x[:1]))
+        outputs = [step(x.contiguous()) for x in call.x.unbind(0)]
+        for number, (got, expected) in enumerate(zip([torch.stack(outputs), *step.state], _run(call), strict=True)):
+            assert_close(f"value {number}", got, expected, 1e-6)
+
+
 def test_nothing_requires_a_gradient() -> None:
     call = _call("lstm", 3, 2, 5)
     for source in _sources(call):
