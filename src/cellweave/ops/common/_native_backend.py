@@ -83,7 +83,11 @@ def _run(op: NativeOp, call: LayerCall) -> LayerResult:
         call = _in_dtype_of_weights(call)
     if any(mask.per_gate for mask in call.spec.masks):
         call = folded(call, gate_places(op.layout_of(call.spec.cell), call.x.shape[2]))
-    out, given = (run_as_op if torch.compiler.is_compiling() else _run_eagerly)(op, call)
+    return native_result(call, *(run_as_op if torch.compiler.is_compiling() else _run_eagerly)(op, call))
+
+
+def native_result(call: LayerCall, out: torch.Tensor, given: Sequence[torch.Tensor]) -> LayerResult:
+    """What a call gives, from what its operator gives: outputs; the last state, behind it states after each step."""
     leaves = len(call.state)
     state, states = tuple(given[:leaves]), tuple(given[leaves:])
     if call.spec.all_states:
