@@ -56,7 +56,7 @@ def test_contract(case: LayerCase) -> None:
     _same(_results_of(out, *last, call=call), _results_of(*_values(call), call=call))
     operands_are_outputs = not call.masks and call.lengths is None and call.resets is None
     saved = [saved[0], out, *saved[1:]] if operands_are_outputs else saved
-    sources = sum(len(value) for value in arguments[1:4]) + 1
+    sources = sum(len(value or ()) for value in arguments[1:4]) + 1
     needed = [number != 1 for number in range(sources)]
     upstream = (torch.randn_like(out), [torch.randn_like(leaf) for leaf in last])
     torch.library.opcheck(backward, (*_detached(arguments), _detached(saved), *upstream, needed))

@@ -58,7 +58,8 @@ class Step(nn.Module):
         if active is not None:
             output = torch.where(active, output, torch.zeros_like(output))
             new = [torch.where(active, a, b) for a, b in zip(new, state, strict=True)]
-        return (*new, output, *(new if self._run.all_states else ()))
+        # Runtimes go wrong where one value is two outputs of a body.
+        return (*new, output.clone(), *([leaf.clone() for leaf in new] if self._run.all_states else ()))
 
 
 @functools.lru_cache(maxsize=32)
