@@ -51,6 +51,11 @@ def both(m: Any, x: Any, n: Any, r: Any, h: Any) -> Any:
     return cw.bidirectional_dynamic_rnn(m[0], m[1], x, n, **F32)
 
 
+def both_outputs(m: Any, x: Any, n: Any, r: Any, h: Any) -> Any:
+    """No state is read, and one direction's outputs alone."""
+    return both(m, x, n, r, h)[0][0], both(m[2:], x, n, r, h)[0]
+
+
 def chained(m: Any, x: Any, n: Any, r: Any, h: Any) -> Any:
     """The second direction starts where the first ended, so that no operator can run both."""
     _, state = cw.dynamic_rnn(m[0], x, n, **F32)
@@ -108,6 +113,7 @@ CASES = (
     ),
     _case("both-lstm", lambda: [cw.LSTMCell(N, use_peepholes=True) for _ in range(2)], both, LSTM=1, both=1),
     _case("both-gru", lambda: [cw.GRUCell(N), cw.GRUCell(N, activation="leaky_relu")], both, GRU=1, both=1),
+    _case("both-outputs", lambda: [cw.LSTMCell(N) for _ in range(4)], both_outputs, LSTM=2, both=1),
     _case("both-peepholes", lambda: [cw.LSTMCell(N), cw.LSTMCell(N, use_peepholes=True)], both, LSTM=2),
     _case("chained", lambda: [cw.GRUCell(N), cw.GRUCell(N)], chained, GRU=2, both=1),
     _case("cudnn-lstm", lambda: cw.CudnnLSTM(2, N, direction="bidirectional"), cudnn, LSTM=2, both=2),

@@ -66,7 +66,7 @@ def test_contract(case: LayerCase) -> None:
     out, last, saved = forward(*arguments, True)
     _same(_results_of(out, *last, call=call), _results_of(*_values(call)[: 1 + len(last)], call=call))
     saved = _saved_again(arguments, saved, out, last[len(call.state) :])
-    sources = sum(len(value) for value in arguments[1:4]) + 1
+    sources = sum(len(value or ()) for value in arguments[1:4]) + 1
     needed = [number != 1 for number in range(sources)]
     upstream = (torch.randn_like(out), [torch.randn_like(leaf) for leaf in last])
     torch.library.opcheck(backward, (*_detached(arguments), _detached(saved), *upstream, needed))

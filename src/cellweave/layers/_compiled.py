@@ -190,7 +190,8 @@ def _run_layer(
     sources = [x, *state, *after, *weights]
     save = torch.is_grad_enabled() and any([tensor.requires_grad for tensor in sources])  # noqa: C419
     outputs, last, _ = getattr(torch.ops.cellweave, layer.operator)(
-        x, state, after, weights, lengths, resets, mine, kept, noise,
+        x, state, after if len(after) > 0 else None, weights, lengths, resets, mine, kept,
+        noise if len(noise) > 0 else None,
         layer.text, layer.whole, layer.real, layer.threads, save,
     )  # fmt: skip
     if layer.residual:

@@ -128,7 +128,7 @@ def traced_runner(module: Any, facts: Facts, options: Options, feed: Feed) -> tu
         sources = [x, *state, *after, *ordered]
         save = torch.is_grad_enabled() and any([tensor.requires_grad for tensor in sources])  # noqa: C419
         outputs, given, _ = getattr(torch.ops.cellweave, traced.operator)(
-            x, list(state), after, ordered, feed.lengths, resets, mine, kept, [],
+            x, list(state), after if len(after) > 0 else None, ordered, feed.lengths, resets, mine, kept, None,
             traced.text, traced.whole, traced.real, traced.threads, save,
         )  # fmt: skip
         return native_result(call, outputs, given)

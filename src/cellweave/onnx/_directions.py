@@ -66,10 +66,14 @@ def _join(graph: ir.Graph, first: ir.Node, second: ir.Node) -> None:
         attributes[name] = [*(_value(first, name) or ()), *(_value(second, name) or ())] or None
     outputs = nodes.several(OPERATORS[first.op_type], first.op_type, *inputs, **attributes)
     for place, value in enumerate(outputs):
-        parts = nodes.several(2, "Split", value, axis=1 if place == 0 else 0, num_outputs=2)
-        for part, old in zip(parts, (first.outputs[place], second.outputs[place]), strict=True):
-            part.type, part.shape = old.type, old.shape
-            old.replace_all_uses_with(part)
+        # The optimizer takes away outputs that nobody reads.
+        read = [node.outputs[place] if place < len(node.outputs) else None for node in (first, second)]
+        if any(old is not None and old.uses() for old in read):
+            parts = nodes.several(2, "Split", value, axis=1 if place == 0 else 0, num_outputs=2)
+            for part, old in zip(parts, read, strict=True):
+                if old is not None:
+                    part.type, part.shape = old.type, old.shape
+                    old.replace_all_uses_with(part)
     graph.insert_before(first, made)
     graph.remove([first, second], safe=True)
 

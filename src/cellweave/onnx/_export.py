@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,13 +12,10 @@ from torch import nn
 from cellweave._errors import ModeError
 from cellweave.onnx._directions import join_directions
 from cellweave.onnx._folding import fold_weights
+from cellweave.onnx._quiet import without_torchs_own_warnings
 from cellweave.onnx._translations import translations
 
 _WHERE = "cellweave.onnx.export"
-#: Says at every export that torchvision is not installed.
-_CHATTY = "torch.onnx._internal.exporter._registration"
-#: Warnings of torch's exporter about its own parts, and about two inputs that share an axis, as lengths and rows do.
-_TORCHS_OWN = (".isinstance.treespec, LeafSpec.. is deprecated", "# The axis name: .* will not be used")
 
 
 def export(
@@ -62,7 +56,7 @@ def export(
             f"{_WHERE}: expected a module in evaluation mode, got one in training mode. Call .eval() first."
         )
     given = dict(kwargs or {})
-    with torch.no_grad(), _without_torchs_own_warnings():
+    with torch.no_grad(), without_torchs_own_warnings():
         module(*args, **given)
         program = torch.onnx.export(
             module, tuple(args), kwargs=given, dynamo=True, verbose=False, dynamic_shapes=dynamic_shapes,
@@ -76,17 +70,3 @@ def export(
     if path is not None:
         program.save(path, external_data=external_data)
     return program
-
-
-@contextmanager
-def _without_torchs_own_warnings() -> Iterator[None]:
-    logger = logging.getLogger(_CHATTY)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            for message in _TORCHS_OWN:
-                warnings.filterwarnings("ignore", message)
-            yield
-    finally:
-        logger.setLevel(level)

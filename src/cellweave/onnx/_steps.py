@@ -11,6 +11,7 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
+from cellweave.onnx._quiet import without_torchs_own_warnings
 from cellweave.ops.common import LayerCall
 from cellweave.specs import RunSpec
 from cellweave.weave import REFERENCE, backends_of
@@ -57,7 +58,8 @@ class Step(nn.Module):
         if active is not None:
             output = torch.where(active, output, torch.zeros_like(output))
             new = [torch.where(active, a, b) for a, b in zip(new, state, strict=True)]
-        return (*new, output, *(new if self._run.all_states else ()))
+        # Runtimes go wrong where one value is two outputs of a body.
+        return (*new, output.clone(), *([leaf.clone() for leaf in new] if self._run.all_states else ()))
 
 
 @functools.lru_cache(maxsize=32)
@@ -66,7 +68,7 @@ def step_graph(run: RunSpec, names: tuple[str, ...], fresh: int, axes: tuple[Axe
     once = replace(run, residual=False, reverse=False)
     examples = tuple(torch.zeros(sizes, dtype=dtype) for dtype, sizes, _ in axes)
     rows = tuple({0: torch.export.Dim("rows", min=2)} if by_row else None for _, _, by_row in axes)
-    with torch.no_grad():
+    with torch.no_grad(), without_torchs_own_warnings():
         program = torch.onnx.export(
             Step(once, names, fresh).eval(), examples, dynamo=True, verbose=False, optimize=False,
             dynamic_shapes={"tensors": rows},

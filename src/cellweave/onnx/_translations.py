@@ -51,7 +51,7 @@ def _translate(
         raise ModeError("cellweave.onnx: expected a module in evaluation mode, got one that draws random masks.")
     by_name = dict(zip([weight.name for weight in spec.cell.weights(1)], weights, strict=True))
     if misses(spec, x.dtype):
-        outputs, last = run_scan(nodes, spec, ScanInputs(x, state, lengths, resets, fresh, keeps), by_name)
+        outputs, last = run_scan(nodes, spec, ScanInputs(x, state, lengths, resets, fresh or (), keeps), by_name)
     else:
         outputs, last = run_operator(nodes, spec, x, state, by_name, lengths)
     _describe(last[: len(state)], state)

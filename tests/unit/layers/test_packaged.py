@@ -104,6 +104,7 @@ def test_saved_and_loaded(program: Any, model: Tagger, tmp_path: Path) -> None:
     check("export", tmp_path / "tagger.pt2", model)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiling ahead of time needs g++")
 def test_compiled_ahead_of_time(program: Any, model: Tagger, tmp_path: Path) -> None:
     package = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "tagger.pt2"))

@@ -18,10 +18,11 @@ from cellweave.ops.common._run_text import run_from_text, run_to_text
 from cellweave.specs import RunSpec
 
 _LIBRARY: Any = torch.library.Library("cellweave", "DEF")  # type: ignore[no-untyped-call]
+#: What may be empty is an optional list: machine code that inductor makes ahead of time hands no empty list on.
 #: The call's tensors by role; `streams` has a row for each mask, `keeps` its probability, `noise` what was given.
 _CALL = (
-    "Tensor x, Tensor[] state, Tensor[] fresh, Tensor[] weights, Tensor? lengths, Tensor? resets, "
-    "Tensor? streams, Tensor? keeps, Tensor[] noise, str run, int[] whole, float[] real, int threads"
+    "Tensor x, Tensor[] state, Tensor[]? fresh, Tensor[] weights, Tensor? lengths, Tensor? resets, "
+    "Tensor? streams, Tensor? keeps, Tensor[]? noise, str run, int[] whole, float[] real, int threads"
 )
 _ROLES, _TENSORS = 13, 9  # arguments in _CALL, and how many of them are tensors or lists of tensors
 _MASK64 = (1 << 64) - 1
@@ -55,7 +56,7 @@ def define_native_ops(op: NativeOp) -> None:
 def run_as_op(op: NativeOp, call: LayerCall) -> tuple[torch.Tensor, Tensors]:
     """Outputs; the last state, and behind it states after each step; by the registered operator."""
     arguments = arguments_of(op.name, call)
-    sources = [call.x, *arguments[1], *arguments[2], *arguments[3]]
+    sources = [call.x, *arguments[1], *(arguments[2] or ()), *arguments[3]]
     save = torch.is_grad_enabled() and any([source.requires_grad for source in sources])  # noqa: C419
     out, last, _ = getattr(torch.ops.cellweave, f"{op.name}_forward")(*arguments, save)
     return out, last
@@ -79,9 +80,10 @@ def arguments_of(name: str, call: LayerCall) -> Arguments:
         keeps = torch.tensor([mask.keep for mask in masks], dtype=torch.float64, device=device)
     noise = [mask.noise for mask in masks if mask.noise is not None]
     text, whole, real = run_to_text(name, call.spec)
+    fresh = list(call.reset_state) if call.reset_state else None
     return (
-        call.x, list(call.state), list(call.reset_state or ()), weights, call.lengths, call.resets, streams, keeps,
-        noise, text, whole, real, call.threads,
+        call.x, list(call.state), fresh, weights, call.lengths, call.resets, streams, keeps,
+        noise if len(noise) > 0 else None, text, whole, real, call.threads,
     )  # fmt: skip
 
 
@@ -98,7 +100,7 @@ def _signed(value: int) -> int:
 def _unpack(op: NativeOp, arguments: Arguments) -> tuple[Frame, list[torch.Tensor | None]]:
     """The frame of a call, and its sources and constants."""
     x, state, fresh, weights, lengths, resets, streams, keeps, noise, *text, threads = arguments
-    run, given = run_from_text(*text), iter(noise)
+    run, given, fresh = run_from_text(*text), iter(noise or ()), fresh or ()
     masks, noises = [], []
     if streams is not None:
         rows = zip(run.masks, streams.tolist(), keeps.tolist(), strict=True)
@@ -187,7 +189,8 @@ def _backward_of(op: NativeOp, ctx: Any, d_out: Any, d_last: list[Any], _: list[
     arguments = (*tensors, *ctx.rest)
     states = [kept.pop() for _ in range(ctx.states)][::-1]
     kept = _saved_again(arguments, kept[:-1], kept[-1], states)
-    needed = [ctx.needs_input_grad[0], *[asked for asks in ctx.needs_input_grad[1:4] for asked in asks]]
+    lists = [asks for asks, part in zip(ctx.needs_input_grad[1:4], tensors[1:4], strict=True) if part is not None]
+    needed = [ctx.needs_input_grad[0], *[asked for asks in lists for asked in asks]]
     upstream = [d_out, *d_last]
     if torch.is_grad_enabled():
         frame, call = _unpack(op, arguments)
@@ -196,10 +199,11 @@ def _backward_of(op: NativeOp, ctx: Any, d_out: Any, d_last: list[Any], _: list[
         backward = getattr(torch.ops.cellweave, f"{op.name}_backward")
         given = iter(backward(*arguments, kept, d_out, d_last, needed))
         grads = iter([next(given) if asked else None for asked in needed])
-    x, lists = next(grads), [[next(grads) for _ in part] for part in tensors[1:4]]
+    x, found = next(grads), [None if part is None else [next(grads) for _ in part] for part in tensors[1:4]]
     # An empty list of numbers counts as one of tensors.
     numbers: list[Any] = [[] if value == [] else None for value in ctx.rest]
-    return (x, *lists, None, None, None, None, [None] * len(tensors[8]), *numbers, None)
+    noise = None if tensors[8] is None else [None] * len(tensors[8])
+    return (x, *found, None, None, None, None, noise, *numbers, None)
 
 
 def _backward(op: NativeOp, *arguments: Any) -> Tensors:
@@ -217,5 +221,5 @@ def _backward(op: NativeOp, *arguments: Any) -> Tensors:
 def _backward_shapes(op: NativeOp, *arguments: Any) -> Tensors:
     x, state, fresh, weights = arguments[:4]
     needed = arguments[-1]
-    sources = [x, *state, *fresh, *weights]
+    sources = [x, *state, *(fresh or ()), *weights]
     return [x.new_empty(tuple(t.shape)) for t, asked in zip(sources, needed, strict=True) if asked]
