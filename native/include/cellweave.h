@@ -37,7 +37,10 @@ enum {
   CW_TANH = 0, CW_SIGMOID = 1, CW_RELU = 2, CW_LINEAR = 3, CW_SOFTSIGN = 4, CW_SOFTPLUS = 5, CW_ELU = 6, CW_SELU = 7,
   CW_HARD_SIGMOID = 8, CW_LEAKY_RELU = 9, CW_EXPONENTIAL = 10, CW_RELU6 = 11
 };
-enum { CW_MASK_INPUT = 0, CW_MASK_H = 1, CW_MASK_C = 2, CW_MASK_OUTPUT = 3 };
+/* A mask on the input, on the states h and c that a step hands on, or on its output multiplies it. Masks of CW_MASK_ZONE_H
+ * and _C are zoneout: with their product m, the new h (projected) or c becomes m * new + (1 - m) * operand before the other
+ * masks act; h is made from the whole new c, and the output from the mixed h. */
+enum { CW_MASK_INPUT = 0, CW_MASK_H = 1, CW_MASK_C = 2, CW_MASK_OUTPUT = 3, CW_MASK_ZONE_H = 4, CW_MASK_ZONE_C = 5 };
 /* How the work of a step is divided among threads. */
 enum { CW_SPLIT_UNITS = 0, CW_SPLIT_ROWS = 1 };
 
@@ -90,7 +93,7 @@ typedef struct cw_sequence {
   void *out;            /* [T, B, P] outputs, masked (CW_MASK_OUTPUT), 0 past a row's length */
   void *hs;             /* operands of later steps: save: [T, B, P] at the memory index of the step before; else [2, B, P]
                            at s mod 2. May be `out` itself, [T, B, P] with or without save, where both are equal: no masks
-                           on h or output, no lengths, no resets. */
+                           of CW_MASK_H or _OUTPUT, no lengths, no resets. */
   void *cs;             /* LSTM: the same for c, [T, B, H] or [2, B, H] */
   void *h_last, *c_last;   /* [B, P], [B, H]: state after the last step, masked like every state */
   void *proj_raw;          /* LSTM with projection and proj_clip, save: [T, B, P] projected h before the clip */
@@ -134,6 +137,11 @@ typedef struct cw_sequence {
   int64_t w_unit[4];
   int64_t wx_unit[4];
   int64_t projection_ld, projection_unit; /* both 0: P and 1 */
+  /* The state after each step at the step's memory index: masked, before a reset that follows, kept where the row is
+     inactive. Forward writes it, or NULL. Without resets it may be hs or cs itself, which then have T steps with or without
+     save; where hs is `out`, it must be. */
+  void *h_states, *c_states;           /* [T, B, P], [T, B, H]; c: LSTM */
+  const void *d_h_states, *d_c_states; /* backward: their gradients, or NULL: zeros; inactive rows have some too */
 } cw_sequence;
 
 CW_API int64_t cw_abi_version(void);

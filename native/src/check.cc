@@ -78,8 +78,9 @@ bool has_place(const cw_sequence &s, const cw_mask &mask) {
   switch (mask.place) {
     // Where the inputs are not seen a mask on them would be lost: it belongs to cw_mask_sequence.
     case CW_MASK_INPUT: return is_empty(s) || (s.x && !s.ahead);
-    case CW_MASK_C: return is_lstm(s);
-    default: return mask.place == CW_MASK_H || mask.place == CW_MASK_OUTPUT;
+    case CW_MASK_C:
+    case CW_MASK_ZONE_C: return is_lstm(s);
+    default: return mask.place == CW_MASK_H || mask.place == CW_MASK_OUTPUT || mask.place == CW_MASK_ZONE_H;
   }
 }
 
@@ -135,6 +136,15 @@ void check_inputs(const cw_sequence &s, Demands &demands) {
   }
 }
 
+// The states after each step have buffers of their own, or are the operands, which no reset may have replaced.
+void check_states(const cw_sequence &s, Demands &demands) {
+  demands.optional(s.h_states);
+  demands.optional(s.c_states);
+  const bool is_h = s.h_states == s.hs, is_c = s.c_states == s.cs;
+  demands.holds(!s.resets || (!is_h && !(is_lstm(s) && is_c)));
+  if (s.hs == s.out) demands.holds((!s.h_states || is_h) && (!is_lstm(s) || !s.c_states || is_c));
+}
+
 void check_forward(const cw_sequence &s, Demands &demands) {
   if (s.x) check_inputs(s, demands);
   demands.optional(s.bias_h);
@@ -144,6 +154,7 @@ void check_forward(const cw_sequence &s, Demands &demands) {
   demands.present_if(is_lstm(s), s.c_last);
   demands.optional(s.reset_h);
   demands.optional(s.reset_c);
+  check_states(s, demands);
   const bool operand_is_output = !has_mask_on_h(s) && !s.lengths && !s.resets;
   demands.holds(s.hs != s.out || operand_is_output);
 }
@@ -157,7 +168,7 @@ void check_backward(const cw_sequence &s, Demands &demands) {
   demands.present_if(is_lstm(s) && s.projection, s.proj_in);
   demands.present_if(is_lstm(s) && s.projection, s.d_proj);
   for (const void *pointer : {s.d_out, s.d_h_last, s.d_c_last, static_cast<const void *>(s.d_reset_h),
-                              static_cast<const void *>(s.d_reset_c)})
+                              static_cast<const void *>(s.d_reset_c), s.d_h_states, s.d_c_states})
     demands.optional(pointer);
 }
 

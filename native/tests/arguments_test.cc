@@ -189,10 +189,38 @@ void check_masks(int64_t op) {
   refuses(op, "no masks", kBoth, clear(&cw_sequence::masks));
   refuses(op, "n_masks", kBoth, set(&cw_sequence::n_masks, -1));
   refuses(op, "a mask on inputs", kBoth, [](Call &call) { call.masks[0].place = CW_MASK_INPUT; });
-  refuses(op, "an unknown place", kBoth, [](Call &call) { call.masks[0].place = 4; });
+  refuses(op, "an unknown place", kBoth, [](Call &call) { call.masks[0].place = 6; });
   refuses(op, "rows", kBoth, [](Call &call) { call.masks[1].rows = B + 1; });
   refuses(op, "steps of a mask for all rows", kBoth, [](Call &call) { call.masks[0].stride = 256; });
+  accepts(op, "zoneout on h", kBoth, [](Call &call) { call.masks[0].place = CW_MASK_ZONE_H; });
   if (op != CW_LSTM) refuses(op, "a mask on c", kBoth, [](Call &call) { call.masks[0].place = CW_MASK_C; });
+  if (op != CW_LSTM) refuses(op, "zoneout on c", kBoth, [](Call &call) { call.masks[0].place = CW_MASK_ZONE_C; });
+}
+
+void check_states(int64_t op) {
+  const auto operands = [](Call &call) { call.s.h_states = call.s.hs, call.s.c_states = call.s.cs; };
+  const auto with_resets = [](Call &call) { call.s.resets = call.memory.in("resets", std::vector<uint8_t>(T * B)); };
+  const auto outputs = [](Call &call) {
+    call.s.lengths = nullptr, call.s.masks = nullptr, call.s.n_masks = 0, call.s.hs = call.s.out;
+  };
+  accepts(op, "states in the operands", kForward, operands);
+  accepts(op, "states in buffers of their own", kForward, [&](Call &call) {
+    with_resets(call);
+    call.s.h_states = call.memory.out<float>("h_states", T * B * H);
+    call.s.c_states = call.memory.out<float>("c_states", T * B * H);
+  });
+  accepts(op, "states in the outputs", kForward, [&](Call &call) { outputs(call), operands(call); });
+  refuses(op, "states in operands that resets replace", kForward, [&](Call &call) { operands(call), with_resets(call); });
+  refuses(op, "states beside operands that are outputs", kForward, [&](Call &call) {
+    outputs(call);
+    call.s.h_states = call.memory.out<float>("h_states", T * B * H);
+  });
+  refuses(op, "h_states between elements", kForward, [&](Call &call) {
+    call.s.h_states = static_cast<char *>(call.s.hs) + 1;
+  });
+  refuses(op, "d_h_states between elements", kBackward, [](Call &call) {
+    call.s.d_h_states = static_cast<const char *>(call.s.d_out) + 1;
+  });
 }
 
 void check_inputs(int64_t op) {
@@ -335,6 +363,7 @@ int main() {
       check_numbers(op);
       check_pointers(op);
       check_masks(op);
+      check_states(op);
       check_inputs(op);
       check_scratch(op);
       check_edges(op);

@@ -167,7 +167,7 @@ std::string place_of(const Case &c, int64_t dtype, const Setup &setup, const cha
 template <typename Real>
 Forward<Real> run_forward(const Case &c, const Inputs<Real> &inputs, const Setup &setup) {
   const std::string where = place_of(c, dtype_of<Real>, setup, "forward");
-  const int64_t operands = c.save ? c.T : 2;
+  const int64_t operands = c.save || c.states == States::kOperands ? c.T : 2;
   Memory memory;
   cw_sequence s;
   expect(cw_set_isa(setup.isa) == CW_OK, "%s: cannot set the instruction set", where.c_str());
@@ -182,12 +182,17 @@ Forward<Real> run_forward(const Case &c, const Inputs<Real> &inputs, const Setup
   if (c.lstm()) s.cs = memory.out<Real>("cs", operands * c.B * c.H);
   if (c.lstm()) s.c_last = memory.out<Real>("c_last", c.B * c.H);
   if (c.clips_projection() && c.save) s.proj_raw = memory.out<Real>("proj_raw", c.T * c.B * c.P);
+  if (c.states == States::kApart) s.h_states = memory.out<Real>("h_states", c.T * c.B * c.P);
+  if (c.states == States::kApart && c.lstm()) s.c_states = memory.out<Real>("c_states", c.T * c.B * c.H);
+  if (c.states == States::kOperands) s.h_states = s.hs, s.c_states = s.cs;
   run(s, false, memory, where);
   columns.expect_rest_untouched(gates, where);
   Forward<Real> found;
   read(found.out, s.out, c.T * c.B * c.P);
   read(found.h_last, s.h_last, c.B * c.P);
   read(found.c_last, s.c_last, c.B * c.H);
+  read(found.h_states, s.h_states, c.T * c.B * c.P);
+  read(found.c_states, s.c_states, c.T * c.B * c.H);
   if (s.packed) read(found.packed, s.packed, cw_packed_bytes(&s));
   if (!c.save) return found;
   read(found.hs, s.hs, c.T * c.B * c.P);
@@ -213,6 +218,8 @@ Backward<Real> run_backward(const Case &c, const Inputs<Real> &inputs, const For
   s.d_out = memory.in("d_out", inputs.d_out);
   s.d_h_last = memory.in("d_h_last", inputs.d_h_last);
   s.d_c_last = memory.in("d_c_last", inputs.d_c_last);
+  s.d_h_states = memory.in("d_h_states", inputs.d_h_states);
+  s.d_c_states = memory.in("d_c_states", inputs.d_c_states);
   s.d_h0 = memory.out<Real>("d_h0", c.B * c.P);
   if (c.lstm()) s.d_c0 = memory.out<Real>("d_c0", c.B * c.H);
   if (c.reset_state) s.d_reset_h = memory.out<Real>("d_reset_h", c.B * c.P);

@@ -66,7 +66,7 @@ def exported_names(path: Path) -> list[str]:
 
 
 def public_names() -> list[str]:
-    """Dotted names of the public surface: the package's own, its faces', `checkpoint`'s, `nn`'s and `training`'s.
+    """Dotted names of the public surface: the package's own, its faces', and those of some folders.
 
     What `contrib` and `nn` share with the package counts as the package's.
     """
@@ -78,7 +78,7 @@ def public_names() -> list[str]:
     shared_by_nn = {("nn", "ConvertedModule"), ("nn", "ModelConversion"), ("nn", "convert"), ("nn", "convert_back")}
     named = [(face.stem, name) for face in faces for name in exported_names(face)]
     names += [f"cellweave.{face}.{name}" for face, name in named if (face, name) not in shared]
-    for folder in ("checkpoint", "nn", "training"):
+    for folder in ("checkpoint", "nn", "onnx", "training"):
         inner = exported_names(PACKAGE / folder / "__init__.py")
         names += [f"cellweave.{folder}.{name}" for name in inner if (folder, name) not in shared_by_nn]
     return names

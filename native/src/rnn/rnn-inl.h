@@ -77,9 +77,11 @@ struct RnnBackward {
           const int n = int(units.to - u < L ? units.to - u : L);
           const int64_t index = b * H + u;
           R *gate = run.gate(0, at, b, u);
-          const Vec<R> d = back.through_reset(step, b, index, n, load(dh + index, n), s.d_reset_h);
+          Vec<R> d = back.of_state(step, b, index, n, load(dh + index, n), s.d_reset_h, s.d_h_states, H);
           store(dh + index, active ? zero<R>() : d, n);
-          store(gate, active ? back.of_h(at, b, u, n, d) * slope<R>(s.activation, load(gate, n)) : zero<R>(), n);
+          if (active) d = back.of_h(at, b, u, n, d);
+          if (active && run.zone_h.any()) store(dh + index, back.part_of_old(run.zone_h, b, u, n, d), n);
+          store(gate, active ? d * slope<R>(s.activation, load(gate, n)) : zero<R>(), n);
         }
       }
       share.sync();

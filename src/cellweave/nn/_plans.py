@@ -168,6 +168,7 @@ class Surroundings(NamedTuple):
     plain: bool
     autocast: bool
     asked: str | None
+    only_steps: str
     threads: int
 
 
@@ -183,6 +184,9 @@ def _choice(place: Place, around: Surroundings) -> Choice:
         around.dtype, around.device_type, 2, around.rows, place.depth, around.needs_grad, around.transforms,
         around.plain,
     )  # fmt: skip
+    if around.only_steps:
+        steps = choose(place.spec, context, REFERENCE)
+        return Choice(REFERENCE, steps.backend, 1, around.only_steps)
     found = choose(place.spec, context, around.asked, autocast=around.autocast)
     if around.asked is None and found.name == REFERENCE:
         fused = choose(place.spec, context, "torch")

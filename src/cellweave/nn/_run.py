@@ -14,7 +14,7 @@ from cellweave.nn._masks import bound_masks, draw_seeds
 from cellweave.nn._plans import Facts, Options, StackPlan, Surroundings, choices_for, facts_of, stack_plan
 from cellweave.nn._weights import weights_of
 from cellweave.ops.common import LayerCall, LayerResult, within, without_padding
-from cellweave.weave import REFERENCE, asked_backend
+from cellweave.weave import asked_backend
 
 States = tuple[torch.Tensor, ...]
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
@@ -176,18 +176,21 @@ def surroundings_of(feed: Feed, weights: list[dict[str, torch.Tensor]]) -> Surro
             or (tensor.dtype != dtype and not autocast)
         ):
             plain = False
-    asked = asked_backend()
-    if asked is None and (x.shape[1] == 0 or _is_watched(device.type)):
-        asked = REFERENCE
     return Surroundings(
         weights[0]["kernel"].dtype, device.type, x.shape[1], needs_grad and torch.is_grad_enabled(),
         torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0,
-        plain, autocast, asked, torch.get_num_threads(),
+        plain, autocast, asked_backend(), _only_steps(x), torch.get_num_threads(),
     )  # fmt: skip
 
 
-def _is_watched(device_type: str) -> bool:
-    """Something goes on around the call that wants to see torch's own operations, or there are no values."""
-    return (
-        device_type == "meta" or torch._C._len_torch_dispatch_stack() > 0 or torch._C._get_tracing_state() is not None
-    )
+def _only_steps(x: torch.Tensor) -> str:
+    """Why only single steps give what is wanted of a call; "" for no reason."""
+    if x.shape[1] == 0:
+        return "there are no rows"
+    if x.device.type == "meta":
+        return "its tensors have no values"
+    if torch._C._len_torch_dispatch_stack() > 0:
+        return "a mode of torch watches every operation"
+    if torch._C._get_tracing_state() is not None:
+        return "torch.jit.trace is on"
+    return ""

@@ -50,6 +50,10 @@ class SingleStep:
             raise MisfitError(f"{type(self).__name__}: expected no lengths and no resets of a single step, got some.")
         return table_of(self, self._entered(input, hx)[0])
 
+    def extra_repr(self) -> str:
+        """Torch.nn's arguments, then the additions that differ from their defaults."""
+        return super().extra_repr() + self.additions.shown()  # type: ignore[misc]  # of torch.nn's cell
+
     def _entered(self, inputs: torch.Tensor, hx: Any) -> tuple[Feed, bool]:
         """The feed of a step, checked as torch.nn does."""
         where = type(self).__name__

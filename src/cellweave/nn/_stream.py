@@ -10,7 +10,7 @@ from cellweave._errors import ArgumentError, ArgumentTypeError, MisfitError
 from cellweave.nn._base import RecurrentModule
 from cellweave.nn._plans import Options, choices_for, facts_of, stack_plan
 from cellweave.nn._run import Feed, States, surroundings_of
-from cellweave.nn._weights import weights_of
+from cellweave.nn._weights import parameter, weights_of
 from cellweave.ops.common import LayerCall, StepFunction
 
 #: (the dict that holds a parameter, its name there, the parameter, its version, where its numbers lie)
@@ -33,7 +33,7 @@ class Stream:
         ArgumentTypeError: another module. ArgumentError: two directions. MisfitError: a state that does not fit.
     """
 
-    def __init__(self, module: RecurrentModule, state: Any = None, *, batch_size: int = 1) -> None:
+    def __init__(self, module: Any, state: Any = None, *, batch_size: int = 1) -> None:
         if not isinstance(module, RecurrentModule):
             got = type(module).__name__
             raise ArgumentTypeError(f"Stream: expected an RNN, LSTM or GRU of cellweave.nn, got {got}.")
@@ -41,7 +41,7 @@ class Stream:
             raise ArgumentError(
                 "Stream: expected one direction, got two: the reverse one starts at the sequence's end."
             )
-        self._module = module
+        self._module: RecurrentModule = module
         self._steps: list[StepFunction] = []
         self._watched: list[_Watched] = []
         self.reset(state, batch_size=batch_size)
@@ -51,7 +51,7 @@ class Stream:
         self._steps = []
         sizes = _sizes(self._module)
         if state is None:
-            like = self._module.weight_ih_l0
+            like = parameter(self._module, "weight_ih_l0")
             shapes = [(self._module.num_layers, batch_size, size) for size in sizes]
             self._leaves = tuple(torch.zeros(s, dtype=like.dtype, device=like.device) for s in shapes)
             return

@@ -78,7 +78,7 @@ def _traced_stack(
         known, call = Facts._make((*facts, additions, training)), Options._make(options)
         plan = stack_plan(known, call)
         around = Surroundings(
-            dtype, device.type, _ROWS, grad, False, True, False, asked_backend(), torch.get_num_threads()
+            dtype, device.type, _ROWS, grad, False, True, False, asked_backend(), "", torch.get_num_threads()
         )  # fmt: skip
         places: list[TracedPlace] = []
         keeps: list[float] = []
@@ -119,7 +119,8 @@ def traced_runner(module: Any, facts: Facts, options: Options, feed: Feed) -> tu
         by_name = weights[number]
         if traced.operator == "":
             call = LayerCall(traced.place.spec, x, state, by_name, (), feed.lengths, resets, fresh)
-            return traced.choice.backend.run(call)  # type: ignore[union-attr]
+            found: LayerResult = traced.choice.backend.run(call)
+            return found
         ordered = [by_name[name] for name in traced.weights]
         after = [] if fresh is None else list(fresh)
         mine, kept = None, None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,6 +16,8 @@ from cellweave.ops.common._native_layout import RecurrentProduct
 from cellweave.ops.common._products import multiply
 
 Gradients = list[torch.Tensor | None]
+#: Up to so many rows the ones that sum them are kept.
+_FEW_ROWS = 1 << 12
 
 
 class _Loop(NamedTuple):
@@ -36,7 +39,7 @@ def native_backward(
 
     Args:
         call, saved: The call, and what its forward pass saved. Unless `keep`, the gates are overwritten.
-        upstream: Gradients of outputs and last state; None: zeros.
+        upstream: Gradients of outputs, last state and states after each step as the core gives them; None: zeros.
         needed: Of each source.
     Returns:
         One for each source, None where none is needed.
@@ -96,11 +99,12 @@ def _point_to_inputs(call: NativeCall, s: SequenceStruct, saved: Saved, upstream
     if not call.plain:
         s.lengths = None if call.lengths is None else call.lengths.data_ptr()
         s.resets = None if call.resets is None else call.resets.data_ptr()
-        if call.loop_masks:
-            s.use_masks([mask.struct(0) for mask in call.loop_masks])
+    if call.loop_masks:
+        s.use_masks([mask.struct(0) for mask in call.loop_masks])
     held = [None if d is None else dense(d) for d in upstream]
-    names = ("d_out", "d_h_last") if len(held) == 2 else ("d_out", "d_c_last", "d_h_last")
-    for name, d in zip(names, held, strict=True):
+    leaves = ("c", "h") if call.frame.leaves == 2 else ("h",)
+    names = ["d_out", *[f"d_{leaf}_last" for leaf in leaves], *[f"d_{leaf}_states" for leaf in leaves]]
+    for name, d in zip(names, held, strict=False):
         if d is not None:
             setattr(s, name, d.data_ptr())
     return held
@@ -170,7 +174,15 @@ def _used_inputs(call: NativeCall) -> torch.Tensor:
 def _sum_of_rows(value: torch.Tensor) -> torch.Tensor:
     """As a product with ones: more than twice as fast as torch's sum, whose order differs."""
     rows, columns = value.shape
-    return torch.mm(torch.ones((1, rows), dtype=value.dtype, device="cpu"), value).view(columns)
+    ones = (
+        _kept_ones(rows, value.dtype) if rows <= _FEW_ROWS else torch.ones((1, rows), dtype=value.dtype, device="cpu")
+    )
+    return torch.mm(ones, value).view(columns)
+
+
+@functools.lru_cache(maxsize=64)
+def _kept_ones(rows: int, dtype: torch.dtype) -> torch.Tensor:
+    return torch.ones((1, rows), dtype=dtype, device="cpu")
 
 
 def _recurrent_gradient(
