@@ -524,4 +524,33 @@ MUTANTS = (
         "if True:",
         ("tests/unit/layers/test_cudnn_layers.py", "-k", "no_gradient_through"),
     ),
+    # torch.nn's interface
+    Mutant(
+        "nn: gates in another order than torch.nn's",
+        "nn/_plans.py",
+        'gate_order="ifjo"',
+        'gate_order="fijo"',
+        ("tests/unit/nn/test_torch_pairs.py", "-k", "test_same_numbers and LSTM"),
+    ),
+    Mutant(
+        "nn: the reverse direction is reset where the forward one is",
+        "nn/_run.py",
+        "return torch.cat([resets[1:], torch.zeros_like(resets[:1])])",
+        "return resets",
+        ("tests/unit/nn/test_additions.py", "-k", "pieces_between_resets"),
+    ),
+    Mutant(
+        "nn: left padding turned back the wrong way",
+        "nn/_lengths.py",
+        "(t + lengths) % steps * count",
+        "(t - lengths) % steps * count",
+        ("tests/unit/nn/test_additions.py", "-k", "test_as_the_loop_has_it and True-never-left"),
+    ),
+    Mutant(
+        "nn: dropout between layers of packed rows drawn for their padding, too",
+        "nn/_run.py",
+        "_dropped(y, module.dropout, feed.lengths if feed.packed else None)",
+        "_dropped(y, module.dropout, None)",
+        ("tests/unit/nn/test_torch_pairs.py", "-k", "test_same_numbers and packed and 0.4"),
+    ),
 )

@@ -17,7 +17,8 @@ from cellweave.nn._masks import STRIDE, draw_seeds
 from cellweave.nn._plans import Facts, Options, Place, StackPlan, Surroundings, choices_for, stack_plan
 from cellweave.nn._run import Feed, PlaceRunner, States
 from cellweave.nn._weights import weights_of
-from cellweave.ops.common import LayerCall, LayerResult, without_padding
+from cellweave.ops.common import LayerCall, LayerResult
+from cellweave.ops.common._native_backend import native_result
 from cellweave.ops.common._run_text import run_to_text
 from cellweave.weave import Choice, asked_backend
 
@@ -38,7 +39,6 @@ class TracedPlace:
         weights: Their names, in the order in which the operator takes them.
         text, whole, real: The run's spec as `run_to_text` gives it.
         threads: Of the time loop.
-        residual: Its inputs are added to its outputs.
         first_mask, last_mask: Its rows among the drawn seeds, the last not included.
     """
 
@@ -50,7 +50,6 @@ class TracedPlace:
     whole: list[int]
     real: list[float]
     threads: int
-    residual: bool
     first_mask: int
     last_mask: int
 
@@ -90,7 +89,7 @@ def _traced_stack(
             text = run_to_text(place.kind, place.spec)
             places.append(
                 TracedPlace(
-                    place, choice, operator, names, *text, choice.threads, place.spec.residual, first, len(keeps)
+                    place, choice, operator, names, *text, choice.threads, first, len(keeps)
                 )
             )  # fmt: skip
     return TracedStack(plan, places, keeps)
@@ -117,8 +116,8 @@ def traced_runner(module: Any, facts: Facts, options: Options, feed: Feed) -> tu
     ) -> LayerResult:
         traced = stack.places[number]
         by_name = weights[number]
+        call = LayerCall(traced.place.spec, x, state, by_name, (), feed.lengths, resets, fresh)
         if traced.operator == "":
-            call = LayerCall(traced.place.spec, x, state, by_name, (), feed.lengths, resets, fresh)
             found: LayerResult = traced.choice.backend.run(call)
             return found
         ordered = [by_name[name] for name in traced.weights]
@@ -128,12 +127,10 @@ def traced_runner(module: Any, facts: Facts, options: Options, feed: Feed) -> tu
             mine, kept = streams[traced.first_mask : traced.last_mask], keeps[traced.first_mask : traced.last_mask]
         sources = [x, *state, *after, *ordered]
         save = torch.is_grad_enabled() and any([tensor.requires_grad for tensor in sources])  # noqa: C419
-        outputs, last, _ = getattr(torch.ops.cellweave, traced.operator)(
+        outputs, given, _ = getattr(torch.ops.cellweave, traced.operator)(
             x, list(state), after, ordered, feed.lengths, resets, mine, kept, [],
             traced.text, traced.whole, traced.real, traced.threads, save,
         )  # fmt: skip
-        if traced.residual:
-            outputs = without_padding(x, feed.lengths) + outputs
-        return LayerResult(outputs, tuple(last))
+        return native_result(call, outputs, given)
 
     return stack.plan, run_place

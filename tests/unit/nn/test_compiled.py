@@ -24,7 +24,7 @@ MAKES: dict[str, dict[str, Any]] = {
     "stack": {"num_layers": 2, "bidirectional": True, "batch_first": True, "dropout": 0.3},
     "all": {
         "num_layers": 2, "bidirectional": True, "input_dropout": 0.2, "state_dropout": 0.2, "output_dropout": 0.2,
-        "weight_dropout": 0.3, "residual": True,
+        "weight_dropout": 0.3, "residual": True, "zoneout": 0.2,
     },
     "steps": {"input_dropout": 0.2, "state_dropout": 0.2, "variational": False},
 }  # fmt: skip
@@ -45,7 +45,7 @@ def test_one_graph_for_all_sizes(name: str, kind: str) -> None:
         x = torch.randn(shape)
         lengths = torch.randint(0, steps + 1, (rows,))
         resets = torch.rand(shape[:2]) < 0.2
-        options = {"lengths": lengths, "resets": resets}
+        options = {"lengths": lengths, "resets": resets, "return_all_states": kind == "all"}
         with torch._dynamo.config.patch(error_on_recompile=steps != 6):
             results = [run(f, x, None, **options) for f in (module, compiled)]
         flat = [leaves(result) + [d for d in grads if d is not None] for result, grads in results]

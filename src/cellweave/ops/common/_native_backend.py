@@ -84,7 +84,11 @@ def _run(op: NativeOp, call: LayerCall) -> LayerResult:
     """Run a call; its gradients are the core's, its second derivatives the reference's."""
     if torch.is_autocast_enabled("cpu"):
         call = _in_dtype_of_weights(call)
-    out, given = (run_as_op if torch.compiler.is_compiling() else _run_eagerly)(op, call)
+    return native_result(call, *(run_as_op if torch.compiler.is_compiling() else _run_eagerly)(op, call))
+
+
+def native_result(call: LayerCall, out: torch.Tensor, given: Sequence[torch.Tensor]) -> LayerResult:
+    """What a call gives, from what its operator gives: outputs; the last state, behind it states after each step."""
     leaves = len(call.state)
     state, states = tuple(given[:leaves]), tuple(given[leaves:])
     if call.spec.all_states:
