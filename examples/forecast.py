@@ -177,7 +177,9 @@ def draw(series: Series, bands: Bands, origins: np.ndarray, covered: float, path
         axes.axvline(series.years[at[0]], color="#999999", linewidth=0.7, linestyle=":")
     axes.plot(series.years[shown], series.values[shown], "o", color="#222222", markersize=2.2, label="measured")
     axes.set(xlabel="year", ylabel="CO2, parts per million")
-    axes.set_title(f"Mauna Loa, forecast from each dotted line; {covered:.0%} of all held-out months inside", loc="left")
+    axes.set_title(
+        f"Mauna Loa, forecast from each dotted line; {covered:.0%} of all held-out months inside", loc="left"
+    )
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -206,7 +208,9 @@ def main() -> None:
     bands = bands_of(model, past, settings.draws)
     # the same month two years earlier, moved up by what those two years brought
     earlier = series.past(origins)[-AHEAD:, :, 0].sum(0)[:, None]
-    shape = torch.from_numpy(series.values[origins[:, None] - AHEAD + np.arange(AHEAD)] - series.values[origins - 1][:, None])
+    shape = torch.from_numpy(
+        series.values[origins[:, None] - AHEAD + np.arange(AHEAD)] - series.values[origins - 1][:, None]
+    )
     seasonal = shape + earlier
     covered = coverage(truth, bands.middle, bands.whole)
     print(f"{len(origins)} forecasts of {AHEAD} months from months that training did not see")

@@ -170,9 +170,7 @@ class Player:
         return torch.from_numpy(rewards.astype(np.float32)) * REWARD_SCALE, self.starts
 
 
-def advantages_of(
-    rewards: torch.Tensor, values: torch.Tensor, ended: torch.Tensor, last: torch.Tensor
-) -> torch.Tensor:
+def advantages_of(rewards: torch.Tensor, values: torch.Tensor, ended: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
     """Generalized advantage estimation (Schulman et al. 2016); an episode cut at 500 steps counts as ended."""
     goes_on = (~ended).float()
     found = torch.zeros_like(values)
@@ -217,7 +215,11 @@ def compare(agent: Agent, rollout: Rollout, settings: Settings) -> tuple[float, 
             found.append(time.perf_counter() - began)
         if turn == 0:
             torch.testing.assert_close(
-                ways[0].core.weight_hh_l0, ways[1].cell.weight_hh, rtol=0, atol=AGREE, msg=lambda text: f"update: {text}"
+                ways[0].core.weight_hh_l0,
+                ways[1].cell.weight_hh,
+                rtol=0,
+                atol=AGREE,
+                msg=lambda text: f"update: {text}",
             )
     return statistics.median(times[0][1:]) * 1e3, statistics.median(times[1][1:]) * 1e3
 
@@ -254,7 +256,9 @@ def draw(curve: list[tuple[int, float]], times: tuple[float, float], path: Path)
     left.set(xlabel="environment steps", ylabel="mean return of the last 100 episodes", ylim=(0, 530))
     left.set_title("CartPole without velocities, recurrent PPO", loc="left")
     left.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k")
-    bars = right.bar(["one call with\nresets=", "loop over\ntime steps"], times, color=["#c8553d", "#7aa6c2"], width=0.6)
+    bars = right.bar(
+        ["one call with\nresets=", "loop over\ntime steps"], times, color=["#c8553d", "#7aa6c2"], width=0.6
+    )
     right.bar_label(bars, [f"{value:.0f} ms" for value in times], padding=2)
     right.set_title("One PPO update", loc="left")
     right.set(ylabel="milliseconds (median)", ylim=(0, max(times) * 1.12))

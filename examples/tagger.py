@@ -116,6 +116,7 @@ class Vocabulary:
 
     def batch(self, sentences: list[Sentence]) -> Batch:
         """Sentences as numbers."""
+
         def padded(rows: list[list[int]], fill: int) -> torch.Tensor:
             return pad_sequence([torch.tensor(row) for row in rows], padding_value=fill)
 
@@ -272,9 +273,10 @@ def main() -> None:
     share = 1 - batch.lengths.sum().item() / batch.words.numel()
     ours, theirs = time_layers(batch, model.memory.input_size, settings)
     print(
-        f"\none batch ({batch.words.shape[1]} sentences, {batch.words.shape[0]} steps, {share:.0%} padding), LSTM forward "
-        f"and backward, {torch.get_num_threads()} threads:\n  lengths= {ours:.1f} ms, torch.nn packed {theirs:.1f} ms"
+        f"\none batch: {batch.words.shape[1]} sentences, {batch.words.shape[0]} steps, {share:.0%} padding; the LSTM "
+        f"forward and backward, {torch.get_num_threads()} threads"
     )
+    print(f"  lengths=           {ours:6.1f} ms\n  torch.nn, packed   {theirs:6.1f} ms")
 
 
 if __name__ == "__main__":
