@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import pytest
 import torch
@@ -14,8 +13,8 @@ from cellweave.ops.lstm import _triton
 from cellweave.specs import LSTMSpec
 from helpers.layer_cases import LayerCase, make_call, make_data, refusal
 from helpers.layer_checks import check_layer
-from helpers.tolerances import assert_close, assert_same_bits
-from helpers.triton_cases import check_half, kernel_cases, variant_named
+from helpers.tolerances import assert_same_bits
+from helpers.triton_cases import kernel_cases, variant_named
 
 pytestmark = pytest.mark.usefixtures("nan_poison")
 LSTM, ALL = variant_named("lstm"), variant_named("all")
@@ -37,13 +36,6 @@ def test_operands_of_two_pieces() -> None:
     check_layer(LayerCase(LSTM, 2, 2, 36, dtype="float32"), "triton")
 
 
-@pytest.mark.parametrize("masks", ["none", "rows"])
-def test_half_precision(masks: str) -> None:
-    case = LayerCase(LSTM, 3, 3, 9, masks, "ragged", "zeros", dtype="float16")
-    assert refusal("triton", case) is None
-    check_half(case)
-
-
 def test_without_gradients_nothing_changes() -> None:
     case = LayerCase(ALL, 3, 3, 5, "twice", "ragged", "given", dtype="float32")
     call = make_call(case, make_data(case))
@@ -53,28 +45,6 @@ def test_without_gradients_nothing_changes() -> None:
     for name, a, b in zip(("out", "c", "h"), (again, *last), (out, *state), strict=True):
         assert_same_bits(name, a, b)
         assert not a.requires_grad
-
-
-def test_second_derivatives() -> None:
-    """The loop's own gradients, differentiated, are those of the reference."""
-    case = LayerCase(ALL, 2, 2, 2, "variational", "ragged", "given", residual=True, dtype="float32")
-    data = make_data(case)
-    found = []
-    for backend in ("triton", "reference"):
-        call = make_call(case, data)
-        record = _triton.TRITON if backend == "triton" else _reference()
-        out, (c, h) = record.run(call)
-        sources = [call.x, *call.state, *(call.reset_state or ()), *call.weights.values()]
-        first = torch.autograd.grad((out.sin().sum() + c.sin().sum() + h.sin().sum()), sources, create_graph=True)
-        found.append([*first, *torch.autograd.grad(torch.stack([d.sin().sum() for d in first]).sum(), sources)])
-    for number, (a, b) in enumerate(zip(*found, strict=True)):
-        assert_close(f"derivative {number}", a, b, 3e-6)
-
-
-def _reference() -> Any:
-    from cellweave.ops import lstm
-
-    return lstm.BACKENDS[-1]
 
 
 def test_the_same_bits_every_time() -> None:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import torch
 
 from cellweave._types import dtype_name
 from cellweave.ops.common._calls import LayerCall, LayerResult
+from cellweave.ops.common._masks import BoundMask
 from cellweave.ops.common._records import RunContext
 from cellweave.ops.common._sequence import read_in_order, reading_order, without_padding
-from cellweave.ops.common._triton_masks import MOST_MASKS
+from cellweave.ops.common._triton_masks import MOST_MASKS, MaskTable
 from cellweave.ops.common._triton_schedule import HOPPER, WARPS, Chip, Schedule
-from cellweave.specs import RunSpec
+from cellweave.specs import CellSpec, RunSpec
 
 Tensors = Sequence[Any]
 
@@ -145,11 +146,6 @@ class Launch(NamedTuple):
             self.function()[(self.grid,)](**self.arguments, **OPTIONS)
 
 
-def spins(tensor: torch.Tensor) -> int:
-    """How often a program looks at a counter before it gives up; 0: forever."""
-    return 0 if tensor.is_cuda else _INTERPRETED_SPINS
-
-
 class Loop(Protocol):
     """A time loop with its constants: what `LoopFunction` runs."""
 
@@ -219,11 +215,22 @@ def used_inputs(call: LayerCall) -> torch.Tensor:
     return read_in_order(x, order)
 
 
-def finish(call: LayerCall, out: torch.Tensor, state: Sequence[torch.Tensor]) -> LayerResult:
-    """The call's result from the loop's."""
-    if call.spec.residual:
-        out = without_padding(call.x, call.lengths) + out
-    return out, tuple(state)
+def runner(loop_of: Callable[[LayerCall], tuple[Loop, Sequence[torch.Tensor | None]]]) -> Callable[[LayerCall], Any]:
+    """What runs a call, from what makes its loop; that is asked only where there are steps and rows."""
+
+    def run(call: LayerCall) -> LayerResult:
+        steps, rows = call.x.shape[:2]
+        if steps == 0 or rows == 0:
+            out, state = call.x.new_zeros(steps, rows, call.spec.cell.output_size), call.state
+        else:
+            loop, tensors = loop_of(call)
+            out, *last = run_loop(loop, tensors)
+            state = tuple(last)
+        if call.spec.residual:
+            out = without_padding(call.x, call.lengths) + out
+        return out, state
+
+    return run
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,3 +256,41 @@ def surroundings(call: LayerCall) -> Surroundings:
     lengths = None if call.lengths is None else call.lengths.to(torch.int32).contiguous()
     resets = None if call.resets is None else call.resets.to(torch.uint8).contiguous()
     return Surroundings(lengths, resets, call.reset_state is not None, call.spec.reverse)
+
+
+def inner_masks(call: LayerCall) -> tuple[BoundMask, ...]:
+    """Those that act inside the loop."""
+    return tuple(mask for mask in call.masks if mask.spec.place != "input")
+
+
+def run_of_products(
+    call: LayerCall,
+    cell: CellSpec,
+    products: torch.Tensor,
+    state: tuple[torch.Tensor, ...],
+    weights: dict[str, torch.Tensor],
+    fresh: tuple[torch.Tensor, ...] | None,
+) -> LayerCall:
+    """A call whose inputs are input products already: without masks on inputs, and without a residual sum."""
+    masks = inner_masks(call)
+    run = replace(call.spec, cell=cell, residual=False, masks=tuple(mask.spec for mask in masks))
+    return LayerCall(run, products, state, weights, masks, call.lengths, call.resets, fresh)
+
+
+def same(products: torch.Tensor) -> torch.Tensor:
+    """The weight that gives back what it multiplies."""
+    return torch.eye(products.shape[-1], dtype=products.dtype, device=products.device)
+
+
+def loop_arguments(
+    schedule: Schedule, around: Surroundings, masks: MaskTable, x_gates: torch.Tensor, cell: Any
+) -> dict[str, Any]:
+    """What the kernels of all recurrences take."""
+    T, B = x_gates.shape[:2]
+    return {
+        **around.arguments(), **masks.arguments(), "T": T, "B": B, "H": cell.units, "ROWS": schedule.rows,
+        "U": schedule.units, "PROGRAMS": schedule.programs, "SPLIT": schedule.split,
+        "counters": torch.zeros((schedule.groups, 2), dtype=torch.int32, device=x_gates.device),
+        "ACTIVATION": ACTIVATIONS[cell.activation], "ZONE_H": masks.has("zone_h"), "STATES": False,
+        "PRECISION": precision(x_gates.dtype), "SPINS": 0 if x_gates.is_cuda else _INTERPRETED_SPINS,
+    }  # fmt: skip

@@ -250,3 +250,22 @@ def wait(counter, arrivals, PROGRAMS: tl.constexpr, SPINS: tl.constexpr):
                 looks += 1
             tl.store(counter + 1, 1, mask=seen < arrivals)
         tl.debug_barrier()
+
+
+@triton.jit
+def hand_on(new, old, keep, keep_out, zone, active, ZONE: tl.constexpr):
+    """The output of a step and the state that it hands on, from the new and the old h."""
+    if ZONE:
+        new = zone * new + (1.0 - zone) * old
+    return tl.where(active, new * keep_out, 0.0), tl.where(active, new * keep, old)
+
+
+@triton.jit
+def hand_back(d_state, d_output, keep, keep_out, zone, active, ZONE: tl.constexpr):
+    """Gradients of the new h and of the old one, without the way through the step."""
+    d_old = tl.where(active, 0.0, d_state)
+    d_new = tl.where(active, d_state * keep + d_output * keep_out, 0.0)
+    if ZONE:
+        d_old += (1.0 - zone) * d_new
+        d_new *= zone
+    return d_new, d_old

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import torch
 
-from cellweave.ops.common._calls import LayerCall, LayerResult
+from cellweave.ops.common._calls import LayerCall
 from cellweave.ops.common._records import Backend, RunContext
 from cellweave.ops.common._triton_backend import (
     ACTIVATIONS,
@@ -16,10 +16,11 @@ from cellweave.ops.common._triton_backend import (
     Tensors,
     activation_refused,
     chip,
-    finish,
-    precision,
-    run_loop,
-    spins,
+    inner_masks,
+    loop_arguments,
+    run_of_products,
+    runner,
+    same,
     surroundings,
     too_large,
     triton_refuses,
@@ -74,15 +75,6 @@ def packed_gates(weight: torch.Tensor, spec: LSTMSpec) -> torch.Tensor:
     return torch.stack([parts[gate] for gate in _ORDER], dim=-1).flatten(-2)
 
 
-def _run(call: LayerCall) -> LayerResult:
-    steps, rows = call.x.shape[:2]
-    if steps == 0 or rows == 0:
-        return finish(call, call.x.new_zeros(steps, rows, call.spec.cell.output_size), call.state)
-    loop, tensors = loop_of(call)
-    out, *state = run_loop(loop, tensors)
-    return finish(call, out, state)
-
-
 def loop_of(call: LayerCall) -> tuple[LSTMLoop, list[torch.Tensor | None]]:
     """The time loop of a call and its tensors; there must be steps and rows."""
     spec, (steps, rows, depth) = cast(LSTMSpec, call.spec.cell), call.x.shape
@@ -97,8 +89,7 @@ def loop_of(call: LayerCall) -> tuple[LSTMLoop, list[torch.Tensor | None]]:
         peephole = torch.stack([torch.zeros_like(weights["w_f_diag"]) if d is None else d for d in diagonals])
     widths = {"h": spec.output_size, "c": spec.units, "output": spec.output_size}
     widths |= {"zone_h": spec.output_size, "zone_c": spec.units}
-    inner = tuple(mask for mask in call.masks if mask.spec.place != "input")
-    loop = LSTMLoop(call, surroundings(call), mask_table(inner, rows, widths, call.x))
+    loop = LSTMLoop(call, surroundings(call), mask_table(inner_masks(call), rows, widths, call.x))
     fresh = call.reset_state or (None, None)
     (c0, h0), (fresh_c, fresh_h) = call.state, fresh
     return loop, [
@@ -173,23 +164,18 @@ class LSTMLoop:
         return Launch(_KERNELS, "lstm_bwd_exchange", schedule.grid, arguments), made
 
     def _shared_arguments(self, schedule: Schedule, x_gates: torch.Tensor) -> dict[str, Any]:
-        spec, (T, B, _width) = self._spec, x_gates.shape
+        spec = self._spec
         (k1, k2), (m1, m2) = schedule.sides[0], schedule.sides[-1]
         clip = 0 if spec.cell_clip is None else 2 if spec.clip_passes_gradient else 1
         has_projection = spec.projection is not None
         return {
-            **self._around.arguments(), **self._masks.arguments(), "T": T, "B": B,
-            "counters": torch.zeros((schedule.groups, 2), dtype=torch.int32, device=x_gates.device),
+            **loop_arguments(schedule, self._around, self._masks, x_gates, spec), "P": spec.output_size,
+            "V": schedule.share(spec.output_size) if has_projection else schedule.units,
+            "K1": k1, "K2": k2, "M1": m1, "M2": m2,
             "cell_clip": float(spec.cell_clip or 0.0), "proj_clip": float(spec.proj_clip or 0.0),
-            "H": spec.units, "P": spec.output_size, "ROWS": schedule.rows, "U": schedule.units,
-            "V": schedule.share(spec.output_size) if has_projection else schedule.units, "PROGRAMS": schedule.programs,
-            "K1": k1, "K2": k2, "M1": m1, "M2": m2, "SPLIT": schedule.split,
-            "ACTIVATION": ACTIVATIONS[cast(str, spec.activation)],
             "GATE_ACTIVATION": ACTIVATIONS[cast(str, spec.recurrent_activation)],
             "COUPLED": spec.coupled, "PEEPHOLES": spec.peepholes, "CLIP": clip, "PROJECTION": has_projection,
-            "PROJ_CLIP": self._clips_projection, "ZONE_H": self._masks.has("zone_h"),
-            "ZONE_C": self._masks.has("zone_c"), "STATES": False, "PRECISION": precision(self._dtype),
-            "SPINS": spins(x_gates),
+            "PROJ_CLIP": self._clips_projection, "ZONE_C": self._masks.has("zone_c"),
         }  # fmt: skip
 
     @property
@@ -213,7 +199,7 @@ class LSTMLoop:
     def again(self, tensors: Tensors) -> Tensors:
         """Outputs, c and h by the reference, whose inputs are the products."""
         x_gates, c0, h0, fresh_c, fresh_h, weight, peephole, projection = tensors
-        spec, call = self._spec, self._call
+        spec = self._spec
         order = "".join(gate for gate in _ORDER if gate in spec.gate_order)
 
         def unpacked(value: torch.Tensor) -> torch.Tensor:
@@ -221,24 +207,15 @@ class LSTMLoop:
             return torch.cat([parts[gate] for gate in order], dim=-1)
 
         products = unpacked(x_gates)
-        same = torch.eye(products.shape[-1], dtype=products.dtype, device=products.device)
-        weights = {"kernel": torch.cat([same, unpacked(weight)])}
+        weights = {"kernel": torch.cat([same(products), unpacked(weight)])}
         if peephole is not None:
             weights |= {f"w_{gate}_diag": row for gate, row in zip("fio", peephole.unbind(0), strict=True)}
         if projection is not None:
             weights["projection/kernel"] = projection
         cell = dataclasses.replace(spec, gate_order=order, joined_kernel=True, use_bias=False)
-        inner = [(spec, mask) for spec, mask in zip(call.spec.masks, call.masks, strict=True) if spec.place != "input"]
-        run = dataclasses.replace(
-            call.spec, cell=cell, residual=False, masks=tuple(mask_spec for mask_spec, _ in inner)
-        )
         fresh = None if fresh_c is None else (fresh_c, fresh_h)
-        out, (c, h) = lstm_sequence(
-            LayerCall(
-                run, products, (c0, h0), weights, tuple(mask for _, mask in inner), call.lengths, call.resets, fresh
-            )
-        )
+        out, (c, h) = lstm_sequence(run_of_products(self._call, cell, products, (c0, h0), weights, fresh))
         return out, c, h
 
 
-TRITON = Backend("triton", _refuses, _run)
+TRITON = Backend("triton", _refuses, runner(loop_of))

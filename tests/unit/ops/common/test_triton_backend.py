@@ -8,13 +8,17 @@ from typing import Any
 import pytest
 import torch
 
-from cellweave.ops import lstm
+from cellweave.ops import gru, lstm, rnn
 from cellweave.ops.common import RunContext
 from cellweave.ops.common import _triton_backend as triton_backend
-from cellweave.specs import LSTMSpec, MaskSpec, RunSpec
+from cellweave.specs import GRUSpec, LSTMSpec, MaskSpec, RNNSpec, RunSpec
 
 CONTEXT = RunContext(torch.float32, "cuda", 5, 3, 7, needs_grad=True, transforms=False)
-RECORD = next(backend for backend in lstm.BACKENDS if backend.name == "triton")
+RECORDS = {
+    kind: next(backend for backend in recurrence.BACKENDS if backend.name == "triton")
+    for kind, recurrence in ((RNNSpec, rnn), (GRUSpec, gru), (LSTMSpec, lstm))
+}
+RECORD = RECORDS[LSTMSpec]
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +43,22 @@ def with_triton(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_limits(changes: dict[str, Any], spec: dict[str, Any], words: str) -> None:
     run = dataclasses.replace(RunSpec(LSTMSpec(4)), **spec)
     assert words in str(RECORD.refuses(run, dataclasses.replace(CONTEXT, **changes)))
+
+
+@pytest.mark.parametrize(
+    "cell, words",
+    [
+        (RNNSpec(4, "swish"), "no activation swish"),
+        (GRUSpec(4, recurrent_activation=torch.cos), "a function of the caller's"),
+        (RNNSpec(5000), "5000 units at 3 rows do not fit"),
+        (GRUSpec(3000, reset_after=True), "3000 units at 3 rows do not fit"),
+    ],
+)
+def test_limits_of_the_other_recurrences(cell: Any, words: str) -> None:
+    refuses = RECORDS[type(cell)].refuses
+    assert words in str(refuses(RunSpec(cell), CONTEXT))
+    assert refuses(RunSpec(type(cell)(4)), CONTEXT) is None
+    assert "torch.func" in str(refuses(RunSpec(type(cell)(4)), dataclasses.replace(CONTEXT, transforms=True)))
 
 
 def test_a_plain_layer_on_a_cuda_device_is_not_refused() -> None:
