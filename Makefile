@@ -34,7 +34,7 @@ test: $(VENV)/.ready-dev $(VENV)/.ready-native  ## Run all tests (under 5 minute
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS)
 
 test-native:  ## Test the native core in C++, as released and under sanitizers (about 3 minutes on 2 cores)
-	native/tests/run.sh .cache/native/tests
+	native/tests/run.sh .cache/native/tests .cache/native/editable
 
 fuzz: $(VENV)/.ready-dev $(VENV)/.ready-fuzz  ## Search for damaged checkpoints that do harm (SECONDS=600; Python 3.11 or newer)
 	$(BIN)/python tests/robustness/fuzz_checkpoints.py -max_total_time=$(SECONDS) -artifact_prefix=.cache/

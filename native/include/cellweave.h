@@ -26,7 +26,7 @@ extern "C" {
 #endif
 
 /* Raised by one whenever a struct below or the meaning of a field changes. */
-#define CW_ABI_VERSION 2
+#define CW_ABI_VERSION 3
 
 enum { CW_OK = 0, CW_BAD_ARGUMENT = 1, CW_SCRATCH_TOO_SMALL = 2, CW_UNSUPPORTED = 3 };
 enum { CW_FLOAT32 = 0, CW_FLOAT64 = 1 };
@@ -37,7 +37,10 @@ enum {
   CW_TANH = 0, CW_SIGMOID = 1, CW_RELU = 2, CW_LINEAR = 3, CW_SOFTSIGN = 4, CW_SOFTPLUS = 5, CW_ELU = 6, CW_SELU = 7,
   CW_HARD_SIGMOID = 8, CW_LEAKY_RELU = 9, CW_EXPONENTIAL = 10, CW_RELU6 = 11
 };
-enum { CW_MASK_INPUT = 0, CW_MASK_H = 1, CW_MASK_C = 2, CW_MASK_OUTPUT = 3 };
+/* A mask on the input, on the states h and c that a step hands on, or on its output multiplies it. Masks of CW_MASK_ZONE_H
+ * and _C are zoneout: with their product m, the new h (projected) or c becomes m * new + (1 - m) * operand before the other
+ * masks act; h is made from the whole new c, and the output from the mixed h. */
+enum { CW_MASK_INPUT = 0, CW_MASK_H = 1, CW_MASK_C = 2, CW_MASK_OUTPUT = 3, CW_MASK_ZONE_H = 4, CW_MASK_ZONE_C = 5 };
 /* How the work of a step is divided among threads. */
 enum { CW_SPLIT_UNITS = 0, CW_SPLIT_ROWS = 1 };
 
@@ -80,17 +83,17 @@ typedef struct cw_sequence {
 
   void *gate[4];        /* in: x W + b; out with save: activated gates; out of backward: gradients before activation */
   int64_t gate_ld[4];
-  const void *w[4];     /* recurrent weights: element (k, u) of gate g is w[g][k * w_ld[g] + u], k < P, u < H */
+  const void *w[4];     /* recurrent weights: element (k, u) of gate g is w[g][k * w_ld[g] + u * w_unit[g]], k < P, u < H */
   int64_t w_ld[4];
   const void *bias_h;   /* CW_GRU_AFTER: [H] recurrent bias of the candidate, or NULL */
   const void *peephole[3]; /* LSTM: [H] each for f, i, o, or all NULL */
-  const void *projection;  /* LSTM: [H, P] or NULL */
+  const void *projection;  /* LSTM: [H, P] or NULL; element (u, p) is projection[u * projection_ld + p * projection_unit] */
 
   const void *h0, *c0;  /* operands of the first step, [B, P] and [B, H] */
   void *out;            /* [T, B, P] outputs, masked (CW_MASK_OUTPUT), 0 past a row's length */
   void *hs;             /* operands of later steps: save: [T, B, P] at the memory index of the step before; else [2, B, P]
                            at s mod 2. May be `out` itself, [T, B, P] with or without save, where both are equal: no masks
-                           on h or output, no lengths, no resets. */
+                           of CW_MASK_H or _OUTPUT, no lengths, no resets. */
   void *cs;             /* LSTM: the same for c, [T, B, H] or [2, B, H] */
   void *h_last, *c_last;   /* [B, P], [B, H]: state after the last step, masked like every state */
   void *proj_raw;          /* LSTM with projection and proj_clip, save: [T, B, P] projected h before the clip */
@@ -118,7 +121,7 @@ typedef struct cw_sequence {
      in x past a row's length changes nothing. */
   const void *x;        /* [T, B, I] or NULL: the gates hold x W + b on entry, and there are no masks on the input */
   int64_t I;
-  const void *wx[4];    /* input weights: element (k, u) of gate g is wx[g][k * wx_ld[g] + u], k < I */
+  const void *wx[4];    /* input weights: element (k, u) of gate g is wx[g][k * wx_ld[g] + u * wx_unit[g]], k < I */
   int64_t wx_ld[4];
   const void *bias[4];  /* [H] each, or all NULL */
   int64_t ahead;        /* 0: products in the loop, together with the recurrent ones, which suits batches; masks of CW_MASK_INPUT
@@ -126,9 +129,19 @@ typedef struct cw_sequence {
                            which suits few rows, or weights too large for the caches; no masks on x. */
 
   /* Forward only: packed weights that outlive the call. NULL: they are packed into scratch at every call. */
-  void *packed;         /* cw_packed_bytes, aligned to 64 bytes */
+  void *packed;         /* cw_packed_bytes, aligned to 64 bytes; calls with packed_ready only read it */
   int64_t packed_ready; /* 0: pack the weights there; 1: they are there, from a call with these weights, sizes and options;
                            w, wx and projection must still say which weights there are */
+
+  /* Weights of any layout, such as units above inputs: the distance of neighbouring units (columns). 0 counts as 1. */
+  int64_t w_unit[4];
+  int64_t wx_unit[4];
+  int64_t projection_ld, projection_unit; /* both 0: P and 1 */
+  /* The state after each step at the step's memory index: masked, before a reset that follows, kept where the row is
+     inactive. Forward writes it, or NULL. Without resets it may be hs or cs itself, which then have T steps with or without
+     save; where hs is `out`, it must be. */
+  void *h_states, *c_states;           /* [T, B, P], [T, B, H]; c: LSTM */
+  const void *d_h_states, *d_c_states; /* backward: their gradients, or NULL: zeros; inactive rows have some too */
 } cw_sequence;
 
 CW_API int64_t cw_abi_version(void);
@@ -159,6 +172,9 @@ CW_API int64_t cw_lstm_backward(const cw_sequence *s);
 CW_API int64_t cw_mask_sequence(int64_t dtype, const void *x, void *out, int64_t T, int64_t B, int64_t N,
                                 const cw_mask *masks, int64_t n_masks, const int32_t *lengths, int64_t reverse,
                                 int64_t threads);
+/* A number that tells whether memory has changed: equal bytes give equal numbers, other bytes others but by chance (about
+   one in 2^64; no protection against who means to deceive). The same on every instruction set, for any number of threads. */
+CW_API uint64_t cw_digest(const void *data, int64_t bytes, int64_t threads);
 /* Ask the system for huge pages under this memory; advice only. */
 CW_API void cw_advise_huge_pages(void *memory, int64_t bytes);
 

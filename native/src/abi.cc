@@ -15,7 +15,7 @@ namespace cellweave {
 
 namespace {
 
-static_assert(sizeof(cw_mask) == 9 * 8 && sizeof(cw_sequence) == 81 * 8, "a field changed: raise CW_ABI_VERSION");
+static_assert(sizeof(cw_mask) == 9 * 8 && sizeof(cw_sequence) == 95 * 8, "a field changed: raise CW_ABI_VERSION");
 
 // The table of an instruction set; NULL where the build or the machine lacks it.
 const Kernels *kernels_of(int64_t isa) {
@@ -172,6 +172,11 @@ int64_t cw_mask_sequence(int64_t dtype, const void *x, void *out, int64_t T, int
       cellweave::check_mask_sequence(dtype, x, out, T, B, N, masks, n_masks, lengths, reverse, threads);
   if (status != CW_OK || T == 0 || B == 0 || N == 0) return status;
   return cellweave::kernels().mask_sequence(dtype, x, out, T, B, N, masks, n_masks, lengths, reverse, threads);
+}
+
+uint64_t cw_digest(const void *data, int64_t bytes, int64_t threads) {
+  if (!data || bytes <= 0) return 0;
+  return cellweave::kernels().digest(data, bytes, threads < 1 ? 1 : threads);
 }
 
 void cw_advise_huge_pages(void *memory, int64_t bytes) {

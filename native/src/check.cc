@@ -63,6 +63,11 @@ bool is_gru(const cw_sequence &s) { return s.op == CW_GRU_BEFORE || s.op == CW_G
 
 int gates_of(const cw_sequence &s) { return is_lstm(s) ? 4 : is_gru(s) ? 3 : 1; }
 
+// Rows of H weights do not overlap, unless the distance of units is given too.
+bool weights_fit(int64_t rows, int64_t H, int64_t ld, int64_t unit) {
+  return unit >= 0 && ld >= (unit == 0 ? H : 1) && sizes_fit(1, rows, ld) && sizes_fit(1, H, unit);
+}
+
 bool keeps_candidate_product(const cw_sequence &s) { return s.op == CW_GRU_AFTER && s.save; }
 
 bool clips_projection(const cw_sequence &s) { return is_lstm(s) && s.projection && s.proj_clip >= 0; }
@@ -73,8 +78,9 @@ bool has_place(const cw_sequence &s, const cw_mask &mask) {
   switch (mask.place) {
     // Where the inputs are not seen a mask on them would be lost: it belongs to cw_mask_sequence.
     case CW_MASK_INPUT: return is_empty(s) || (s.x && !s.ahead);
-    case CW_MASK_C: return is_lstm(s);
-    default: return mask.place == CW_MASK_H || mask.place == CW_MASK_OUTPUT;
+    case CW_MASK_C:
+    case CW_MASK_ZONE_C: return is_lstm(s);
+    default: return mask.place == CW_MASK_H || mask.place == CW_MASK_OUTPUT || mask.place == CW_MASK_ZONE_H;
   }
 }
 
@@ -105,8 +111,8 @@ void check_common(const cw_sequence &s, Demands &demands) {
   for (int g = 0; g < gates_of(s); ++g) {
     demands.present_if(gates_needed, s.gate[g]);
     demands.present(s.w[g]);
-    demands.holds((!gates_needed || s.gate_ld[g] >= s.H) && s.w_ld[g] >= s.H);
-    demands.holds(sizes_fit(s.T, s.B, s.gate_ld[g]) && sizes_fit(1, s.P, s.w_ld[g]));
+    demands.holds(!gates_needed || s.gate_ld[g] >= s.H);
+    demands.holds(sizes_fit(s.T, s.B, s.gate_ld[g]) && weights_fit(s.P, s.H, s.w_ld[g], s.w_unit[g]));
   }
   if (keeps_candidate_product(s)) {
     demands.present(s.gate[3]);
@@ -126,8 +132,17 @@ void check_inputs(const cw_sequence &s, Demands &demands) {
   for (int g = 0; g < gates_of(s); ++g) {
     demands.present(s.wx[g]);
     demands.optional(s.bias[g]);
-    demands.holds(s.wx_ld[g] >= s.H && sizes_fit(1, s.I, s.wx_ld[g]));
+    demands.holds(weights_fit(s.I, s.H, s.wx_ld[g], s.wx_unit[g]));
   }
+}
+
+// The states after each step have buffers of their own, or are the operands, which no reset may have replaced.
+void check_states(const cw_sequence &s, Demands &demands) {
+  demands.optional(s.h_states);
+  demands.optional(s.c_states);
+  const bool is_h = s.h_states == s.hs, is_c = s.c_states == s.cs;
+  demands.holds(!s.resets || (!is_h && !(is_lstm(s) && is_c)));
+  if (s.hs == s.out) demands.holds((!s.h_states || is_h) && (!is_lstm(s) || !s.c_states || is_c));
 }
 
 void check_forward(const cw_sequence &s, Demands &demands) {
@@ -139,6 +154,7 @@ void check_forward(const cw_sequence &s, Demands &demands) {
   demands.present_if(is_lstm(s), s.c_last);
   demands.optional(s.reset_h);
   demands.optional(s.reset_c);
+  check_states(s, demands);
   const bool operand_is_output = !has_mask_on_h(s) && !s.lengths && !s.resets;
   demands.holds(s.hs != s.out || operand_is_output);
 }
@@ -152,7 +168,7 @@ void check_backward(const cw_sequence &s, Demands &demands) {
   demands.present_if(is_lstm(s) && s.projection, s.proj_in);
   demands.present_if(is_lstm(s) && s.projection, s.d_proj);
   for (const void *pointer : {s.d_out, s.d_h_last, s.d_c_last, static_cast<const void *>(s.d_reset_h),
-                              static_cast<const void *>(s.d_reset_c)})
+                              static_cast<const void *>(s.d_reset_c), s.d_h_states, s.d_c_states})
     demands.optional(pointer);
 }
 
@@ -176,6 +192,8 @@ int64_t check_options(const cw_sequence &s, Pass pass) {
   if (is_lstm(s)) {
     for (const void *peephole : s.peephole) demands.present_if(has_peepholes(s), peephole);
     demands.optional(s.projection);
+    const bool dense = s.projection_ld == 0 && s.projection_unit == 0;
+    demands.holds(!s.projection || dense || weights_fit(s.H, s.P, s.projection_ld, s.projection_unit));
   }
   demands.holds(s.P == s.H || (is_lstm(s) && s.projection));
   demands.holds(masks_fit(s));

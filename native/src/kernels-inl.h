@@ -27,6 +27,7 @@ namespace CW_NAMESPACE {
 #include "common/masks-inl.h"
 #include "common/product-inl.h"
 #include "common/team-inl.h"
+#include "common/digest-inl.h"
 #include "common/run-inl.h"
 #include "gru/gru-inl.h"
 #include "lstm/lstm-inl.h"
@@ -130,6 +131,6 @@ inline int64_t mask_sequence(int64_t dtype, const void *x, void *out, int64_t T,
 }  // namespace CW_NAMESPACE
 
 const Kernels CW_TABLE = {CW_NAMESPACE::scratch_bytes, CW_NAMESPACE::packed_bytes, CW_NAMESPACE::forward, CW_NAMESPACE::backward,
-                          CW_NAMESPACE::mask_sequence};
+                          CW_NAMESPACE::mask_sequence, CW_NAMESPACE::digest};
 
 }  // namespace cellweave

@@ -137,6 +137,14 @@ void check_numbers(int64_t op) {
   refuses(op, "cell_clip", kBoth, [](Call &call) { call.s.cell_clip = poison<double>(); });
   refuses(op, "gate_ld", kBoth, [](Call &call) { call.s.gate_ld[0] = H - 1; });
   refuses(op, "w_ld", kBoth, [](Call &call) { call.s.w_ld[0] = H - 1; });
+  refuses(op, "w_unit", kBoth, [](Call &call) { call.s.w_unit[0] = -1; });
+  refuses(op, "w_ld of 0 beside w_unit", kBoth, [](Call &call) { call.s.w_ld[0] = 0, call.s.w_unit[0] = H; });
+  accepts(op, "weights by unit", kBoth, [](Call &call) { call.s.w_ld[0] = 1, call.s.w_unit[0] = H; });
+  if (op == CW_LSTM) {
+    refuses(op, "projection_unit", kBoth, set(&cw_sequence::projection_unit, -1));
+    refuses(op, "projection_ld", kBoth, set(&cw_sequence::projection_ld, P - 1));
+    accepts(op, "a projection by unit", kBoth, [](Call &call) { call.s.projection_ld = 1, call.s.projection_unit = H; });
+  }
   refuses(op, "a length past T", kBoth,
           [](Call &call) { call.s.lengths = call.memory.in("lengths", std::vector<int32_t>{3, int32_t(T) + 1}); });
   refuses(op, "a negative length", kBoth,
@@ -181,10 +189,38 @@ void check_masks(int64_t op) {
   refuses(op, "no masks", kBoth, clear(&cw_sequence::masks));
   refuses(op, "n_masks", kBoth, set(&cw_sequence::n_masks, -1));
   refuses(op, "a mask on inputs", kBoth, [](Call &call) { call.masks[0].place = CW_MASK_INPUT; });
-  refuses(op, "an unknown place", kBoth, [](Call &call) { call.masks[0].place = 4; });
+  refuses(op, "an unknown place", kBoth, [](Call &call) { call.masks[0].place = 6; });
   refuses(op, "rows", kBoth, [](Call &call) { call.masks[1].rows = B + 1; });
   refuses(op, "steps of a mask for all rows", kBoth, [](Call &call) { call.masks[0].stride = 256; });
+  accepts(op, "zoneout on h", kBoth, [](Call &call) { call.masks[0].place = CW_MASK_ZONE_H; });
   if (op != CW_LSTM) refuses(op, "a mask on c", kBoth, [](Call &call) { call.masks[0].place = CW_MASK_C; });
+  if (op != CW_LSTM) refuses(op, "zoneout on c", kBoth, [](Call &call) { call.masks[0].place = CW_MASK_ZONE_C; });
+}
+
+void check_states(int64_t op) {
+  const auto operands = [](Call &call) { call.s.h_states = call.s.hs, call.s.c_states = call.s.cs; };
+  const auto with_resets = [](Call &call) { call.s.resets = call.memory.in("resets", std::vector<uint8_t>(T * B)); };
+  const auto outputs = [](Call &call) {
+    call.s.lengths = nullptr, call.s.masks = nullptr, call.s.n_masks = 0, call.s.hs = call.s.out;
+  };
+  accepts(op, "states in the operands", kForward, operands);
+  accepts(op, "states in buffers of their own", kForward, [&](Call &call) {
+    with_resets(call);
+    call.s.h_states = call.memory.out<float>("h_states", T * B * H);
+    call.s.c_states = call.memory.out<float>("c_states", T * B * H);
+  });
+  accepts(op, "states in the outputs", kForward, [&](Call &call) { outputs(call), operands(call); });
+  refuses(op, "states in operands that resets replace", kForward, [&](Call &call) { operands(call), with_resets(call); });
+  refuses(op, "states beside operands that are outputs", kForward, [&](Call &call) {
+    outputs(call);
+    call.s.h_states = call.memory.out<float>("h_states", T * B * H);
+  });
+  refuses(op, "h_states between elements", kForward, [&](Call &call) {
+    call.s.h_states = static_cast<char *>(call.s.hs) + 1;
+  });
+  refuses(op, "d_h_states between elements", kBackward, [](Call &call) {
+    call.s.d_h_states = static_cast<const char *>(call.s.d_out) + 1;
+  });
 }
 
 void check_inputs(int64_t op) {
@@ -208,6 +244,7 @@ void check_inputs(int64_t op) {
   refuses(op, "x between elements", kForward, with_x(shift(&cw_sequence::x)));
   refuses(op, "no wx", kForward, with_x([](Call &call) { call.s.wx[0] = nullptr; }));
   refuses(op, "wx_ld", kForward, with_x([](Call &call) { call.s.wx_ld[0] = H - 1; }));
+  refuses(op, "wx_unit", kForward, with_x([](Call &call) { call.s.wx_unit[0] = -1; }));
   refuses(op, "I", kForward, with_x(set(&cw_sequence::I, -1)));
   refuses(op, "ahead", kForward, with_x(set(&cw_sequence::ahead, 2)));
   refuses(op, "a mask on x ahead", kForward, with_x([](Call &call) {
@@ -326,6 +363,7 @@ int main() {
       check_numbers(op);
       check_pointers(op);
       check_masks(op);
+      check_states(op);
       check_inputs(op);
       check_scratch(op);
       check_edges(op);

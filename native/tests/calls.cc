@@ -63,6 +63,22 @@ std::vector<Real> spread(const std::vector<Real> &rows, int64_t width) {
   return found;
 }
 
+// One weight in memory as the case says, with NaN in between, and the distances of its rows and of its units.
+template <typename Real>
+const Real *point_to_weight(const Case &c, const char *name, const std::vector<Real> &weight, int64_t units, Memory &memory,
+                            int64_t &row, int64_t &unit) {
+  if (c.weights == Weights::kRows) {
+    row = units + 1;
+    return memory.in(name, spread(weight, units));
+  }
+  const int64_t rows = int64_t(weight.size()) / units;
+  row = c.weights == Weights::kByUnit ? 1 : 2, unit = rows * row + 1;
+  std::vector<Real> found(size_t(units * unit), poison<Real>());
+  for (int64_t k = 0; k < rows; ++k)
+    for (int64_t u = 0; u < units; ++u) found[size_t(k * row + u * unit)] = weight[size_t(k * units + u)];
+  return memory.in(name, found);
+}
+
 template <typename Real>
 void point_to_inputs(const Case &c, const Inputs<Real> &inputs, const Setup &setup, Memory &memory, cw_sequence &s) {
   s = {};
@@ -74,11 +90,9 @@ void point_to_inputs(const Case &c, const Inputs<Real> &inputs, const Setup &set
   s.activation = c.activation, s.gate_activation = c.gate_activation;
   s.forget_bias = c.forget_bias, s.cell_clip = c.cell_clip, s.proj_clip = c.proj_clip;
   for (int g = 0; g < c.gates(); ++g) {
-    s.w[g] = memory.in("w", spread(inputs.w[g], c.H));
-    s.w_ld[g] = c.H + 1;
+    s.w[g] = point_to_weight(c, "w", inputs.w[g], c.H, memory, s.w_ld[g], s.w_unit[g]);
     if (c.feed == Feed::kGates || inputs.x.empty()) continue;
-    s.wx[g] = memory.in("wx", spread(inputs.wx[g], c.H));
-    s.wx_ld[g] = c.H + 1;
+    s.wx[g] = point_to_weight(c, "wx", inputs.wx[g], c.H, memory, s.wx_ld[g], s.wx_unit[g]);
     s.bias[g] = memory.in("bias", inputs.bias[g]);
   }
   if (!inputs.x.empty()) {
@@ -88,7 +102,10 @@ void point_to_inputs(const Case &c, const Inputs<Real> &inputs, const Setup &set
   }
   s.bias_h = memory.in("bias_h", inputs.bias_h);
   for (int i = 0; i < 3; ++i) s.peephole[i] = memory.in("peephole", inputs.peephole[i]);
-  s.projection = memory.in("projection", inputs.projection);
+  if (c.projection && c.weights != Weights::kRows)
+    s.projection = point_to_weight(c, "projection", inputs.projection, c.P, memory, s.projection_ld, s.projection_unit);
+  else
+    s.projection = memory.in("projection", inputs.projection);  // dense, as distances of 0 mean
   s.h0 = memory.in("h0", inputs.h0);
   s.c0 = memory.in("c0", inputs.c0);
   s.lengths = memory.in("lengths", inputs.lengths);
@@ -150,7 +167,7 @@ std::string place_of(const Case &c, int64_t dtype, const Setup &setup, const cha
 template <typename Real>
 Forward<Real> run_forward(const Case &c, const Inputs<Real> &inputs, const Setup &setup) {
   const std::string where = place_of(c, dtype_of<Real>, setup, "forward");
-  const int64_t operands = c.save ? c.T : 2;
+  const int64_t operands = c.save || c.states == States::kOperands ? c.T : 2;
   Memory memory;
   cw_sequence s;
   expect(cw_set_isa(setup.isa) == CW_OK, "%s: cannot set the instruction set", where.c_str());
@@ -165,12 +182,17 @@ Forward<Real> run_forward(const Case &c, const Inputs<Real> &inputs, const Setup
   if (c.lstm()) s.cs = memory.out<Real>("cs", operands * c.B * c.H);
   if (c.lstm()) s.c_last = memory.out<Real>("c_last", c.B * c.H);
   if (c.clips_projection() && c.save) s.proj_raw = memory.out<Real>("proj_raw", c.T * c.B * c.P);
+  if (c.states == States::kApart) s.h_states = memory.out<Real>("h_states", c.T * c.B * c.P);
+  if (c.states == States::kApart && c.lstm()) s.c_states = memory.out<Real>("c_states", c.T * c.B * c.H);
+  if (c.states == States::kOperands) s.h_states = s.hs, s.c_states = s.cs;
   run(s, false, memory, where);
   columns.expect_rest_untouched(gates, where);
   Forward<Real> found;
   read(found.out, s.out, c.T * c.B * c.P);
   read(found.h_last, s.h_last, c.B * c.P);
   read(found.c_last, s.c_last, c.B * c.H);
+  read(found.h_states, s.h_states, c.T * c.B * c.P);
+  read(found.c_states, s.c_states, c.T * c.B * c.H);
   if (s.packed) read(found.packed, s.packed, cw_packed_bytes(&s));
   if (!c.save) return found;
   read(found.hs, s.hs, c.T * c.B * c.P);
@@ -196,6 +218,8 @@ Backward<Real> run_backward(const Case &c, const Inputs<Real> &inputs, const For
   s.d_out = memory.in("d_out", inputs.d_out);
   s.d_h_last = memory.in("d_h_last", inputs.d_h_last);
   s.d_c_last = memory.in("d_c_last", inputs.d_c_last);
+  s.d_h_states = memory.in("d_h_states", inputs.d_h_states);
+  s.d_c_states = memory.in("d_c_states", inputs.d_c_states);
   s.d_h0 = memory.out<Real>("d_h0", c.B * c.P);
   if (c.lstm()) s.d_c0 = memory.out<Real>("d_c0", c.B * c.H);
   if (c.reset_state) s.d_reset_h = memory.out<Real>("d_reset_h", c.B * c.P);

@@ -11,7 +11,7 @@ namespace cellweave_tests {
 namespace {
 
 const char *const kOps[] = {"rnn", "gru_before", "gru_after", "lstm"};
-const char *const kMaskNames[] = {"", "shared", "row", "step", "factors", "row_factors"};
+const char *const kMaskNames[] = {"", "shared", "row", "step", "factors", "row_factors", "expected"};
 
 template <typename Real>
 std::vector<Real> uniform(Random &random, int64_t size, double bound) {
@@ -36,8 +36,11 @@ void add_masks(const Case &c, Masks kind, int64_t place, int64_t N, Random &rand
     mask.scale = 1 / keep;
     mask.rows = by_row ? c.B : 1;
     mask.place = place;
+    const bool zone = place == CW_MASK_ZONE_H || place == CW_MASK_ZONE_C;
+    if (zone) mask.scale = 1;
+    if (kind == Masks::kExpected) mask.threshold = 0, mask.scale = keep;
     to.masks.push_back(mask);
-    to.factors.push_back(factors ? uniform<Real>(random, mask.rows * N, 1.5) : std::vector<Real>());
+    to.factors.push_back(factors ? uniform<Real>(random, mask.rows * N, zone ? 1 : 1.5) : std::vector<Real>());
   }
 }
 
@@ -87,11 +90,15 @@ std::string name_of(const Case &c, int64_t dtype) {
   add(!c.save, "nosave");
   add(c.feed != Feed::kGates, (c.feed == Feed::kLoop ? "loop_x" : "x_ahead") + std::to_string(c.I));
   add(c.packed != Packed::kScratch, c.packed == Packed::kFresh ? "packs" : "packed");
+  add(c.weights != Weights::kRows, c.weights == Weights::kByUnit ? "by_unit" : "scattered");
   add(c.mask_input != Masks::kNone, std::string("x_") + kMaskNames[int(c.mask_input)]);
   add(c.operands_are_outputs, "hs_is_out");
   add(c.mask_h != Masks::kNone, std::string("h_") + kMaskNames[int(c.mask_h)]);
   add(c.mask_c != Masks::kNone, std::string("c_") + kMaskNames[int(c.mask_c)]);
   add(c.mask_output != Masks::kNone, std::string("out_") + kMaskNames[int(c.mask_output)]);
+  add(c.zone_h != Masks::kNone, std::string("zone_h_") + kMaskNames[int(c.zone_h)]);
+  add(c.zone_c != Masks::kNone, std::string("zone_c_") + kMaskNames[int(c.zone_c)]);
+  add(c.states != States::kNone, c.states == States::kApart ? "states" : "states_are_operands");
   add(c.masks_per_place > 1, "several_masks");
   add(c.no_d_out, "no_d_out");
   add(c.no_d_last, "no_d_last");
@@ -136,6 +143,10 @@ Inputs<Real> make_inputs(const Case &c) {
   poison_padding(c, found.lengths, c.P, found.d_out);
   if (!c.no_d_last) found.d_h_last = uniform<Real>(random, c.B * c.P, 1);
   if (!c.no_d_last && c.lstm()) found.d_c_last = uniform<Real>(random, c.B * c.H, 1);
+  add_masks(c, c.zone_h, CW_MASK_ZONE_H, c.P, random, found);
+  if (c.lstm()) add_masks(c, c.zone_c, CW_MASK_ZONE_C, c.H, random, found);
+  if (c.states != States::kNone) found.d_h_states = uniform<Real>(random, c.T * c.B * c.P, 1);
+  if (c.states != States::kNone && c.lstm() && !c.no_d_last) found.d_c_states = uniform<Real>(random, c.T * c.B * c.H, 1);
   return found;
 }
 

@@ -14,7 +14,12 @@ namespace cellweave_tests {
 enum class Feed { kGates, kLoop, kAhead };
 // Packed weights: in scratch, in memory of their own, or there already from another call.
 enum class Packed { kScratch, kFresh, kReady };
-enum class Masks { kNone, kShared, kPerRow, kPerStep, kFactors, kRowFactors };
+// How weights lie: rows of units; a row for each unit; a row for each unit, with gaps between its elements.
+enum class Weights { kRows, kByUnit, kScattered };
+// kExpected is for zoneout alone: every element keeps the same share.
+enum class Masks { kNone, kShared, kPerRow, kPerStep, kFactors, kRowFactors, kExpected };
+// States after each step: nobody asks, in buffers of their own, or in those of the operands.
+enum class States { kNone, kApart, kOperands };
 
 struct Case {
   int64_t op = CW_LSTM, T = 7, B = 3, H = 9, P = 9;
@@ -27,7 +32,10 @@ struct Case {
   int64_t I = 6;
   bool input_bias = true;
   Packed packed = Packed::kScratch;
+  Weights weights = Weights::kRows;
   Masks mask_input = Masks::kNone, mask_h = Masks::kNone, mask_c = Masks::kNone, mask_output = Masks::kNone;
+  Masks zone_h = Masks::kNone, zone_c = Masks::kNone;
+  States states = States::kNone;
   int64_t masks_per_place = 1;
   bool no_d_out = false, no_d_last = false;
   double inputs_bound = 1.5;  // of the gates' inputs
@@ -67,7 +75,7 @@ class Random {
 template <typename Real>
 struct Inputs {
   std::vector<Real> gate[4], x, wx[4], bias[4], w[4], bias_h, peephole[3], projection, h0, c0, reset_h, reset_c;
-  std::vector<Real> d_out, d_h_last, d_c_last;
+  std::vector<Real> d_out, d_h_last, d_c_last, d_h_states, d_c_states;
   std::vector<int32_t> lengths;
   std::vector<uint8_t> resets;
   std::vector<cw_mask> masks;
@@ -94,7 +102,7 @@ struct Setup {
 
 template <typename Real>
 struct Forward {
-  std::vector<Real> out, hs, cs, h_last, c_last, gate[4], proj_raw;
+  std::vector<Real> out, hs, cs, h_last, c_last, gate[4], proj_raw, h_states, c_states;
   std::vector<unsigned char> packed;
 };
 

@@ -25,7 +25,8 @@ double loss(const Case &c, const Inputs<double> &inputs) {
   const Forward<double> found = run_forward(c, inputs, Setup());
   Numbers d_out = inputs.d_out;
   for (double &value : d_out) value = std::isnan(value) ? 0 : value;
-  return dot(found.out, d_out) + dot(found.h_last, inputs.d_h_last) + dot(found.c_last, inputs.d_c_last);
+  return dot(found.out, d_out) + dot(found.h_last, inputs.d_h_last) + dot(found.c_last, inputs.d_c_last) +
+         dot(found.h_states, inputs.d_h_states) + dot(found.c_states, inputs.d_c_states);
 }
 
 // `values` is a member of `inputs`; each of its elements moves a little both ways.
@@ -134,6 +135,13 @@ void add_everything(Case &c, int options) {
   c.proj_clip = options & 48 ? 0.3 : -1;
 }
 
+void add_zones_and_states(Case &c, int options) {
+  c.zone_h = options & 1 ? Masks::kPerStep : Masks::kFactors;
+  if (c.lstm()) c.zone_c = options & 2 ? Masks::kExpected : Masks::kPerStep;
+  c.masks_per_place = options & 8 ? 2 : 1;
+  c.states = c.resets ? States::kApart : States::kOperands;
+}
+
 }  // namespace
 
 int main() {
@@ -141,6 +149,8 @@ int main() {
     for (int options = 0; options < (op == CW_LSTM ? 64 : 16); ++options) {
       Case c = tiny(op, uint64_t(300 + options));
       add_everything(c, options);
+      check(c);
+      add_zones_and_states(c, options);
       check(c);
     }
     for (int64_t activation = CW_TANH; activation <= CW_RELU6; ++activation)

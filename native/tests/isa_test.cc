@@ -82,6 +82,16 @@ void choose_options(Case &c, Random &random) {
   if (c.feed == Feed::kLoop) c.mask_input = any_mask(random);
 }
 
+// Zoneout, and states after each step; `c` has its other options already.
+void choose_additions(Case &c, uint64_t seed) {
+  Random random(seed);
+  c.zone_h = random.coin() ? Masks::kNone : Masks(1 + random.below(6));
+  if (c.lstm()) c.zone_c = random.coin() ? Masks::kNone : Masks(1 + random.below(6));
+  if (random.coin()) return;
+  const bool apart = c.resets || (!c.operands_are_outputs && random.coin());
+  c.states = apart ? States::kApart : States::kOperands;
+}
+
 void sweep_sizes(const std::vector<int64_t> &isas) {
   Random random(20240229);
   for (int64_t op = CW_RNN; op <= CW_LSTM; ++op)
@@ -93,6 +103,8 @@ void sweep_sizes(const std::vector<int64_t> &isas) {
           c.seed = random.bits() % 1000000;
           compare_both(c, isas);
           choose_options(c, random);
+          compare_both(c, isas);
+          choose_additions(c, c.seed + 17);
           compare_both(c, isas);
         }
 }
@@ -137,6 +149,28 @@ void sweep_masks(const std::vector<int64_t> &isas) {
         }
 }
 
+void sweep_additions(const std::vector<int64_t> &isas) {
+  for (int64_t op = CW_RNN; op <= CW_LSTM; ++op)
+    for (int place = CW_MASK_ZONE_H; place <= CW_MASK_ZONE_C; ++place)
+      for (int kind = int(Masks::kNone); kind <= int(Masks::kExpected); ++kind)
+        for (int options = 0; options < 16; ++options) {
+          if (place == CW_MASK_ZONE_C && op != CW_LSTM) continue;
+          Case c;
+          c.op = op, c.T = 5, c.H = c.P = options & 8 ? 37 : 16;
+          c.B = options & 1 ? 1 : 5;
+          (place == CW_MASK_ZONE_H ? c.zone_h : c.zone_c) = Masks(kind);
+          c.reverse = options & 1, c.lengths = options & 2, c.resets = c.reset_state = options & 4;
+          c.masks_per_place = options & 8 ? 2 : 1;
+          c.mask_h = options & 8 ? Masks::kPerStep : Masks::kNone;
+          c.operands_are_outputs = c.may_share_operands();
+          c.states = c.resets ? States::kApart : options & 1 ? States::kOperands : States::kNone;
+          c.save = (options + kind) % 4 != 0;
+          c.projection = op == CW_LSTM && (options + kind) % 2, c.P = c.projection ? c.H - 5 : c.H;
+          c.seed = uint64_t(20000 + place * 128 + kind * 16 + options);
+          compare_both(c, isas);
+        }
+}
+
 // Who multiplies the inputs, with which masks on them, from which packed weights.
 void sweep_inputs(const std::vector<int64_t> &isas) {
   for (int64_t op = CW_RNN; op <= CW_LSTM; ++op)
@@ -153,6 +187,23 @@ void sweep_inputs(const std::vector<int64_t> &isas) {
           c.seed = uint64_t(9000 + kind * 32 + options);
           compare<float>(c, isas);
           if (options % 3 == kind % 3) compare<double>(c, isas);
+        }
+}
+
+// Weights that lie otherwise than in rows of units, through all ways of packing them.
+void sweep_weights(const std::vector<int64_t> &isas) {
+  for (int64_t op = CW_RNN; op <= CW_LSTM; ++op)
+    for (const Weights weights : {Weights::kByUnit, Weights::kScattered})
+      for (const Feed feed : {Feed::kGates, Feed::kLoop, Feed::kAhead})
+        for (int options = 0; options < 16; ++options) {
+          Case c;
+          c.op = op, c.weights = weights, c.feed = feed, c.packed = Packed(options % 3);
+          c.T = 3, c.B = options & 1 ? 7 : 1, c.H = c.P = options & 2 ? 33 : 7, c.I = options & 4 ? 21 : 1;
+          c.save = options & 8;
+          c.projection = op == CW_LSTM && options & 4;
+          if (c.projection) c.P = options & 2 ? 19 : 1;
+          c.seed = uint64_t(12000 + options);
+          compare_both(c, isas);
         }
 }
 
@@ -180,7 +231,9 @@ int main() {
   sweep_empty_batch(isas);
   sweep_activations(isas);
   sweep_masks(isas);
+  sweep_additions(isas);
   sweep_inputs(isas);
+  sweep_weights(isas);
   sweep_lstm(isas);
   for (const int64_t isa : isas) std::printf("compared with plain: %s\n", isa_name(isa));
   return finish("isa_test");

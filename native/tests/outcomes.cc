@@ -47,6 +47,8 @@ std::vector<Tensor> specified(const Case &c, const Inputs<Real> &inputs, const F
   to.all("out", found.out);
   to.all("h_last", found.h_last);
   to.all("c_last", found.c_last);
+  to.all("h_states", found.h_states);
+  to.all("c_states", found.c_states);
   to.operands("hs", found.hs, c.P);
   to.operands("cs", found.cs, c.H);
   to.active("proj_raw", found.proj_raw, c.P, false);

@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
 # Builds the native core with its tests three times and runs them: as released, under the address and undefined-behaviour
 # sanitizers, and under the thread sanitizer. Object files stay in the folder that is given, for the next time.
+# The released objects are those of the installation's own build, where its folder is given and no source is newer. The
+# sanitized builds leave out instruction sets that this machine has not, which could not be run.
 #
 # The thread sanitizer does not see how libgomp synchronises and would report every exchange between its threads. In that
 # build the same kernels, with the same barrier, therefore run on threads of the C++ library, which it does see.
 set -euo pipefail
 
-folder=${1:?usage: native/tests/run.sh FOLDER}
+folder=${1:?usage: native/tests/run.sh FOLDER [FOLDER OF A FINISHED BUILD]}
+installed=${2:-}
 source_folder=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 jobs=${JOBS:-2}
 
@@ -19,7 +22,7 @@ build() {
   local name=$1
   shift
   cmake -S "$source_folder" -B "$folder/$name" -DCELLWEAVE_NATIVE_TESTS=ON "$@" >/dev/null
-  cmake --build "$folder/$name" --parallel "$jobs" >"$folder/$name.log" 2>&1 || { tail -n 60 "$folder/$name.log"; exit 1; }
+  cmake --build "$folder/$name" --target cellweave_tests --parallel "$jobs" >"$folder/$name.log" 2>&1 || { tail -n 60 "$folder/$name.log"; exit 1; }
 }
 
 run() {
@@ -30,8 +33,23 @@ run() {
 # Sanitized kernels are compiled with -O1: with -O3 the compiler would take minutes.
 sanitized=(-DCMAKE_BUILD_TYPE=None "-DCMAKE_CXX_FLAGS=-O1 -g1" -DCELLWEAVE_KERNEL_FLAGS=-O1)
 
+kernels="portable;avx2"
+if grep -qw avx512vl /proc/cpuinfo 2>/dev/null; then kernels+=";avx512"; fi
+sanitized+=("-DCELLWEAVE_KERNELS=$kernels")
+
+# Whether the build in this folder is that of the sources as they are, by the compiler that would be used here.
+is_fresh() {
+  local objects=$1/CMakeFiles/cellweave_core.dir/src
+  [ -z "${CXX:-}" ] && [ -f "$objects/abi.cc.o" ] || return 1
+  local oldest
+  oldest=$(find "$objects" -name '*.o' -printf '%T@ %p\n' | sort -n | head -n 1 | cut -d ' ' -f 2-)
+  [ -z "$(find "$source_folder/include" "$source_folder/src" "$source_folder/CMakeLists.txt" -newer "$oldest" -type f)" ]
+}
+
 mkdir -p "$folder"
-build released -DCMAKE_BUILD_TYPE=Release
+core=""
+if [ -n "$installed" ] && is_fresh "$installed"; then core=$(cd "$installed" && pwd); fi
+build released -DCMAKE_BUILD_TYPE=Release "-DCELLWEAVE_CORE_OBJECTS=$core"
 run released .
 build addresses "${sanitized[@]}" -DCELLWEAVE_SANITIZE=address,undefined
 run addresses .

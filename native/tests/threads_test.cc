@@ -38,9 +38,10 @@ Case full_case(int64_t op, int64_t B, int64_t H) {
   c.op = op, c.T = 4, c.B = B, c.H = c.P = H, c.seed = uint64_t(op * 100 + B * 10 + H);
   c.lengths = c.resets = c.reset_state = c.reverse = true;
   c.mask_h = Masks::kPerStep, c.mask_output = Masks::kShared, c.masks_per_place = 2;
+  c.zone_h = Masks::kPerStep, c.states = States::kApart;
   c.feed = Feed::kLoop, c.mask_input = B % 2 ? Masks::kShared : Masks::kPerStep;
   if (c.lstm()) {
-    c.mask_c = Masks::kPerRow;
+    c.mask_c = Masks::kPerRow, c.zone_c = Masks::kShared;
     c.peepholes = c.projection = true;
     c.P = H / 2 + 1;
     c.cell_clip = 0.6, c.proj_clip = 0.4;

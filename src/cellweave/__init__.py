@@ -3,6 +3,7 @@
 from cellweave import contrib as contrib
 from cellweave import initializers as initializers
 from cellweave import keras as keras
+from cellweave import nn as nn
 from cellweave._errors import ArgumentError as ArgumentError
 from cellweave._errors import ArgumentTypeError as ArgumentTypeError
 from cellweave._errors import BackendError as BackendError
@@ -10,6 +11,7 @@ from cellweave._errors import CellweaveError as CellweaveError
 from cellweave._errors import CheckpointError as CheckpointError
 from cellweave._errors import DTypeError as DTypeError
 from cellweave._errors import MemberError as MemberError
+from cellweave._errors import MisfitError as MisfitError
 from cellweave._errors import ModeError as ModeError
 from cellweave._errors import NodeError as NodeError
 from cellweave._errors import OrderError as OrderError
@@ -38,6 +40,11 @@ from cellweave.layers import raw_rnn as raw_rnn
 from cellweave.layers import stack_bidirectional_dynamic_rnn as stack_bidirectional_dynamic_rnn
 from cellweave.layers import static_bidirectional_rnn as static_bidirectional_rnn
 from cellweave.layers import static_rnn as static_rnn
+from cellweave.nn import ConvertedModule as ConvertedModule
+from cellweave.nn import ModelConversion as ModelConversion
+from cellweave.nn import convert as convert
+from cellweave.nn import convert_back as convert_back
+from cellweave.ops.common import repeated_masks as repeated_masks
 from cellweave.scopes import AUTO_REUSE as AUTO_REUSE
 from cellweave.scopes import Graph as Graph
 from cellweave.scopes import Input as Input

@@ -10,6 +10,7 @@ CellweaveError
 ├── OrderError (RuntimeError)        a call comes too early, or a second time
 ├── NodeError (AttributeError)       a layer has no (or no single) recorded node
 ├── MemberError (AttributeError)     an object lacks a member that was needed
+├── MisfitError (RuntimeError)       inputs or a state do not fit a module of cellweave.nn
 ├── BackendError (RuntimeError)      no backend can run what was asked
 ├── CheckpointError (ValueError)     a checkpoint is damaged or does not fit
 └── RunError (RuntimeError)          a training run's folder or data cannot be used
@@ -56,6 +57,10 @@ class NodeError(CellweaveError, AttributeError):
 
 class MemberError(CellweaveError, AttributeError):
     """An object lacks a member that was needed."""
+
+
+class MisfitError(CellweaveError, RuntimeError):
+    """Inputs or a state do not fit a module of `cellweave.nn`: a RuntimeError, as torch.nn raises it."""
 
 
 class BackendError(CellweaveError, RuntimeError):

@@ -12,7 +12,13 @@ from cellweave.specs import LSTMSpec
 from helpers.cross_compile import SHARED, compiled_pair, plain_call
 
 BF16, FP32 = torch.bfloat16, torch.float32
-EVERYTHING = {"masks": "h:rows c:step output:rows", "lengths": True, "resets": True, "reverse": True}
+EVERYTHING = {
+    "masks": "h:rows c:step output:rows zone_h:step zone_c:step",
+    "states": True,
+    "lengths": True,
+    "resets": True,
+    "reverse": True,
+}
 FULL = LSTMSpec(512, peepholes=True, cell_clip=1.0, projection=256, proj_clip=1.0, forget_bias=1.0)
 #: Spec, rows, dtype, options; matrix instructions of a warp forward and backward; meetings of a step.
 VARIANTS: dict[str, tuple[LSTMSpec, int, torch.dtype, dict[str, Any], tuple[int, int], int]] = {

@@ -13,7 +13,13 @@ from cellweave.specs import GRUSpec, RNNSpec
 from helpers.cross_compile import SHARED, compiled_pair, plain_call
 
 BF16 = torch.bfloat16
-EVERYTHING = {"masks": "h:rows output:step", "lengths": True, "resets": True, "reverse": True}
+EVERYTHING = {
+    "masks": "h:rows output:step zone_h:step",
+    "states": True,
+    "lengths": True,
+    "resets": True,
+    "reverse": True,
+}
 AFTER = GRUSpec(512, reset_after=True, joined_kernel=False)
 #: Module, spec, rows, dtype, options; matrix instructions of a warp forward and backward; meetings of a step.
 VARIANTS: dict[str, tuple[Any, Any, int, torch.dtype, dict[str, Any], tuple[int, int], int]] = {

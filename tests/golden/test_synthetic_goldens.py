@@ -20,7 +20,7 @@ from helpers.golden_set import DEFAULT, Arrays, GoldenSetError, read_errors, rea
 from helpers.synthetic_goldens import make_case, make_eager_case, write_set
 
 GOLDEN = Path(__file__).resolve().parent
-CASES, GRAPH_CASES, EAGER_CASES, HALF_CASES = 160, 60, 40, 30
+CASES, GRAPH_CASES, EAGER_CASES, HALF_CASES = 120, 40, 30, 20
 
 
 @pytest.mark.parametrize("number", range(CASES))

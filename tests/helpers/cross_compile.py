@@ -97,7 +97,7 @@ SHARED = 227 << 10
 
 def plain_call(
     spec: Any, steps: int, rows: int, dtype: torch.dtype, *, masks: str = "", lengths: bool = False,
-    resets: bool = False, reverse: bool = False,
+    resets: bool = False, reverse: bool = False, states: bool = False,
 ) -> LayerCall:  # fmt: skip
     """A call of some sizes whose numbers nobody reads; masks such as "h:rows c:step"."""
     depth, kinds = 16, [word.split(":") for word in masks.split()]
@@ -105,7 +105,7 @@ def plain_call(
     size = spec.state_size
     state = tuple(torch.zeros(rows, n, dtype=dtype) for n in ((size,) if isinstance(size, int) else size))
     return LayerCall(
-        RunSpec(spec, specs, lengths=lengths, resets=resets, reverse=reverse),
+        RunSpec(spec, specs, lengths=lengths, resets=resets, reverse=reverse, all_states=states),
         torch.zeros(steps, rows, depth, dtype=dtype), state,
         {weight.name: torch.zeros(weight.shape, dtype=dtype) for weight in spec.weights(depth)},
         tuple(BoundMask(mask, 0.5, True, 1, 2, 3, 4 if mask.per_step else 0) for mask in specs),

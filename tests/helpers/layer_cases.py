@@ -9,7 +9,7 @@ import random
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -17,10 +17,11 @@ import torch
 
 from cellweave.ops import gru, lstm, rnn
 from cellweave.ops.common import Backend, BoundMask, LayerCall, RunContext
-from cellweave.specs import CellSpec, GRUSpec, LSTMSpec, MaskSpec, RNNSpec, RunSpec
+from cellweave.specs import ZONES, CellSpec, GRUSpec, LSTMSpec, MaskSpec, RNNSpec, RunSpec
 from helpers.recurrence_cases import SIZES, laid_out
 from oracles import keras, tf1
 from oracles.activations import Array
+from oracles.by_unit import ByUnit
 from oracles.composition import flatten, rebuild
 from oracles.contrib import LSTMVariant
 from oracles.layer import Mask, mask_values
@@ -134,16 +135,55 @@ VARIANTS = (
         ),
         kinked=True,
     ),
+    LayerVariant(
+        "rnn-by-unit",
+        lambda n: RNNSpec(n, joined_kernel=False, transposed=True),
+        lambda d, n: ByUnit(keras.SimpleRNNCell(d, n), d),
+    ),
+    LayerVariant(
+        "gru-by-unit",
+        lambda n: _keras_gru(n, transposed=True),
+        lambda d, n: ByUnit(keras.GRUCell(d, n, reset_after=False), d),
+    ),
+    LayerVariant(
+        "gru-after-by-unit",
+        lambda n: _keras_gru(n, reset_after=True, transposed=True),
+        lambda d, n: ByUnit(keras.GRUCell(d, n), d),
+    ),
+    LayerVariant(
+        "lstm-by-unit", lambda n: _keras_lstm(n, transposed=True), lambda d, n: ByUnit(keras.LSTMCell(d, n), d)
+    ),
+    LayerVariant(
+        "proj-by-unit",
+        lambda n: LSTMSpec(n, joined_kernel=False, projection=_half(n), transposed=True),
+        lambda d, n: ByUnit(tf1.LSTMCell(d, n, num_proj=_half(n), forget_bias=0), d),
+    ),
 )
 
-#: Kinds of masks: drawn at every step, a row of its own for each batch row, by TF1's floor, from given noise.
+
+class Kind(NamedTuple):
+    """How often a mask is drawn, and from what.
+
+    Attributes:
+        per_step: At every step. per_row: A row of its own for each batch row. by_floor: By TF1's floor.
+        given: From given noise. expected: Not at all.
+    """
+
+    per_step: bool
+    per_row: bool
+    by_floor: bool
+    given: bool = False
+    expected: bool = False
+
+
 KINDS = {
-    "step": (True, True, False, False),
-    "fed": (True, True, True, False),
-    "shared": (False, False, True, False),
-    "rows": (False, True, True, False),
-    "noise": (False, False, True, True),
-    "noises": (False, True, True, True),
+    "step": Kind(True, True, False),
+    "fed": Kind(True, True, True),
+    "shared": Kind(False, False, True),
+    "rows": Kind(False, True, True),
+    "noise": Kind(False, False, True, given=True),
+    "noises": Kind(False, True, True, given=True),
+    "expected": Kind(True, True, False, expected=True),
 }
 MASKS = {
     "none": "",
@@ -154,6 +194,10 @@ MASKS = {
     "steps": "input:step c:step h:step output:step",
     "twice": "h:step h:shared output:rows output:fed input:fed input:step",
     "noise": "input:noise h:noise c:noises output:noises",
+    "zoneout": "zone_c:step zone_h:step",
+    "expected": "zone_c:expected zone_h:expected output:rows",
+    "zones": "input:step zone_h:fed h:shared zone_c:rows c:step zone_h:shared output:step",
+    "zone-noise": "zone_h:noises h:step zone_c:noise",
 }
 FEATURES: dict[str, tuple[Any, ...]] = {
     "masks": tuple(MASKS),
@@ -161,6 +205,7 @@ FEATURES: dict[str, tuple[Any, ...]] = {
     "resets": ("never", "zeros", "given"),
     "reverse": (False, True),
     "residual": (False, True),
+    "states": (False, True),
     "layout": ("plain", "strided", "offset", "batchmajor"),
 }
 _PER_VARIANT = 12
@@ -180,6 +225,7 @@ class LayerCase:
     resets: str = "never"
     reverse: bool = False
     residual: bool = False
+    states: bool = False
     layout: str = "plain"
     dtype: str = "float64"
 
@@ -188,19 +234,20 @@ class LayerCase:
         """Readable name."""
         words = [self.variant.name, self.masks, self.lengths, self.resets, "backwards" if self.reverse else "forwards"]
         words += ["residual"] if self.residual else []
+        words += ["states"] if self.states else []
         return "-".join([f"T{self.T}-B{self.B}-H{self.H}", *words, self.layout, self.dtype])
 
-    def mask_kinds(self) -> list[tuple[str, tuple[bool, bool, bool, bool]]]:
+    def mask_kinds(self) -> list[tuple[str, Kind]]:
         """Place and kind of each mask that this cell can have."""
         pairs = [word.split(":") for word in MASKS[self.masks].split()]
         has_c = isinstance(self.variant.spec(self.H), LSTMSpec)
-        return [(place, KINDS[kind]) for place, kind in pairs if has_c or place != "c"]
+        return [(place, KINDS[kind]) for place, kind in pairs if has_c or place not in ("c", "zone_c")]
 
     def run(self) -> RunSpec:
         """The case as a planner would describe it."""
-        masks = tuple(MaskSpec(place, kind[0], kind[1]) for place, kind in self.mask_kinds())  # type: ignore[arg-type]
+        masks = tuple(MaskSpec(place, kind.per_step, kind.per_row) for place, kind in self.mask_kinds())  # type: ignore[arg-type]
         ragged, resets = self.lengths == "ragged", self.resets != "never"
-        return RunSpec(self.variant.spec(self.H), masks, self.residual, ragged, resets, self.reverse)
+        return RunSpec(self.variant.spec(self.H), masks, self.residual, ragged, resets, self.reverse, self.states)
 
     @property
     def D(self) -> int:  # noqa: N802 (the axis's name)
@@ -266,6 +313,7 @@ class LayerData:
     oracle_masks: list[Mask]
     d_out: Array
     d_state: Any
+    d_states: list[Array]
 
     def oracle_options(self) -> dict[str, Any]:
         """Arguments of the oracle's `layer_forward` after the state."""
@@ -304,17 +352,21 @@ def make_data(case: LayerCase) -> LayerData:
         resets[:1, 0] = resets[-1:, 0] = True  # before the first step too, whichever end that is
         fresh = state_like(oracle.state_size) if case.resets == "given" else None
     masks, oracle_masks = _make_masks(case, rng)
+    x, state = normal(T, B, D), state_like(oracle.state_size)
+    d_out, d_state = normal(T, B, oracle.output_size), state_like(oracle.state_size)
+    d_states = [normal(T, *leaf.shape) for leaf in flatten(state)] if case.states else []
     return LayerData(
-        oracle, case.run(), normal(T, B, D), state_like(oracle.state_size), fresh, weights, lengths, resets, masks,
-        oracle_masks, normal(T, B, oracle.output_size), state_like(oracle.state_size),
-    )  # fmt: skip
+        oracle, case.run(), x, state, fresh, weights, lengths, resets, masks, oracle_masks, d_out, d_state, d_states
+    )
 
 
 def _make_masks(case: LayerCase, rng: np.random.Generator) -> tuple[tuple[BoundMask, ...], list[Mask]]:
     cell = case.variant.spec(case.H)
     widths = {"input": case.D, "h": cell.output_size, "c": cell.units, "output": cell.output_size}
+    widths |= {"zone_h": widths["h"], "zone_c": widths["c"]}
     bound, values = [], []
-    for number, (place, (per_step, per_row, by_floor, given)) in enumerate(case.mask_kinds()):
+    for number, (place, kind) in enumerate(case.mask_kinds()):
+        per_step, per_row, by_floor, given, expected = kind
         shape = (case.B if per_row else 1, widths[place])
         # States are kept more often: what is multiplied by 2 at each of 65 steps would outgrow every tolerance.
         keep = float(np.float32({"h": 0.9, "c": 0.85}.get(place, (0.7, 0.5, 0.6)[number % 3])))
@@ -323,10 +375,13 @@ def _make_masks(case: LayerCase, rng: np.random.Generator) -> tuple[tuple[BoundM
         stride = 256 * shape[0] * shape[1] + 1000 * number if per_step else 0  # as of streams that masks share
         noise = rng.random(shape).astype(case.dtype) if given else None
         tensor = None if noise is None else torch.tensor(noise)
-        bound.append(BoundMask(case.run().masks[number], keep, by_floor, *stream, stride, tensor))
+        bound.append(BoundMask(case.run().masks[number], keep, by_floor, *stream, stride, tensor, expected))
+        if expected:
+            values.append(Mask(place, np.full((1, 1, widths[place]), keep)))
+            continue
         drawn = mask_values(
             case.T if per_step else 1, shape, case.dtype, keep,
-            by_floor=by_floor, stream=stream, stride=stride, noise=noise,
+            by_floor=by_floor, stream=stream, stride=stride, noise=noise, zone=place in ZONES,
         )  # fmt: skip
         values.append(Mask(place, drawn))
     return tuple(bound), values

@@ -9,7 +9,7 @@ import torch
 
 from helpers.layer_cases import LayerCase, LayerData, backend_of, make_call, make_data
 from helpers.tolerances import LAYER_GRADIENT, LAYER_VALUE, assert_close, assert_no_worse
-from oracles.composition import flatten
+from oracles.composition import flatten, rebuild
 from oracles.layer import layer_backward, layer_forward
 
 #: Values and gradients by name.
@@ -25,18 +25,29 @@ def _named(kind: str, state: Any) -> dict[str, Any]:
 def from_oracle(data: LayerData) -> Results:
     """Outputs and last state, and the gradients of everything."""
     out, last, run = layer_forward(data.oracle, data.x, data.state, **data.oracle_options())
-    d_x, d_state, d_fresh = layer_backward(run, data.d_out, data.d_state)
+    states = data.run.all_states
+    d_x, d_state, d_fresh = layer_backward(run, data.d_out, data.d_state, data.d_states if states else None)
     grads = {"x": d_x, **_named("state", d_state), **(_named("fresh", d_fresh) if data.fresh is not None else {})}
     names = [weight.name for weight in data.run.cell.weights(1)]
-    return {"out": out, **_named("last", last)}, grads | {name: data.oracle.grads[name] for name in names}
+    values = {"out": out, **_named("last", last), **(_states(data, run.states) if states else {})}
+    return values, grads | {name: data.oracle.grads[name] for name in names}
+
+
+def _states(data: LayerData, leaves: Any) -> dict[str, Any]:
+    """States after each step, in the order of the oracle's leaves."""
+    return _named("states", rebuild(data.state, list(leaves)) if isinstance(data.state, tuple | list) else leaves[0])
 
 
 def from_backend(case: LayerCase, data: LayerData, backend: str) -> Results:
     """The same from the library."""
     call, dtype = make_call(case, data), getattr(torch, case.dtype)
-    out, last = backend_of(data.run, backend).run(call)
+    out, last, states = backend_of(data.run, backend).run(call)
+    assert len(states) == (len(last) if data.run.all_states else 0)
     upstream = _named("last", data.d_state)
     values = {"out": out, **_named("last", last)}
+    if data.run.all_states:
+        upstream |= _states(data, data.d_states)
+        values |= _named("states", states)
     loss = (out * torch.tensor(data.d_out, dtype=dtype)).sum()
     for name, d in upstream.items():
         loss = loss + (values[name] * torch.tensor(d, dtype=dtype)).sum()

@@ -39,9 +39,9 @@ def test_operands_of_two_pieces() -> None:
 def test_without_gradients_nothing_changes() -> None:
     case = LayerCase(ALL, 3, 3, 5, "twice", "ragged", "given", dtype="float32")
     call = make_call(case, make_data(case))
-    out, state = _triton.TRITON.run(call)
+    out, state, _ = _triton.TRITON.run(call)
     with torch.no_grad():
-        again, last = _triton.TRITON.run(call)
+        again, last, _ = _triton.TRITON.run(call)
     for name, a, b in zip(("out", "c", "h"), (again, *last), (out, *state), strict=True):
         assert_same_bits(name, a, b)
         assert not a.requires_grad
@@ -52,7 +52,7 @@ def test_the_same_bits_every_time() -> None:
     call = make_call(case, make_data(case))
     runs = []
     for _ in range(2):
-        out, state = _triton.TRITON.run(call)
+        out, state, _ = _triton.TRITON.run(call)
         runs.append([out, *state, *torch.autograd.grad(out.sum(), [call.x, *call.weights.values()])])
     for number, (a, b) in enumerate(zip(*runs, strict=True)):
         assert_same_bits(f"result {number}", a, b)

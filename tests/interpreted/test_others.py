@@ -41,14 +41,16 @@ def test_half_precision(name: str, masks: str) -> None:
 @pytest.mark.parametrize("name", ["rnn", "gru", "gru-after", "all", "coupled-all"])
 def test_second_derivatives(name: str) -> None:
     """The kernels' gradients, differentiated, are those of the reference."""
-    case = LayerCase(variant_named(name), 2, 2, 2, "variational", "ragged", "given", residual=True, dtype="float32")
+    case = LayerCase(
+        variant_named(name), 2, 2, 2, "zones", "ragged", "given", residual=True, states=True, dtype="float32"
+    )
     data = make_data(case)
     found = []
     for backend in ("triton", "reference"):
         call = make_call(case, data)
-        out, state = backend_of(data.run, backend).run(call)
+        out, state, states = backend_of(data.run, backend).run(call)
         sources = [call.x, *call.state, *(call.reset_state or ()), *call.weights.values()]
-        loss = torch.stack([value.sin().sum() for value in (out, *state)]).sum()
+        loss = torch.stack([value.sin().sum() for value in (out, *state, *states)]).sum()
         first = torch.autograd.grad(loss, sources, create_graph=True)
         found.append([*first, *torch.autograd.grad(torch.stack([d.sin().sum() for d in first]).sum(), sources)])
     for number, (a, b) in enumerate(zip(*found, strict=True)):
@@ -73,6 +75,6 @@ def test_masks_are_the_references_bit_for_bit(start: str, per_step: bool, by_flo
     call = make_call(case, make_data(case))
     run = RunSpec(cell, (spec,))
     record = backend_of(run, "triton")
-    out, _ = record.run(type(call)(run, torch.zeros(T, B, 1), (torch.zeros(B, H),), weights, (mask,)))
+    out, *_ = record.run(type(call)(run, torch.zeros(T, B, 1), (torch.zeros(B, H),), weights, (mask,)))
     assert_same_bits("kept", out, apply_mask(torch.ones(T, B, H), mask))
     assert 0.3 < out.bool().float().mean() < 0.9

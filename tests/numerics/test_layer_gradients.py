@@ -12,7 +12,9 @@ from helpers.layer_cases import VARIANTS, LayerCase, LayerVariant, backend_of, m
 from helpers.tolerances import assert_close
 
 #: Everything at once on the smallest sizes that have a first, a middle and a last step, and a row that ends early.
-EVERYTHING: dict[str, Any] = {"masks": "twice", "lengths": "ragged", "resets": "given", "residual": True}
+EVERYTHING: dict[str, Any] = {
+    "masks": "twice", "lengths": "ragged", "resets": "given", "residual": True, "states": True,
+}  # fmt: skip
 BACKWARDS = ("rnn-split", "gru", "gru-after", "lstm-split", "all")
 TORCH = ("rnn", "rnn-relu", "gru-after", "lstm", "lstm-split", "proj")
 
@@ -31,21 +33,22 @@ def _function(case: LayerCase, backend: str) -> tuple[Any, list[torch.Tensor]]:
         made = LayerCall(
             call.spec, x, rest[:leaves], weights, call.masks, call.lengths, call.resets, fresh, call.threads
         )
-        out, last = run(made)
-        return (out, *last)
+        out, last, states = run(made)
+        return (out, *last, *states)
 
     return function, sources
 
 
+@pytest.mark.parametrize("masks", ["twice", "zones", "expected"])
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
 @pytest.mark.parametrize("backend", ["reference", "native"])
-def test_everything_at_once(backend: str, variant: LayerVariant) -> None:
-    case = LayerCase(variant, 3, 2, 2, **EVERYTHING, reverse=variant.name in BACKWARDS)
+def test_everything_at_once(backend: str, variant: LayerVariant, masks: str) -> None:
+    case = LayerCase(variant, 3, 2, 2, **(EVERYTHING | {"masks": masks}), reverse=variant.name in BACKWARDS)
     needs_backend(backend, case)
     if variant.name == "block":
         pytest.skip("its clip passes gradients that differences do not see: the oracle judges them in test_layers")
     function, sources = _function(case, backend)
-    torch.autograd.gradcheck(function, sources)
+    torch.autograd.gradcheck(function, sources, fast_mode=True)
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
@@ -53,7 +56,7 @@ def test_second_derivatives(variant: LayerVariant) -> None:
     case = LayerCase(variant, 2, 2, 2, "variational", "ragged", "given", residual=True)
     needs_backend("native", case)
     function, sources = _function(case, "native")
-    torch.autograd.gradgradcheck(function, sources)
+    torch.autograd.gradgradcheck(function, sources, fast_mode=True)
 
 
 @pytest.mark.parametrize("name", TORCH)
@@ -61,7 +64,7 @@ def test_torch_layers(name: str) -> None:
     variant = next(v for v in VARIANTS if v.name == name)
     case = LayerCase(variant, 3, 2, 2, "input", "ragged", reverse=True)
     function, sources = _function(case, "torch")
-    torch.autograd.gradcheck(function, sources)
+    torch.autograd.gradcheck(function, sources, fast_mode=True)
 
 
 @pytest.mark.parametrize("backend", ["reference", "native"])

@@ -18,6 +18,9 @@ from helpers.tolerances import assert_close, assert_same_bits
 BY_NAME = {variant.name: variant for variant in VARIANTS}
 KINDS = ("rnn", "gru", "gru-after", "lstm", "all")
 EVERYTHING: dict[str, Any] = {"masks": "steps", "lengths": "ragged", "resets": "given", "dtype": "float32"}
+#: The same with zoneout and the states of all steps; with these alone outputs are operands.
+ZONED: dict[str, Any] = EVERYTHING | {"masks": "zones", "states": True}
+ZONEOUT: dict[str, Any] = {"masks": "zoneout", "states": True, "dtype": "float32"}
 Tensors = list[torch.Tensor]
 
 
@@ -32,8 +35,8 @@ def _call(name: str, T: int, B: int, H: int, *, threads: int = 1, **features: An
 
 
 def _run(call: LayerCall) -> Tensors:
-    out, last = backend_of(call.spec, "native").run(call)
-    return [out, *last]
+    out, last, states = backend_of(call.spec, "native").run(call)
+    return [out, *last, *states]
 
 
 def _sources(call: LayerCall) -> Tensors:
@@ -50,7 +53,9 @@ def _same(what: str, got: Any, expected: Any) -> None:
         assert_same_bits(f"{what} {number}", a, b)
 
 
-@pytest.mark.parametrize("features", [{"dtype": "float32"}, EVERYTHING, {"masks": "twice", "reverse": True}])
+@pytest.mark.parametrize(
+    "features", [{"dtype": "float32"}, EVERYTHING, {"masks": "twice", "reverse": True}, ZONED, ZONEOUT]
+)
 @pytest.mark.parametrize("B, H", [(1, 65), (3, 33), (17, 40)])
 @pytest.mark.parametrize("name", KINDS)
 def test_bits_do_not_depend_on_the_number_of_threads(name: str, B: int, H: int, features: dict[str, Any]) -> None:
@@ -71,6 +76,9 @@ def test_bits_do_not_depend_on_the_number_of_threads(name: str, B: int, H: int, 
         EVERYTHING | {"reverse": True},  # which cannot be cut
         {"masks": "steps", "resets": "given", "reverse": True, "residual": True},
         {"masks": "rows", "lengths": "ragged", "resets": "zeros", "reverse": True},
+        ZONED,
+        ZONEOUT,
+        {"masks": "expected", "lengths": "ragged", "states": True, "reverse": True},
     ],
 )
 @pytest.mark.parametrize("name", KINDS)
@@ -85,7 +93,7 @@ def test_parts_of_the_sequence_give_the_same_bits(
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-@pytest.mark.parametrize("features", [{}, EVERYTHING])
+@pytest.mark.parametrize("features", [{}, EVERYTHING, ZONED, ZONEOUT])
 @pytest.mark.parametrize("name", KINDS)
 def test_without_gradients(name: str, features: dict[str, Any], mode: Any) -> None:
     call = _call(name, 7, 3, 9, **features)
@@ -104,7 +112,7 @@ def test_nothing_requires_a_gradient() -> None:
     assert not any(value.requires_grad for value in _run(call))
 
 
-@pytest.mark.parametrize("features", [{}, EVERYTHING])
+@pytest.mark.parametrize("features", [{}, EVERYTHING, ZONED, ZONEOUT])
 @pytest.mark.parametrize("name", KINDS)
 def test_backward_twice(name: str, features: dict[str, Any]) -> None:
     call = _call(name, 4, 3, 5, **features)
@@ -116,7 +124,9 @@ def test_backward_twice(name: str, features: dict[str, Any]) -> None:
         torch.autograd.grad(loss, sources)
 
 
-@pytest.mark.parametrize("features", [{"residual": True}, EVERYTHING | {"dtype": "float64"}])
+@pytest.mark.parametrize(
+    "features", [{"residual": True}, EVERYTHING | {"dtype": "float64"}, ZONED | {"dtype": "float64"}]
+)
 @pytest.mark.parametrize("name", KINDS)
 def test_first_gradients_of_a_differentiable_graph(name: str, features: dict[str, Any]) -> None:
     """With `create_graph` the gradients are the same, and the graph is still good for the core's own."""
@@ -128,7 +138,7 @@ def test_first_gradients_of_a_differentiable_graph(name: str, features: dict[str
         assert_close(f"source {number}", a, b, 1e-13)
 
 
-@pytest.mark.parametrize("features", [{"residual": True}, EVERYTHING])
+@pytest.mark.parametrize("features", [{"residual": True}, EVERYTHING, ZONED, ZONEOUT | {"residual": True}])
 @pytest.mark.parametrize("name", [*KINDS, "gru-split", "lstm-unbiased"])
 def test_each_gradient_alone(name: str, features: dict[str, Any]) -> None:
     """What nobody asks for is left out, and the rest stays as it is."""
@@ -142,10 +152,11 @@ def test_each_gradient_alone(name: str, features: dict[str, Any]) -> None:
         assert_same_bits(f"source {number}", got, wanted)
 
 
+@pytest.mark.parametrize("features", [EVERYTHING, ZONED, ZONEOUT])
 @pytest.mark.parametrize("name", KINDS)
-def test_each_result_alone(name: str) -> None:
+def test_each_result_alone(name: str, features: dict[str, Any]) -> None:
     """A result that no loss uses has no gradient, which counts as zeros."""
-    call = _call(name, 4, 3, 6, **(EVERYTHING | {"dtype": "float64"}))
+    call = _call(name, 4, 3, 6, **(features | {"dtype": "float64"}))
     values, sources = _run(call), _sources(call)
     parts = [torch.autograd.grad(_weighted([v]), sources, retain_graph=True, allow_unused=True) for v in values]
     together = torch.autograd.grad(sum(_weighted([v]) for v in values), sources)
@@ -168,6 +179,7 @@ def test_gradients_in_any_memory() -> None:
 @pytest.mark.parametrize("name, features, floats", [
     ("rnn", {}, 2), ("gru", {}, 4), ("gru-after", {}, 5), ("lstm", {}, 6),
     ("rnn", EVERYTHING, 2), ("gru", EVERYTHING, 4), ("gru-after", EVERYTHING, 5), ("lstm", EVERYTHING, 6),
+    ("rnn", ZONEOUT, 2), ("gru", ZONEOUT, 4), ("gru-after", ZONED, 5), ("lstm", ZONEOUT, 6), ("lstm", ZONED, 6),
 ])  # fmt: skip
 def test_saved_memory(name: str, features: dict[str, Any], floats: int) -> None:
     """Gates, c and the recurrent operand; masks are made again, and outputs that recur count once."""
@@ -197,7 +209,7 @@ def _constants(call: LayerCall) -> Tensors:
 def test_padding_is_never_used(name: str, padding: float) -> None:
     found = []
     for value in (0.0, padding):
-        call = _call(name, 5, 3, 6, lengths="ragged", resets="given", masks="steps")
+        call = _call(name, 5, 3, 6, lengths="ragged", resets="given", masks="zones", states=True)
         outside = torch.arange(5)[:, None] >= call.lengths
         with torch.no_grad():
             call.x[outside] = value
@@ -212,7 +224,7 @@ def test_padding_is_never_used(name: str, padding: float) -> None:
 
 @pytest.mark.parametrize("name", KINDS)
 def test_inputs_stay_as_they_are(name: str) -> None:
-    call = _call(name, 4, 3, 6, **EVERYTHING)
+    call = _call(name, 4, 3, 6, **ZONED)
     tensors = _sources(call) + _constants(call)
     before = [tensor.detach().clone() for tensor in tensors]
     values = _run(call)

@@ -66,17 +66,19 @@ def exported_names(path: Path) -> list[str]:
 
 
 def public_names() -> list[str]:
-    """Dotted names of the public surface: the package's own, its faces', `checkpoint`'s and `training`'s.
+    """Dotted names of the public surface: the package's own, its faces', and those of some folders.
 
-    What the face `contrib` shares with the package counts as the package's.
+    What `contrib` and `nn` share with the package counts as the package's.
     """
     faces = [PACKAGE / "contrib.py", PACKAGE / "keras.py", PACKAGE / "initializers.py"]
     own = exported_names(PACKAGE / "__init__.py")
-    modules = {face.stem for face in faces}
+    modules = {face.stem for face in faces} | {"nn"}
     names = [f"cellweave.{name}" for name in own if name not in modules and name != "__version__"]
     shared = {("contrib", name) for name in own}
+    shared_by_nn = {("nn", "ConvertedModule"), ("nn", "ModelConversion"), ("nn", "convert"), ("nn", "convert_back")}
     named = [(face.stem, name) for face in faces for name in exported_names(face)]
     names += [f"cellweave.{face}.{name}" for face, name in named if (face, name) not in shared]
-    for folder in ("checkpoint", "training"):
-        names += [f"cellweave.{folder}.{name}" for name in exported_names(PACKAGE / folder / "__init__.py")]
+    for folder in ("checkpoint", "nn", "onnx", "training"):
+        inner = exported_names(PACKAGE / folder / "__init__.py")
+        names += [f"cellweave.{folder}.{name}" for name in inner if (folder, name) not in shared_by_nn]
     return names

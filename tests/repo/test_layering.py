@@ -15,7 +15,7 @@ ROWS: tuple[frozenset[str], ...] = (
     frozenset({"__main__"}),
     frozenset({"cli"}),
     frozenset({"keras", "contrib"}),
-    frozenset({"training", "transfer"}),
+    frozenset({"training", "transfer", "onnx"}),
     frozenset({"layers", "nn", "checkpoint"}),
     frozenset({"wrappers"}),
     frozenset({"cells", "weave"}),
@@ -43,6 +43,9 @@ PLACES = {
     "typer": r"cli/.*",
     "rich": r"cli/.*",
     "matplotlib": r"training/.*",
+    "onnx": r"onnx/.*",
+    "onnx_ir": r"onnx/.*",
+    "onnxscript": r"onnx/.*",
     "safetensors": r"(training|checkpoint|transfer)/.*",
     "tensorflow": r"(?!)",
 }

@@ -142,6 +142,11 @@ struct Factors {
     }
   }
   CW_INLINE Vec<R> at(int64_t b, int64_t u, int n) const { return load(data + b * ld + u, n); }
+  // Zoneout: the factors are shares of the new value.
+  CW_INLINE Vec<R> mix(int64_t b, int64_t u, int n, Vec<R> fresh, Vec<R> old) const {
+    const Vec<R> share = at(b, u, n);
+    return share * fresh + (R(1) - share) * old;
+  }
 };
 
 // Elements of a mask that are computed at a time where they are used at once.

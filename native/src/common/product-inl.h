@@ -126,6 +126,7 @@ template <class R>
 struct Matrix {
   const R *base;
   int64_t row, column;
+  Matrix transposed() const { return {base, column, row}; }
 };
 
 // Pack panels [from, to). `parts` matrices per gate lie below each other (their depths sum up to p.depth).
@@ -147,11 +148,17 @@ void pack(const Panels<R> &p, int64_t from, int64_t to, const Matrix<R> *weights
           for (int64_t k = 0; k < depths[part]; ++k) store(to_column + k * width, load(m.base + k * m.row + u0, n));
           continue;
         }
-        // transposed: read along k, which is contiguous, in blocks that stay in the cache
+        // transposed: read along k, which is mostly contiguous, in blocks that stay in the cache
         for (int64_t k0 = 0; k0 < depths[part]; k0 += L) {
           const int kn = int(depths[part] - k0 < L ? depths[part] - k0 : L);
           R block[L][L];
-          for (int u = 0; u < n; ++u) store(block[u], load(m.base + (u0 + u) * m.column + k0 * m.row, m.row == 1 ? kn : 0));
+          for (int u = 0; u < n; ++u) {
+            const R *from = m.base + (u0 + u) * m.column + k0 * m.row;
+            if (m.row == 1)
+              store(block[u], load(from, kn));
+            else
+              for (int k = 0; k < kn; ++k) block[u][k] = from[k * m.row];
+          }
           for (int k = 0; k < kn; ++k) {
             Vec<R> lanes = {};
             for (int u = 0; u < n; ++u) lanes[u] = block[u][k];

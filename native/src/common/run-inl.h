@@ -19,26 +19,54 @@ class Arena {
   int64_t bytes_, used_;
 };
 
+// The weights as products of forward meet them: recurrent ones [P, H], those of inputs [I, H], the projection [H, P].
+template <class R>
+Matrix<R> recurrent_weights(const cw_sequence &s, int g) {
+  return {static_cast<const R *>(s.w[g]), s.w_ld[g], s.w_unit[g] == 0 ? 1 : s.w_unit[g]};
+}
+template <class R>
+Matrix<R> input_weights(const cw_sequence &s, int64_t g) {
+  return {static_cast<const R *>(s.wx[g]), s.wx_ld[g], s.wx_unit[g] == 0 ? 1 : s.wx_unit[g]};
+}
+template <class R>
+Matrix<R> projection_weights(const cw_sequence &s) {
+  const bool dense = s.projection_ld == 0 && s.projection_unit == 0;
+  const int64_t unit = s.projection_unit == 0 ? 1 : s.projection_unit;
+  return {static_cast<const R *>(s.projection), dense ? s.P : s.projection_ld, unit};
+}
+
 template <class R>
 struct Run {
   const cw_sequence &s;
   const int64_t T, B, H, P;
   const bool reverse, save, plain, all_h, all_c;
   R *const out, *const hs, *const cs;
-  Factors<R> mask_h, mask_c, mask_out;
+  R *const h_states, *const c_states;  // NULL too where the operands are the states
+  Factors<R> mask_h, mask_c, mask_out, zone_h, zone_c;
+  // What happens to a new state beside being stored. False: nothing, and the loops ask no further.
+  bool draws = false, changes_h = false, changes_c = false;
 
   explicit Run(const cw_sequence &s_)
       : s(s_), T(s_.T), B(s_.B), H(s_.H), P(s_.P), reverse(s_.reverse != 0), save(s_.save != 0), plain(s_.hs == s_.out),
-        all_h(save || plain), all_c(save), out(static_cast<R *>(s_.out)), hs(static_cast<R *>(s_.hs)),
-        cs(static_cast<R *>(s_.cs)) {
+        all_h(save || plain || s_.hs == s_.h_states), all_c(save || s_.cs == s_.c_states), out(static_cast<R *>(s_.out)),
+        hs(static_cast<R *>(s_.hs)), cs(static_cast<R *>(s_.cs)),
+        h_states(s_.hs == s_.h_states ? nullptr : static_cast<R *>(s_.h_states)),
+        c_states(s_.cs == s_.c_states ? nullptr : static_cast<R *>(s_.c_states)) {
     mask_h.init(s.masks, s.n_masks, CW_MASK_H, B, P);
     mask_c.init(s.masks, s.n_masks, CW_MASK_C, B, H);
     mask_out.init(s.masks, s.n_masks, CW_MASK_OUTPUT, B, P);
+    zone_h.init(s.masks, s.n_masks, CW_MASK_ZONE_H, B, P);
+    zone_c.init(s.masks, s.n_masks, CW_MASK_ZONE_C, B, H);
+    draws = mask_h.every_step || mask_c.every_step || mask_out.every_step || zone_h.every_step || zone_c.every_step;
+    changes_h = !plain || zone_h.any();
+    changes_c = s.lengths != nullptr || s.resets != nullptr || mask_c.any() || zone_c.any() || c_states != nullptr;
   }
   void take_masks(Arena &arena) {
     mask_h.data = arena.take<R>(mask_h.elements());
     mask_c.data = arena.take<R>(mask_c.elements());
     mask_out.data = arena.take<R>(mask_out.elements());
+    zone_h.data = arena.take<R>(zone_h.elements());
+    zone_c.data = arena.take<R>(zone_c.elements());
   }
   int64_t at(int64_t step) const { return reverse ? T - 1 - step : step; }
   bool active(int64_t m, int64_t b) const { return s.lengths == nullptr || m < s.lengths[b]; }
@@ -57,23 +85,26 @@ struct Run {
 
   // Draw the masks of a step for the units p of h and h of c, rows [b0, b1).
   void draw(int64_t step, int64_t b0, int64_t b1, Part p, Part h) const {
-    if (b0 == b1 || (!mask_h.every_step && !mask_c.every_step && !mask_out.every_step)) return;
+    if (b0 == b1 || !draws) return;
     const bool one_step = !(reverse && s.lengths != nullptr);
     const int64_t m = at(step);
     const auto step_of = [&](int64_t b) { return one_step ? step : int64_t(s.lengths[b]) - 1 - m; };
     if (mask_h.every_step) mask_h.fill(b0, b1, p.from, p.to, one_step, step_of);
     if (mask_out.every_step) mask_out.fill(b0, b1, p.from, p.to, one_step, step_of);
     if (mask_c.every_step) mask_c.fill(b0, b1, h.from, h.to, one_step, step_of);
+    if (zone_h.every_step) zone_h.fill(b0, b1, p.from, p.to, one_step, step_of);
+    if (zone_c.every_step) zone_c.fill(b0, b1, h.from, h.to, one_step, step_of);
   }
   // Row b's new h of step `step`, units [u, u + n).
   CW_INLINE void finish_h(int64_t step, int64_t m, int64_t b, int64_t u, int n, Vec<R> h) const {
     const int64_t i = b * P + u;
     R *o = out + m * B * P + i;
-    if (__builtin_expect(plain, 1)) {
+    if (__builtin_expect(!changes_h, 1)) {
       store(o, h, n);
     } else {
       Vec<R> state = h;
       if (active(m, b)) {
+        if (zone_h.any()) state = h = zone_h.mix(b, u, n, h, load(h_before(step) + i, n));
         store(o, mask_out.any() ? h * mask_out.at(b, u, n) : h, n);
         if (mask_h.any()) state = state * mask_h.at(b, u, n);
       } else {
@@ -81,6 +112,7 @@ struct Run {
         state = load(h_before(step) + i, n);
       }
       h = state;
+      if (h_states != nullptr) store(h_states + m * B * P + i, h, n);
       if (step + 1 < T && reset(at(step + 1), b))
         state = s.reset_h == nullptr ? zero<R>() : load(static_cast<const R *>(s.reset_h) + i, n);
       store(h_after(step) + i, state, n);
@@ -89,12 +121,17 @@ struct Run {
   }
   CW_INLINE void finish_c(int64_t step, int64_t m, int64_t b, int64_t u, int n, Vec<R> c) const {
     const int64_t i = b * H + u;
-    if (!active(m, b))
-      c = load(c_before(step) + i, n);
-    else if (mask_c.any())
-      c = c * mask_c.at(b, u, n);
+    if (__builtin_expect(changes_c, 0)) {
+      if (!active(m, b)) {
+        c = load(c_before(step) + i, n);
+      } else {
+        if (zone_c.any()) c = zone_c.mix(b, u, n, c, load(c_before(step) + i, n));
+        if (mask_c.any()) c = c * mask_c.at(b, u, n);
+      }
+      if (c_states != nullptr) store(c_states + m * B * H + i, c, n);
+    }
     if (step + 1 == T) store(static_cast<R *>(s.c_last) + i, c, n);
-    if (!plain && step + 1 < T && reset(at(step + 1), b))
+    if (changes_c && step + 1 < T && reset(at(step + 1), b))
       c = s.reset_c == nullptr ? zero<R>() : load(static_cast<const R *>(s.reset_c) + i, n);
     store(c_after(step) + i, c, n);
   }
@@ -126,15 +163,15 @@ struct Inputs {
     return s.x != nullptr && s.ahead != 0;
   }
   // Part `id` of `count` of the products of all steps, with their biases, into the gates.
-  void multiply_ahead(int id, int count) const {
+  void multiply_ahead(int id, int count, bool packed_ready) const {
     if (!ahead) return;
     const int64_t each = panels[0].panels();
     const Part own = part_of(gates * each, id, count);
     const Operand<R> x = {static_cast<const R *>(s.x), s.I, s.I};
     for (int64_t i = own.from; i < own.to; ++i) {
       const int64_t g = i / each, p = i % each;
-      const Matrix<R> w = {static_cast<const R *>(s.wx[g]), s.wx_ld[g], 1};
-      pack(panels[g], p, p + 1, &w, &s.I, 1);
+      const Matrix<R> w = input_weights<R>(s, g);
+      if (!packed_ready) pack(panels[g], p, p + 1, &w, &s.I, 1);
       multiply(panels[g], p, p + 1, &x, 1, 0, s.T * s.B, [](int64_t, int64_t) {},
                [&](int64_t row, int64_t u, int n, const R *z) {
                  const R *bias = static_cast<const R *>(s.bias[g]);
@@ -142,9 +179,9 @@ struct Inputs {
                });
     }
   }
-  void take(Arena &arena) {
+  void take(Arena &arena, Arena &packed) {
     if (ahead)
-      for (int64_t g = 0; g < gates; ++g) panels[g].data = arena.take<R>(panels[g].elements());
+      for (int64_t g = 0; g < gates; ++g) panels[g].data = packed.take<R>(panels[g].elements());
     if (!prepared) return;
     mask.data = arena.take<R>(mask.elements());
     rows = arena.take<R>(2 * s.B * width);
@@ -163,11 +200,10 @@ struct Inputs {
   int weights(int first, int count, int64_t depth, Matrix<R> *found, int64_t *depths) const {
     int parts = 0;
     if (inside) {
-      for (int g = 0; g < count; ++g) found[g] = {static_cast<const R *>(s.wx[first + g]), s.wx_ld[first + g], 1};
+      for (int g = 0; g < count; ++g) found[g] = input_weights<R>(s, first + g);
       depths[parts++] = width;
     }
-    for (int g = 0; g < count; ++g)
-      found[parts * count + g] = {static_cast<const R *>(s.w[first + g]), s.w_ld[first + g], 1};
+    for (int g = 0; g < count; ++g) found[parts * count + g] = recurrent_weights<R>(s, first + g);
     depths[parts++] = depth;
     return parts;
   }
@@ -234,13 +270,15 @@ struct Share {
     draw_shared(run.mask_h);
     draw_shared(run.mask_c);
     draw_shared(run.mask_out);
+    draw_shared(run.zone_h);
+    draw_shared(run.zone_c);
   }
   // What the forward loops do before their first step, once the weights are packed.
   template <class R>
   void begin(const Run<R> &run, const Inputs<R> &inputs) const {
     draw_shared(run);
     draw_shared(inputs.mask);
-    inputs.multiply_ahead(id, count);
+    inputs.multiply_ahead(id, count, packed_ready);
     barrier.wait();
     if (!inputs.prepared) return;
     inputs.prepare(run, 0, rows.from, rows.to, columns(inputs.width));
@@ -269,16 +307,18 @@ struct Backward {
   const Run<R> &run;
   const cw_sequence &s;
 
-  // Take the gradient of the operand of the step after `step` at row b, past a reset that stands between: it goes to the
-  // reset state instead.
-  CW_INLINE Vec<R> through_reset(int64_t step, int64_t b, int64_t i, int n, Vec<R> d, void *d_reset) const {
-    if (step + 1 < run.T && run.reset(run.at(step + 1), b)) {
+  // Gradient of the state that `step` left in row b, from that of the operand of the step after it: past a reset that stands
+  // between, which takes it all, and with what came for the state itself, `d_states` [T, B, N].
+  CW_INLINE Vec<R> of_state(int64_t step, int64_t b, int64_t i, int n, Vec<R> d, void *d_reset, const void *d_states,
+                            int64_t N) const {
+    if (__builtin_expect(s.resets != nullptr, 0) && step + 1 < run.T && run.reset(run.at(step + 1), b)) {
       if (d_reset != nullptr) {
         R *to = static_cast<R *>(d_reset) + i;
         store(to, load(to, n) + d, n);
       }
-      return zero<R>();
+      d = zero<R>();
     }
+    if (__builtin_expect(d_states != nullptr, 0)) d = d + load(static_cast<const R *>(d_states) + run.at(step) * run.B * N + i, n);
     return d;
   }
   // Gradient of h of an active row: what comes from the next steps (d) and from the output.
@@ -290,5 +330,11 @@ struct Backward {
       d = d + o;
     }
     return d;
+  }
+  // Under zoneout: the operand's part of the gradient `d` of what was mixed; `d` becomes that of the new value.
+  CW_INLINE Vec<R> part_of_old(const Factors<R> &zone, int64_t b, int64_t u, int n, Vec<R> &d) const {
+    const Vec<R> share = zone.at(b, u, n), old = (R(1) - share) * d;
+    d = share * d;
+    return old;
   }
 };

@@ -18,7 +18,7 @@ struct GruBeforeForward {
     candidate.data = packed.take<R>(candidate.elements());
     rh = arena.take<R>(run.B * run.H);
     if (inputs.inside && !run.save) keep = arena.take<R>(run.B * run.H);
-    inputs.take(arena);
+    inputs.take(arena, packed);
     run.take_masks(arena);
   }
   void work(const Share &share) const {
@@ -94,7 +94,7 @@ struct GruBeforeBackward {
     constexpr int L = kLanes<R>;
     const Backward<R> back = {run, s};
     Matrix<R> w[3];
-    for (int g = 0; g < 3; ++g) w[g] = {static_cast<const R *>(s.w[g]), 1, s.w_ld[g]};
+    for (int g = 0; g < 3; ++g) w[g] = recurrent_weights<R>(s, g).transposed();
     const int64_t depths[2] = {run.H, run.H};
     share.pack_own(to_h, w, depths, 2);
     share.pack_own(to_rh, w + 2, depths, 1);
@@ -116,7 +116,7 @@ struct GruBeforeBackward {
           const int n = int(units.to - u < L ? units.to - u : L);
           const int64_t index = b * H + u;
           R *gu = run.gate(1, at, b, u), *gc = run.gate(2, at, b, u);
-          Vec<R> d = back.through_reset(step, b, index, n, load(dh + index, n), s.d_reset_h);
+          Vec<R> d = back.of_state(step, b, index, n, load(dh + index, n), s.d_reset_h, s.d_h_states, H);
           if (!active) {
             store(dh + index, d, n);
             store(gu, zero<R>(), n);
@@ -124,8 +124,9 @@ struct GruBeforeBackward {
             continue;
           }
           d = back.of_h(at, b, u, n, d);
+          const Vec<R> d_old = run.zone_h.any() ? back.part_of_old(run.zone_h, b, u, n, d) : zero<R>();
           const Vec<R> keep = load(gu, n), c = load(gc, n);
-          store(dh + index, d * keep, n);
+          store(dh + index, d * keep + d_old, n);
           store(gu, d * (load(h_old + index, n) - c) * slope<R>(s.gate_activation, keep), n);
           store(gc, d * (R(1) - keep) * slope<R>(s.activation, c), n);
         }
@@ -162,7 +163,7 @@ struct GruAfterForward {
   explicit GruAfterForward(const cw_sequence &s) : run(s), inputs(s, 3) { gates.init(run.H, inputs.width + run.H, 3); }
   void layout(Arena &arena, Arena &packed) {
     gates.data = packed.take<R>(gates.elements());
-    inputs.take(arena);
+    inputs.take(arena, packed);
     run.take_masks(arena);
   }
   void work(const Share &share) const {
@@ -231,7 +232,7 @@ struct GruAfterBackward {
     constexpr int L = kLanes<R>;
     const Backward<R> back = {run, s};
     Matrix<R> w[3];
-    for (int g = 0; g < 3; ++g) w[g] = {static_cast<const R *>(s.w[g]), 1, s.w_ld[g]};
+    for (int g = 0; g < 3; ++g) w[g] = recurrent_weights<R>(s, g).transposed();
     const int64_t depths[3] = {run.H, run.H, run.H};
     share.pack_own(to_h, w, depths, 3);
     share.draw_shared(run);
@@ -253,16 +254,17 @@ struct GruAfterBackward {
           const int64_t index = b * H + u;
           R *gate[4];
           for (int g = 0; g < 4; ++g) gate[g] = run.gate(g, at, b, u);
-          Vec<R> d = back.through_reset(step, b, index, n, load(dh + index, n), s.d_reset_h);
+          Vec<R> d = back.of_state(step, b, index, n, load(dh + index, n), s.d_reset_h, s.d_h_states, H);
           if (!active) {
             store(dh + index, d, n);
             for (int g = 0; g < 4; ++g) store(gate[g], zero<R>(), n);
             continue;
           }
           d = back.of_h(at, b, u, n, d);
+          const Vec<R> d_old = run.zone_h.any() ? back.part_of_old(run.zone_h, b, u, n, d) : zero<R>();
           const Vec<R> r = load(gate[0], n), keep = load(gate[1], n), c = load(gate[2], n), from_h = load(gate[3], n);
           const Vec<R> d_c = d * (R(1) - keep) * slope<R>(s.activation, c);
-          store(dh + index, d * keep, n);
+          store(dh + index, d * keep + d_old, n);
           store(gate[0], d_c * from_h * slope<R>(s.gate_activation, r), n);
           store(gate[1], d * (load(h_old + index, n) - c) * slope<R>(s.gate_activation, keep), n);
           store(gate[2], d_c, n);

@@ -18,7 +18,7 @@ struct LstmForward {
       projection.data = packed.take<R>(projection.elements());
       m = arena.take<R>(run.B * run.H);
     }
-    inputs.take(arena);
+    inputs.take(arena, packed);
     run.take_masks(arena);
   }
   // STANDARD: tanh and sigmoid, no peepholes, no clip: known to the compiler.
@@ -93,7 +93,7 @@ struct LstmForward {
     const int parts = inputs.weights(0, 4, run.P, weights, depths);
     share.pack_own(gates, weights, depths, parts);
     if (s.projection != nullptr) {
-      const Matrix<R> p = {static_cast<const R *>(s.projection), run.P, 1};
+      const Matrix<R> p = projection_weights<R>(s);
       share.pack_own(projection, &p, &run.H, 1);
     }
     share.begin(run, inputs);
@@ -130,7 +130,7 @@ struct LstmBackward {
     const bool peepholes = !STANDARD && s.peephole[0] != nullptr;
     const int64_t index = b * run.H + u;
     R *gi = run.gate(0, at, b, u), *gj = run.gate(1, at, b, u), *gf = run.gate(2, at, b, u), *go = run.gate(3, at, b, u);
-    Vec<R> d_c = back.through_reset(step, b, index, n, load(dc + index, n), s.d_reset_c);
+    Vec<R> d_c = back.of_state(step, b, index, n, load(dc + index, n), s.d_reset_c, s.d_c_states, run.H);
     if (!run.active(at, b)) {
       store(gi, zero<R>(), n), store(gj, zero<R>(), n), store(gf, zero<R>(), n), store(go, zero<R>(), n);
       store(dc + index, d_c, n);
@@ -138,6 +138,8 @@ struct LstmBackward {
       return;
     }
     if (run.mask_c.any()) d_c = d_c * run.mask_c.at(b, u, n);
+    Vec<R> d_old = zero<R>();
+    if (run.zone_c.any()) d_old = back.part_of_old(run.zone_c, b, u, n, d_c);
     const Vec<R> i = load(gi, n), j = load(gj, n), f = load(gf, n), o = load(go, n);
     const Vec<R> c0 = load(run.c_before(step) + index, n);
     const Vec<R> raw = f * c0 + i * j;
@@ -151,6 +153,7 @@ struct LstmBackward {
     if (!STANDARD && s.cell_clip >= 0) d_c = select<R>((raw > R(s.cell_clip)) | (raw < R(-s.cell_clip)), zero<R>(), d_c);
     const Vec<R> d_i = d_c * j * slope<R>(squash, i), d_j = d_c * i * slope<R>(act, j), d_f = d_c * c0 * slope<R>(squash, f);
     d_c = d_c * f;
+    if (run.zone_c.any()) d_c += d_old;
     if (peepholes) {
       d_c += d_i * load(static_cast<const R *>(s.peephole[1]) + u, n) + d_f * load(static_cast<const R *>(s.peephole[0]) + u, n);
       R *sum = static_cast<R *>(s.d_peephole) + b * 3 * run.H + u;
@@ -181,9 +184,10 @@ struct LstmBackward {
         for (int64_t u = units.from; u < units.to; u += L) {
           const int n = int(units.to - u < L ? units.to - u : L);
           const int64_t index = b * P + u;
-          Vec<R> d = back.through_reset(step, b, index, n, load(dh + index, n), s.d_reset_h);
+          Vec<R> d = back.of_state(step, b, index, n, load(dh + index, n), s.d_reset_h, s.d_h_states, P);
           store(dh + index, active ? zero<R>() : d, n);
           d = active ? back.of_h(at, b, u, n, d) : zero<R>();
+          if (active && run.zone_h.any()) store(dh + index, back.part_of_old(run.zone_h, b, u, n, d), n);
           if (!projected) {
             gates_of<STANDARD>(step, at, b, u, n, d);
             continue;
@@ -214,10 +218,10 @@ struct LstmBackward {
     const cw_sequence &s = run.s;
     Matrix<R> weights[4];
     int64_t depths[4];
-    for (int g = 0; g < 4; ++g) weights[g] = {static_cast<const R *>(s.w[g]), 1, s.w_ld[g]}, depths[g] = run.H;
+    for (int g = 0; g < 4; ++g) weights[g] = recurrent_weights<R>(s, g).transposed(), depths[g] = run.H;
     share.pack_own(to_h, weights, depths, 4);
     if (s.projection != nullptr) {
-      const Matrix<R> p = {static_cast<const R *>(s.projection), 1, run.P};
+      const Matrix<R> p = projection_weights<R>(s).transposed();
       share.pack_own(to_m, &p, &run.P, 1);
     }
     share.draw_shared(run);

@@ -12,7 +12,7 @@ namespace {
 template <typename Real>
 Real candidate_before(const Sequence<Real> &q, const Real *h, const Real *r, const Real *c, int64_t u) {
   double sum = c[u];
-  for (int64_t k = 0; k < q.s.H; ++k) sum += double(Real(r[k] * h[k])) * q.weights(2, k)[u];
+  for (int64_t k = 0; k < q.s.H; ++k) sum += double(Real(r[k] * h[k])) * q.weight(2, k, u);
   return Real(sum);
 }
 
@@ -56,6 +56,7 @@ void gru_backward(const cw_sequence &s) {
     // On entry the activated gates; each is replaced by its gradient before activation.
     Real *r = q.gate(0, step, b), *update = q.gate(1, step, b), *c = q.gate(2, step, b);
     Real *from_h = after ? q.gate(3, step, b) : nullptr, *rh = q.at(s.rh, step, b, s.H), *dh = q.d_h(b);
+    q.add_state_gradients(step, b);
     if (!q.active(step, b)) {
       for (int64_t u = 0; u < s.H; ++u) {
         r[u] = update[u] = c[u] = 0;
@@ -68,7 +69,7 @@ void gru_backward(const cw_sequence &s) {
       const Real g = q.gradient_of_h(step, b, u);
       const Real d_candidate = g * (Real(1) - update[u]) * slope(s.activation, c[u]);
       const Real d_update = g * (h[u] - c[u]) * slope(s.gate_activation, update[u]);
-      dh[u] = g * update[u];
+      dh[u] = g * update[u] + q.gradient_of_old_h(step, b, u);
       update[u] = d_update;
       c[u] = d_candidate;
       if (after) {

@@ -22,7 +22,10 @@ struct Lstm : Sequence<Real> {
   Real in_peephole(int64_t u) const { return peephole(1, u); }
   Real out_peephole(int64_t u) const { return peephole(2, u); }
 
-  const Real *projection(int64_t u) const { return static_cast<const Real *>(s.projection) + u * s.P; }
+  Real projection(int64_t u, int64_t p) const {
+    const bool dense = s.projection_ld == 0 && s.projection_unit == 0;
+    return Sequence<Real>::element(s.projection, u * (dense ? s.P : s.projection_ld), p, s.projection_unit);
+  }
 
   Real sigma(Real x) const { return activate(s.gate_activation, x); }
   Real act(Real x) const { return activate(s.activation, x); }
@@ -47,7 +50,7 @@ template <typename Real>
 void project(const Lstm<Real> &q, int64_t step, int64_t b, const Real *m, Real *out) {
   for (int64_t p = 0; p < q.s.P; ++p) {
     double sum = 0;
-    for (int64_t u = 0; u < q.s.H; ++u) sum += double(m[u]) * q.projection(u)[p];
+    for (int64_t u = 0; u < q.s.H; ++u) sum += double(m[u]) * q.projection(u, p);
     if (q.clips_projection() && q.s.save) q.at(q.s.proj_raw, step, b, q.s.P)[p] = Real(sum);
     out[p] = clipped(Real(sum), q.s.proj_clip);
   }
@@ -106,7 +109,7 @@ template <typename Real>
 Real gradient_of_m(const Lstm<Real> &q, int64_t step, int64_t b, int64_t u) {
   if (!q.s.projection) return q.gradient_of_h(step, b, u);
   double sum = 0;
-  for (int64_t p = 0; p < q.s.P; ++p) sum += double(q.at(q.s.d_proj, step, b, q.s.P)[p]) * q.projection(u)[p];
+  for (int64_t p = 0; p < q.s.P; ++p) sum += double(q.at(q.s.d_proj, step, b, q.s.P)[p]) * q.projection(u, p);
   return Real(sum);
 }
 
@@ -131,6 +134,7 @@ void lstm_backward(const cw_sequence &s) {
     for (int64_t n = 0; n < 3 * s.H && s.d_peephole; ++n) q.row(s.d_peephole, b, 3 * s.H)[n] = 0;
   }
   backwards(s, [&](int64_t step, int64_t b) {
+    q.add_state_gradients(step, b);
     if (!q.active(step, b)) return clear_step(q, step, b);
     // On entry the activated gates; each is replaced by its gradient before activation.
     Real *i = q.gate(kIn, step, b), *j = q.gate(kCandidate, step, b);
@@ -146,10 +150,11 @@ void lstm_backward(const cw_sequence &s) {
       const Real d_o = dm * act_c * q.sigma_slope(o[u]);
       const Real d_act = dm * o[u] * q.act_slope(act_c) + d_o * q.out_peephole(u);
       const Real d_c = inside(raw_c, s.cell_clip) ? q.gradient_of_c(step, b, u) + d_act : Real(0);
+      const Real d_old_c = q.gradient_of_old_c(step, b, u);
       const Real d_i = d_c * j[u] * q.sigma_slope(i[u]);
       const Real d_j = d_c * i[u] * q.act_slope(j[u]);
       const Real d_f = d_c * c[u] * q.sigma_slope(f[u]);
-      dc[u] = d_c * f[u] + d_i * q.in_peephole(u) + d_f * q.forget_peephole(u);
+      dc[u] = d_c * f[u] + d_i * q.in_peephole(u) + d_f * q.forget_peephole(u) + d_old_c;
       add_peephole_gradients(q, b, u, d_f, d_i, d_o, c[u], new_c);
       i[u] = d_i;
       j[u] = d_j;
@@ -158,7 +163,7 @@ void lstm_backward(const cw_sequence &s) {
     }
     for (int64_t k = 0; k < s.P; ++k)
       dh[k] = Real(q.back_product(i, kIn, k) + q.back_product(j, kCandidate, k) + q.back_product(f, kForget, k) +
-                   q.back_product(o, kOut, k));
+                   q.back_product(o, kOut, k) + q.gradient_of_old_h(step, b, k));
     q.finish_backward(step, b);
   });
 }

@@ -1,6 +1,8 @@
 // The table of the plain loops.
 #include "plain/plain.h"
 
+#include <cstring>
+
 #include "kernels.h"
 #include "plain/masks.h"
 
@@ -67,10 +69,40 @@ int64_t mask_sequence(int64_t dtype, const void *x, void *out, int64_t T, int64_
   return CW_OK;
 }
 
+// Word by word what the vector kernels sum up lane by lane.
+uint64_t digest_of_chunk(const unsigned char *from, int64_t bytes) {
+  constexpr int64_t lanes = kDigestBlock / 8;
+  uint64_t sum[lanes] = {}, sums[lanes] = {};
+  for (int64_t i = 0; i < bytes; i += kDigestBlock)
+    for (int64_t lane = 0; lane < lanes; ++lane) {
+      uint64_t x = 0;
+      const int64_t left = bytes - i - lane * 8;
+      if (left > 0) std::memcpy(&x, from + i + lane * 8, size_t(left < 8 ? left : 8));
+      sum[lane] += x + (x & 0xffffffffu) * (x >> 32);
+      sums[lane] += sum[lane];
+    }
+  uint64_t found = uint64_t(bytes);
+  for (int64_t lane = 0; lane < lanes; ++lane) {
+    found = mixed(found ^ sum[lane]);
+    found = mixed(found + sums[lane]);
+  }
+  return found;
+}
+
+uint64_t digest(const void *data, int64_t bytes, int64_t) {
+  uint64_t total = 0;
+  for (int64_t i = 0; i * kDigestChunk < bytes; ++i) {
+    const int64_t left = bytes - i * kDigestChunk;
+    const unsigned char *from = static_cast<const unsigned char *>(data) + i * kDigestChunk;
+    total += mixed(digest_of_chunk(from, left < kDigestChunk ? left : kDigestChunk) + uint64_t(i));
+  }
+  return total;
+}
+
 }  // namespace
 }  // namespace plain
 
 const Kernels kPlain = {plain::scratch_bytes, plain::packed_bytes, plain::forward, plain::backward,
-                        plain::mask_sequence};
+                        plain::mask_sequence, plain::digest};
 
 }  // namespace cellweave

@@ -27,12 +27,13 @@ void rnn_backward(const cw_sequence &s) {
   for (int64_t b = 0; b < s.B; ++b) q.start_backward(b);
   backwards(s, [&](int64_t step, int64_t b) {
     Real *da = q.gate(0, step, b), *dh = q.d_h(b);
+    q.add_state_gradients(step, b);
     if (!q.active(step, b)) {
       for (int64_t u = 0; u < s.H; ++u) da[u] = 0;
       return;
     }
     for (int64_t u = 0; u < s.H; ++u) da[u] = q.gradient_of_h(step, b, u) * slope(s.activation, da[u]);
-    for (int64_t k = 0; k < s.H; ++k) dh[k] = Real(q.back_product(da, 0, k));
+    for (int64_t k = 0; k < s.H; ++k) dh[k] = Real(q.back_product(da, 0, k) + q.gradient_of_old_h(step, b, k));
     q.finish_backward(step, b);
   });
 }

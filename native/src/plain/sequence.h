@@ -34,14 +34,14 @@ struct Sequence {
         double sum = s.bias[g] ? static_cast<const Real *>(s.bias[g])[u] : Real(0);
         for (int64_t k = 0; k < s.I; ++k) {
           const Real x = masked(CW_MASK_INPUT, step, b, k, s.I, at(s.x, step, b, s.I)[k]);
-          sum += double(x) * static_cast<const Real *>(s.wx[g])[k * s.wx_ld[g] + u];
+          sum += double(x) * element(s.wx[g], k * s.wx_ld[g], u, s.wx_unit[g]);
         }
         gate(g, step, b)[u] = Real(sum);
       }
   }
 
-  // Row k of the recurrent weights of gate g.
-  const Real *weights(int g, int64_t k) const { return static_cast<const Real *>(s.w[g]) + k * s.w_ld[g]; }
+  // Recurrent weight of operand k for unit u of gate g.
+  Real weight(int g, int64_t k, int64_t u) const { return element(s.w[g], k * s.w_ld[g], u, s.w_unit[g]); }
 
   // Row b at `step` of a [T, B, N] tensor, NULL if there is none.
   template <typename Pointer>
@@ -52,8 +52,12 @@ struct Sequence {
   // Operands of a step, and where those of the next one go.
   const Real *h(int64_t step, int64_t b) const { return step == 0 ? row(s.h0, b, s.P) : next_h(step - 1, b); }
   const Real *c(int64_t step, int64_t b) const { return step == 0 ? row(s.c0, b, s.H) : next_c(step - 1, b); }
-  Real *next_h(int64_t step, int64_t b) const { return row(s.hs, slot(step, s.save || s.hs == s.out) * s.B + b, s.P); }
-  Real *next_c(int64_t step, int64_t b) const { return row(s.cs, slot(step, s.save) * s.B + b, s.H); }
+  Real *next_h(int64_t step, int64_t b) const {
+    return row(s.hs, slot(step, s.save || s.hs == s.out || s.hs == s.h_states) * s.B + b, s.P);
+  }
+  Real *next_c(int64_t step, int64_t b) const {
+    return row(s.cs, slot(step, s.save || s.cs == s.c_states) * s.B + b, s.H);
+  }
 
   // `value` times all masks of one place.
   Real masked(int64_t place, int64_t step, int64_t b, int64_t unit, int64_t N, Real value) const {
@@ -63,16 +67,26 @@ struct Sequence {
     return value;
   }
 
+  // The share of the new value that zoneout leaves; the rest is the operand's.
+  Real share_of_new(int64_t place, int64_t step, int64_t b, int64_t unit, int64_t N) const {
+    return masked(place, step, b, unit, N, Real(1));
+  }
+
+  Real zoned(int64_t place, int64_t step, int64_t b, int64_t unit, int64_t N, Real fresh, Real old) const {
+    const Real share = share_of_new(place, step, b, unit, N);
+    return share == 1 ? fresh : share * fresh + (Real(1) - share) * old;
+  }
+
   // `start` plus the sum of h[k] w[k, u]; in double, so that what follows judges faster loops.
   Real product(double start, const Real *h, int g, int64_t u) const {
-    for (int64_t k = 0; k < s.P; ++k) start += double(h[k]) * weights(g, k)[u];
+    for (int64_t k = 0; k < s.P; ++k) start += double(h[k]) * weight(g, k, u);
     return Real(start);
   }
 
   // The sum of d[u] w[k, u]: what the gradient of gate g gives to operand k.
   double back_product(const Real *d, int g, int64_t k) const {
     double sum = 0;
-    for (int64_t u = 0; u < s.H; ++u) sum += double(d[u]) * weights(g, k)[u];
+    for (int64_t u = 0; u < s.H; ++u) sum += double(d[u]) * weight(g, k, u);
     return sum;
   }
 
@@ -81,9 +95,10 @@ struct Sequence {
     Real *out = at(s.out, step, b, s.P);
     const bool run = active(step, b);
     for (int64_t p = 0; p < s.P; ++p) {
+      if (run) out[p] = zoned(CW_MASK_ZONE_H, step, b, p, s.P, out[p], h(step, b)[p]);
       const Real state = run ? masked(CW_MASK_H, step, b, p, s.P, out[p]) : h(step, b)[p];
       out[p] = run ? masked(CW_MASK_OUTPUT, step, b, p, s.P, out[p]) : Real(0);
-      pass_on(s.h_last, next_h(step, b), s.reset_h, step, b, p, s.P, state);
+      pass_on(s.h_last, s.h_states, next_h(step, b), s.reset_h, step, b, p, s.P, state);
     }
   }
 
@@ -92,8 +107,9 @@ struct Sequence {
     Real *next = next_c(step, b);
     const bool run = active(step, b);
     for (int64_t u = 0; u < s.H; ++u) {
+      if (run) next[u] = zoned(CW_MASK_ZONE_C, step, b, u, s.H, next[u], c(step, b)[u]);
       const Real state = run ? masked(CW_MASK_C, step, b, u, s.H, next[u]) : c(step, b)[u];
-      pass_on(s.c_last, next, s.reset_c, step, b, u, s.H, state);
+      pass_on(s.c_last, s.c_states, next, s.reset_c, step, b, u, s.H, state);
     }
   }
 
@@ -106,14 +122,26 @@ struct Sequence {
     if (s.op == CW_LSTM) start_gradient(d_c(b), s.d_c_last, s.d_reset_c, b, s.H);
   }
 
-  // Gradient of an active row's new h: from its output and from what came later.
-  Real gradient_of_h(int64_t step, int64_t b, int64_t p) const {
-    const Real *d_out = at(s.d_out, step, b, s.P);
-    const Real later = masked(CW_MASK_H, step, b, p, s.P, d_h(b)[p]);
-    return d_out ? later + masked(CW_MASK_OUTPUT, step, b, p, s.P, d_out[p]) : later;
+  // Before the backward pass of a step: the state that it left is a result by itself too.
+  void add_state_gradients(int64_t step, int64_t b) const {
+    for (int64_t p = 0; p < s.P && s.d_h_states; ++p) d_h(b)[p] += at(s.d_h_states, step, b, s.P)[p];
+    for (int64_t u = 0; u < s.H && s.d_c_states && s.op == CW_LSTM; ++u) d_c(b)[u] += at(s.d_c_states, step, b, s.H)[u];
   }
 
-  Real gradient_of_c(int64_t step, int64_t b, int64_t u) const { return masked(CW_MASK_C, step, b, u, s.H, d_c(b)[u]); }
+  // Gradient of an active row's new h, and what zoneout passes to the operand: from its output and from what came later.
+  Real gradient_of_h(int64_t step, int64_t b, int64_t p) const {
+    return share_of_new(CW_MASK_ZONE_H, step, b, p, s.P) * gradient_of_zoned_h(step, b, p);
+  }
+  Real gradient_of_old_h(int64_t step, int64_t b, int64_t p) const {
+    return (Real(1) - share_of_new(CW_MASK_ZONE_H, step, b, p, s.P)) * gradient_of_zoned_h(step, b, p);
+  }
+
+  Real gradient_of_c(int64_t step, int64_t b, int64_t u) const {
+    return share_of_new(CW_MASK_ZONE_C, step, b, u, s.H) * gradient_of_zoned_c(step, b, u);
+  }
+  Real gradient_of_old_c(int64_t step, int64_t b, int64_t u) const {
+    return (Real(1) - share_of_new(CW_MASK_ZONE_C, step, b, u, s.H)) * gradient_of_zoned_c(step, b, u);
+  }
 
   // d_h and d_c now hold the gradients of the step's operands; a reset takes them.
   void finish_backward(int64_t step, int64_t b) const {
@@ -122,6 +150,10 @@ struct Sequence {
     if (s.op == CW_LSTM) take_gradient(d_c(b), s.d_reset_c, b, s.H);
   }
 
+  // Column `column` of the row that starts at `row`; a distance of 0 between columns counts as 1.
+  static Real element(const void *weights, int64_t row, int64_t column, int64_t distance) {
+    return static_cast<const Real *>(weights)[row + column * (distance == 0 ? 1 : distance)];
+  }
   static Real *row(void *tensor, int64_t index, int64_t N) {
     return tensor ? static_cast<Real *>(tensor) + index * N : nullptr;
   }
@@ -130,12 +162,22 @@ struct Sequence {
   }
 
  private:
+  Real gradient_of_zoned_h(int64_t step, int64_t b, int64_t p) const {
+    const Real *d_out = at(s.d_out, step, b, s.P);
+    const Real later = masked(CW_MASK_H, step, b, p, s.P, d_h(b)[p]);
+    return d_out ? later + masked(CW_MASK_OUTPUT, step, b, p, s.P, d_out[p]) : later;
+  }
+  Real gradient_of_zoned_c(int64_t step, int64_t b, int64_t u) const {
+    return masked(CW_MASK_C, step, b, u, s.H, d_c(b)[u]);
+  }
+
   // Operands of later steps lie at the memory index of the step before, or in a ring of two.
   int64_t slot(int64_t step, bool all) const { return all ? memory_index(step) : step % 2; }
 
-  void pass_on(void *last, Real *next, const void *fresh, int64_t step, int64_t b, int64_t n, int64_t N,
+  void pass_on(void *last, void *states, Real *next, const void *fresh, int64_t step, int64_t b, int64_t n, int64_t N,
                Real state) const {
     if (step + 1 == s.T) row(last, b, N)[n] = state;
+    if (states) at(states, step, b, N)[n] = state;
     next[n] = !reset(step + 1, b) ? state : fresh ? row(fresh, b, N)[n] : Real(0);
   }
 

@@ -10,7 +10,7 @@ struct RnnForward {
   explicit RnnForward(const cw_sequence &s) : run(s), inputs(s, 1) { weights.init(run.H, inputs.width + run.H, 1); }
   void layout(Arena &arena, Arena &packed) {
     weights.data = packed.take<R>(weights.elements());
-    inputs.take(arena);
+    inputs.take(arena, packed);
     run.take_masks(arena);
   }
   void work(const Share &share) const {
@@ -58,7 +58,7 @@ struct RnnBackward {
     const cw_sequence &s = run.s;
     constexpr int L = kLanes<R>;
     const Backward<R> back = {run, s};
-    const Matrix<R> w = {static_cast<const R *>(s.w[0]), 1, s.w_ld[0]};
+    const Matrix<R> w = recurrent_weights<R>(s, 0).transposed();
     share.pack_own(to_h, &w, &run.H, 1);
     share.draw_shared(run);
     if (share.id == 0) {
@@ -77,9 +77,11 @@ struct RnnBackward {
           const int n = int(units.to - u < L ? units.to - u : L);
           const int64_t index = b * H + u;
           R *gate = run.gate(0, at, b, u);
-          const Vec<R> d = back.through_reset(step, b, index, n, load(dh + index, n), s.d_reset_h);
+          Vec<R> d = back.of_state(step, b, index, n, load(dh + index, n), s.d_reset_h, s.d_h_states, H);
           store(dh + index, active ? zero<R>() : d, n);
-          store(gate, active ? back.of_h(at, b, u, n, d) * slope<R>(s.activation, load(gate, n)) : zero<R>(), n);
+          if (active) d = back.of_h(at, b, u, n, d);
+          if (active && run.zone_h.any()) store(dh + index, back.part_of_old(run.zone_h, b, u, n, d), n);
+          store(gate, active ? d * slope<R>(s.activation, load(gate, n)) : zero<R>(), n);
         }
       }
       share.sync();

@@ -12,6 +12,7 @@ import torch
 from cellweave import _nest
 from cellweave._errors import ModeError
 from cellweave._types import DTypeLike, Nest, as_dtype
+from cellweave.layers._autocast import autocast_dtype, cast
 from cellweave.layers._mask_claims import TICKET
 from cellweave.layers._sequence import as_lengths, as_resets
 from cellweave.layers._traced_plans import Path, TracedLayer, TracedPlan, traced_plan
@@ -43,6 +44,10 @@ def run_traced(
     """
     if not isinstance(inputs, torch.Tensor) or inputs.dim() != 3 or not inputs.dtype.is_floating_point:
         return None
+    cast_to = autocast_dtype(directions[0][0], inputs)
+    if cast_to is not None:
+        inputs, reset_state, dtype = inputs.to(cast_to), cast(reset_state, cast_to), cast_to
+        directions = [(cell, cast(state, cast_to), reverse) for cell, state, reverse in directions]
     x = inputs if time_major else inputs.transpose(0, 1)
     steps, rows = x.shape[0], x.shape[1]
     lengths = as_lengths(sequence_length, rows, where)

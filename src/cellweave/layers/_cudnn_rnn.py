@@ -12,6 +12,7 @@ from cellweave._checks import check_positive_int, check_same_dtype
 from cellweave._errors import ArgumentError, ArgumentTypeError, OrderError, ScopeError, ShapeError
 from cellweave._types import DTypeLike, Nest, ShapeLike, as_dtype, dtype_name, shape_dims
 from cellweave.initializers import Constant, GlorotUniform, deserialize, serialize
+from cellweave.layers._autocast import autocast_dtype, cast
 from cellweave.layers._cudnn_conversions import CudnnConversions
 from cellweave.layers._cudnn_direction import CudnnDirection
 from cellweave.layers._cudnn_runs import Result, States, plan_of_layers, refusing_gradients, run_layers
@@ -139,13 +140,13 @@ class CudnnRNN(CudnnConversions, Layer):
         """Columns of the inputs. Raises ScopeError before the layer is built."""
         if not self._built:
             raise ScopeError(f"{self.where}.input_size: expected a built layer, got one that knows no input size.")
-        weight = self._parameters.get("weight_ih_l0")
+        weight = self._weight("weight_ih_l0")
         return self.num_units if weight is None else weight.shape[1]
 
     @property
     def skips_input(self) -> bool:
         """Whether the lowest layer adds its inputs to every gate. Raises ScopeError before the layer is built."""
-        return self.input_size > 0 and self._parameters.get("weight_ih_l0") is None
+        return self.input_size > 0 and self._weight("weight_ih_l0") is None
 
     @property
     def canonical_weight_shapes(self) -> list[tuple[int, int]]:
@@ -254,11 +255,15 @@ class CudnnRNN(CudnnConversions, Layer):
     def _all_names(self) -> list[str]:
         return [name for place in range(self._spec.places) for name in parameter_names(self._spec, place)]
 
+    def _weight(self, name: str) -> Any:
+        """A parameter, or what a parametrization makes of others; None where there is none."""
+        return getattr(self, name, None)
+
     # What the weave asks
 
     def parameters_of(self, place: int) -> tuple[Any, ...]:
         """W (None where the inputs are skipped), R and the two biases of a place: `[gates * H, ...]`."""
-        return tuple([self._parameters.get(name) for name in parameter_names(self._spec, place)])
+        return tuple([self._weight(name) for name in parameter_names(self._spec, place)])
 
     def weights_of(self, place: int) -> dict[str, torch.Tensor]:
         """The weights of a place by the names that its cell's spec gives them."""
@@ -332,9 +337,12 @@ class CudnnRNN(CudnnConversions, Layer):
         axes = "[T, B" if time_major else "[B, T"
         if inputs.dim() != 3 or inputs.shape[2] != self.input_size:
             raise ShapeError(f"{self.where}: expected inputs {axes}, {self.input_size}], got {list(inputs.shape)}.")
-        weight = self._parameters["weight_hh_l0"]
+        weight = self._weight("weight_hh_l0")
         if weight is not None:
             check_same_dtype(self.where, weight.dtype, inputs=inputs)
+        dtype = autocast_dtype(self, inputs)
+        if dtype is not None:
+            inputs, initial_state = inputs.to(dtype), cast(initial_state, dtype)
         x = inputs if time_major else inputs.transpose(0, 1)
         states = self._states(x, initial_state, time_major)
         return x, states, as_lengths(sequence_lengths, x.shape[1], self.where)

@@ -32,13 +32,14 @@ def explain(
     reset_state: Nest = None,
     show: bool = True,
 ) -> Plan:
-    """Print how `dynamic_rnn` would run a cell, or how a `CudnnLSTM` and its like would run, as a table, and return it.
+    """Print how `dynamic_rnn` would run a cell, or how a cuDNN layer or module of `cellweave.nn` would run; return it.
 
     Nothing is run: no variable is made and no random stream moves.
 
     Args:
         cell: Any recurrent cell, or a cuDNN layer: then as a call of it in training; `dtype` has no effect, and there
-            are no `resets`.
+            are no `resets`. Or a module of `cellweave.nn`: then as a call of it, `sequence_length` its `lengths`, and
+            `time_major` has no effect.
         inputs, sequence_length, initial_state, dtype, resets, reset_state: As for `dynamic_rnn`, or the layer. `dtype`
             defaults to the inputs'.
         time_major: Layout of the inputs; default: False for a cell, True for a cuDNN layer.
@@ -49,7 +50,9 @@ def explain(
     Raises:
         As `dynamic_rnn`, except that a backend asked for by `use_backend` that cannot run a layer stands in the table.
     """
-    if isinstance(cell, CudnnRNN):
+    if getattr(cell, "explains_itself", False):  # a module of cellweave.nn, which this folder does not know
+        plan: Plan = cell.plan(inputs, initial_state, lengths=sequence_length, resets=resets, reset_state=reset_state)
+    elif isinstance(cell, CudnnRNN):
         if resets is not None or reset_state is not None:
             raise ArgumentError(f"explain: expected no resets because a {type(cell).__name__} has none, got some.")
         plan = cell.plan(inputs, initial_state, sequence_length, time_major is not False)

@@ -13,6 +13,7 @@ from torch.autograd import forward_ad
 from cellweave import _nest
 from cellweave._errors import BackendError
 from cellweave._types import Nest
+from cellweave.layers._autocast import in_dtype_of_weights
 from cellweave.layers._readiness import has_variables, is_ready
 from cellweave.layers._sequence import reverse_sequence, run_for_variables, take_back_late_steps, without_padding
 from cellweave.layers._stepping import Task, padded, step_through
@@ -75,6 +76,7 @@ def run_woven(cell: Any, task: Task, asked: str | None) -> tuple[Any, Any] | Non
     """
     if is_probing() or not task.ran or not task.rows:
         return None
+    task = in_dtype_of_weights(cell, task)
     return run_surveyed(cell, task, asked, survey(cell, task, asked))
 
 
@@ -245,6 +247,7 @@ def _run(
 def plan_for(cell: Any, task: Task) -> Plan:
     """The plan of an unroll. Nothing is run, made or moved."""
     asked = asked_backend()
+    task = in_dtype_of_weights(cell, task)
     found = survey(cell, task, None if asked == REFERENCE else asked)
     program, reason = found.program, found.reason
     if asked == REFERENCE:

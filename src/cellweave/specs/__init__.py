@@ -16,6 +16,7 @@ from cellweave.specs._nodes import MapSpec as MapSpec
 from cellweave.specs._nodes import NodeSpec as NodeSpec
 from cellweave.specs._nodes import ResidualSpec as ResidualSpec
 from cellweave.specs._nodes import StackSpec as StackSpec
+from cellweave.specs._runs import ZONES as ZONES
 from cellweave.specs._runs import MaskPlace as MaskPlace
 from cellweave.specs._runs import MaskSpec as MaskSpec
 from cellweave.specs._runs import RunSpec as RunSpec

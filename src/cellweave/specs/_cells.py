@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from cellweave._errors import ArgumentError
 from cellweave._types import Activation, Size
 from cellweave.specs._states import LSTMStateTuple
 
@@ -35,12 +36,22 @@ class WeightSpec:
 
 @dataclass(frozen=True)
 class RNNSpec:
-    """`h' = act(x W + h R + b)`: TF1 BasicRNNCell, Keras SimpleRNNCell."""
+    """`h' = act(x W + h R + b)`: TF1 BasicRNNCell, Keras SimpleRNNCell.
+
+    Attributes:
+        transposed: The kernels lie as in torch.nn, a row for each unit: `kernel` `[H, I]`, `recurrent_kernel` `[H, H]`.
+            Needs `joined_kernel=False`.
+    """
 
     units: int
     activation: Activation = "tanh"
     joined_kernel: bool = True
     use_bias: bool = True
+    transposed: bool = False
+
+    def __post_init__(self) -> None:
+        """Check what goes together."""
+        _check_layout("RNNSpec", self.joined_kernel, self.transposed)
 
     @property
     def state_size(self) -> Size:
@@ -54,7 +65,8 @@ class RNNSpec:
 
     def weights(self, depth: int) -> tuple[WeightSpec, ...]:
         """The weights for inputs `[B, depth]`, in creation order."""
-        return _kernels(self.joined_kernel, depth, self.units, self.units) + _bias(self.use_bias, (self.units,), 0.0)
+        kernels = _kernels(self.joined_kernel, depth, self.units, self.units, self.transposed)
+        return kernels + _bias(self.use_bias, (self.units,), 0.0)
 
 
 @dataclass(frozen=True)
@@ -68,6 +80,7 @@ class GRUSpec:
         joined_kernel: TF1's layout: `gates/*` and `candidate/*`, inputs above state rows (with `reset_after`, that of
             TF1's `CudnnCompatibleGRUCell`, whose candidate has two projections); else Keras's `kernel`,
             `recurrent_kernel`, `bias`.
+        transposed: These lie as in torch.nn, a row for each unit: `kernel` `[3H, I]`, `recurrent_kernel` `[3H, H]`.
     """
 
     units: int
@@ -77,6 +90,11 @@ class GRUSpec:
     gate_order: str = "ruc"
     joined_kernel: bool = True
     use_bias: bool = True
+    transposed: bool = False
+
+    def __post_init__(self) -> None:
+        """Check what goes together."""
+        _check_layout("GRUSpec", self.joined_kernel, self.transposed)
 
     @property
     def state_size(self) -> Size:
@@ -98,7 +116,7 @@ class GRUSpec:
             )
             return gates + (_projections(depth, n) if self.reset_after else _candidate(depth, n))
         bias_shape = (2, 3 * n) if self.reset_after else (3 * n,)
-        return _kernels(False, depth, n, 3 * n) + _bias(self.use_bias, bias_shape, 0.0)
+        return _kernels(False, depth, n, 3 * n, self.transposed) + _bias(self.use_bias, bias_shape, 0.0)
 
 
 @dataclass(frozen=True)
@@ -117,6 +135,8 @@ class LSTMSpec:
         coupled: The input gate is one minus the forget gate (Greff et al. 2015); `gate_order` has no `i` then.
         layer_norm: Each gate and c are normalized (Ba et al. 2016).
         norm_gain, norm_shift: What gammas and betas start from.
+        transposed: With `joined_kernel=False`: weights lie as in torch.nn, a row for each unit: `kernel` `[4H, I]`,
+            `recurrent_kernel` `[4H, P]`, `projection/kernel` `[P, H]`.
     """
 
     units: int
@@ -139,6 +159,11 @@ class LSTMSpec:
     layer_norm: bool = False
     norm_gain: float = 1.0
     norm_shift: float = 0.0
+    transposed: bool = False
+
+    def __post_init__(self) -> None:
+        """Check what goes together."""
+        _check_layout("LSTMSpec", self.joined_kernel, self.transposed)
 
     @property
     def output_size(self) -> int:
@@ -158,7 +183,7 @@ class LSTMSpec:
                 WeightSpec("kernel", (depth + m, columns), "kernel", pieces=self.unit_pieces),
             )
         else:
-            kernels = _kernels(False, depth, m, columns)
+            kernels = _kernels(False, depth, m, columns, self.transposed)
         fill = tuple(float(self.unit_forget_bias and gate == "f") for gate in self.gate_order)
         found = kernels + _bias(self.use_bias, (columns,), fill)
         found += tuple(norm for gate in self.gate_order for norm in self._norm(gate))
@@ -167,7 +192,8 @@ class LSTMSpec:
             found += tuple(WeightSpec(f"w_{gate}_diag", (n,), "peephole") for gate in gates)
         found += self._norm("c")
         if self.projection is not None:
-            found += (WeightSpec("projection/kernel", (n, m), "projection", pieces=self.proj_pieces),)
+            shape = (m, n) if self.transposed else (n, m)
+            found += (WeightSpec("projection/kernel", shape, "projection", pieces=self.proj_pieces),)
         return found
 
     def _norm(self, part: str) -> tuple[WeightSpec, ...]:
@@ -197,13 +223,20 @@ def _projections(depth: int, n: int) -> tuple[WeightSpec, ...]:
     )
 
 
-def _kernels(joined: bool, depth: int, hidden: int, columns: int) -> tuple[WeightSpec, ...]:
+def _kernels(joined: bool, depth: int, hidden: int, columns: int, transposed: bool) -> tuple[WeightSpec, ...]:
     if joined:
         return (WeightSpec("kernel", (depth + hidden, columns), "kernel"),)
     return (
-        WeightSpec("kernel", (depth, columns), "kernel"),
-        WeightSpec("recurrent_kernel", (hidden, columns), "recurrent_kernel"),
+        WeightSpec("kernel", (columns, depth) if transposed else (depth, columns), "kernel"),
+        WeightSpec("recurrent_kernel", (columns, hidden) if transposed else (hidden, columns), "recurrent_kernel"),
     )
+
+
+def _check_layout(name: str, joined: bool, transposed: bool) -> None:
+    if joined and transposed:
+        raise ArgumentError(
+            f"{name}: expected joined_kernel=False with transposed=True, got True. torch.nn's layout has two kernels."
+        )
 
 
 def _bias(present: bool, shape: tuple[int, ...], fill: float | tuple[float, ...]) -> tuple[WeightSpec, ...]:

@@ -7,8 +7,11 @@ from typing import Literal
 
 from cellweave.specs._cells import CellSpec
 
-#: What a mask multiplies: a step's inputs, the states h and c that it hands on, or its output.
-MaskPlace = Literal["input", "h", "c", "output"]
+#: What a mask multiplies: a step's inputs, the states h and c that it hands on, or its output. Or which elements of the
+#: new h or c are kept, where the others stay what they were before the step: zoneout.
+MaskPlace = Literal["input", "h", "c", "output", "zone_h", "zone_c"]
+#: The places of zoneout.
+ZONES = ("zone_h", "zone_c")
 
 
 @dataclass(frozen=True)
@@ -16,7 +19,7 @@ class MaskSpec:
     """One random mask of a layer run.
 
     Attributes:
-        place: What it multiplies.
+        place: Where it acts.
         per_step: A fresh mask at every step; else one mask serves all steps.
         per_row: Each batch row has a row of its own (a mask per step always has); else all rows share one.
     """
@@ -37,6 +40,7 @@ class RunSpec:
         lengths: Rows have lengths of their own: outputs past them are zero, states stay.
         resets: Some steps start a row's state anew.
         reverse: Each row is read backwards, its first `lengths[b]` steps only; output t belongs to input t.
+        all_states: The state after every step is asked for.
     """
 
     cell: CellSpec
@@ -45,3 +49,4 @@ class RunSpec:
     lengths: bool = False
     resets: bool = False
     reverse: bool = False
+    all_states: bool = False

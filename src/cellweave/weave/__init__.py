@@ -3,6 +3,7 @@
 from cellweave.weave._backend import REFERENCE as REFERENCE
 from cellweave.weave._backend import asked_backend as asked_backend
 from cellweave.weave._backend import backend_names as backend_names
+from cellweave.weave._backend import backends_of as backends_of
 from cellweave.weave._backend import missing_backends as missing_backends
 from cellweave.weave._backend import use_backend as use_backend
 from cellweave.weave._binder import Binding as Binding
@@ -16,7 +17,9 @@ from cellweave.weave._execute import spec_of as spec_of
 from cellweave.weave._execute import spec_with as spec_with
 from cellweave.weave._plan import Plan as Plan
 from cellweave.weave._plan import PlanRow as PlanRow
+from cellweave.weave._plan import inside_of as inside_of
 from cellweave.weave._plan import plan_of as plan_of
+from cellweave.weave._plan import size_of as size_of
 from cellweave.weave._planner import plan_program as plan_program
 from cellweave.weave._programs import kept_program as kept_program
 from cellweave.weave._programs import program_of as program_of

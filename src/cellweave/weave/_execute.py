@@ -143,7 +143,8 @@ def _run_layer(
     )  # fmt: skip
     if choice.backend is None:
         raise BackendError(f"weave: expected a backend for {program.names[run.node]}, got none. {choice.why}.")
-    return choice.backend.run(call)
+    found = choice.backend.run(call)
+    return found.outputs, found.state
 
 
 def first_sites(program: Program) -> int:

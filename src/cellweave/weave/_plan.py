@@ -11,8 +11,9 @@ from cellweave.weave._choice import Choice
 from cellweave.weave._stages import Adding, LayerRun, Mapping, Masking, Program, Stepping
 
 _PLACES = {"input": "inputs", "h": "h", "c": "c", "output": "outputs"}
+_ZONES = {"zone_h": "h", "zone_c": "c"}
 #: Words for the options of a call.
-_OPTIONS = ("lengths", "resets", "reverse")
+_OPTIONS = {"lengths": "lengths", "resets": "resets", "reverse": "reverse", "all_states": "all states"}
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,8 @@ def plan_of(program: Program, specs: Sequence[RunSpec], choices: Sequence[Choice
         if isinstance(stage, LayerRun):
             spec, choice = next(waiting)
             number = str(1 + sum(bool(row.layer) for row in rows))
-            cell = f"{program.names[stage.node]} {_size(spec)}"
-            rows.append(PlanRow(number, cell, _inside(spec), choice.name, choice.threads, choice.why))
+            cell = f"{program.names[stage.node]} {size_of(spec)}"
+            rows.append(PlanRow(number, cell, inside_of(spec), choice.name, choice.threads, choice.why))
         else:
             rows.append(_other_row(program, stage, rows, options))
     return Plan(tuple(rows))
@@ -100,7 +101,7 @@ def _other_row(
     return PlanRow(number, program.names[stage.node], options, "reference", 1, stage.reason)
 
 
-def _size(spec: RunSpec) -> str:
+def size_of(spec: RunSpec) -> str:
     cell = spec.cell
     size = str(cell.units)
     if isinstance(cell, LSTMSpec) and cell.projection is not None:
@@ -108,17 +109,19 @@ def _size(spec: RunSpec) -> str:
     return size if cell.activation == "tanh" else f"{size} {activation_name(cell.activation)}"
 
 
-def _inside(spec: RunSpec) -> str:
+def inside_of(spec: RunSpec) -> str:
     parts = [_masks(spec.masks)] if spec.masks else []
-    parts += [name for name in _OPTIONS if getattr(spec, name)]
+    parts += [words for name, words in _OPTIONS.items() if getattr(spec, name)]
     return ", ".join([*parts, *(["residual"] if spec.residual else [])])
 
 
 def _masks(masks: Sequence[MaskSpec]) -> str:
-    """Where masks act, by how often they are drawn, such as `masks per step on inputs, h`."""
+    """Where masks act, by how often they are drawn, such as `masks per step on inputs, h, zoneout per step on c`."""
     found = []
-    for per_step, often in ((True, "step"), (False, "run")):
-        places = dict.fromkeys(_PLACES[mask.place] for mask in masks if mask.per_step is per_step)
-        if places:
-            found.append(f"masks per {often} on {', '.join(places)}")
+    for what, names in (("masks", _PLACES), ("zoneout", _ZONES)):
+        for per_step, often in ((True, "step"), (False, "run")):
+            acting = (mask for mask in masks if mask.per_step is per_step and mask.place in names)
+            places = dict.fromkeys(names[mask.place] for mask in acting)
+            if places:
+                found.append(f"{what} per {often} on {', '.join(places)}")
     return ", ".join(found)

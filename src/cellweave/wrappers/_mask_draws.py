@@ -6,8 +6,13 @@ from collections.abc import Hashable, Sequence
 
 import torch
 
-from cellweave.ops.common import BLOCKS_PER_ELEMENT, Stream, random_uniform
+from cellweave.ops.common import BLOCKS_PER_ELEMENT, Stream, note_draw, random_uniform
 from cellweave.scopes import Run, seed_state
+
+
+def note_eager_draw(key: tuple[int, int, torch.dtype]) -> None:
+    """Say that an eager stream is about to move."""
+    note_draw(key, lambda: seed_state().eager_blocks.get(key, 0), lambda b: seed_state().eager_blocks.update({key: b}))
 
 
 class RunDraw:
@@ -75,4 +80,5 @@ class EagerDraws:
     def take(self, blocks: int, steps: int) -> None:
         """Move the stream past all draws: `steps` times `blocks`."""
         table = seed_state().eager_blocks
+        note_eager_draw(self.key)
         table[self.key] = (table.get(self.key, 0) + blocks * steps) % 2**64

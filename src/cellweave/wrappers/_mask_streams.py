@@ -14,7 +14,7 @@ import torch
 from cellweave._errors import ShapeError
 from cellweave.ops.common import BLOCKS_PER_ELEMENT, KINDS, Site, Stream, StreamTable, random_uniform, signed64
 from cellweave.scopes import Run, is_probing, op_seeds, seed_state
-from cellweave.wrappers._mask_draws import EagerDraws, RunDraw, StepDraws
+from cellweave.wrappers._mask_draws import EagerDraws, RunDraw, StepDraws, note_eager_draw
 
 #: Steps of a loop are drawn ahead together up to this many elements.
 _AHEAD = 1 << 22
@@ -113,6 +113,8 @@ class MaskStreams:
             stream = self._stream(_site(kind, index))
             found = run.memo[key] = RunDraw(stream, shape, dtype)
             stream.advance(math.prod(shape))
+        else:
+            self._stream(_site(kind, index)).note_use(found.seed2, found.block)
         return found
 
 
@@ -149,6 +151,7 @@ class EagerStreams:
             return torch.empty(tuple(shape), dtype=dtype, device=device)
         key = (*self._seeds(kind, index), dtype)
         blocks = seed_state().eager_blocks
+        note_eager_draw(key)
         noise = random_uniform(shape, dtype, key[0], key[1], blocks.get(key, 0), device=device)[0]
         blocks[key] = (blocks.get(key, 0) + BLOCKS_PER_ELEMENT * math.prod(shape)) % 2**64
         self._used[key] = None

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from cellweave._errors import ArgumentError
 from cellweave.specs import GRUSpec, LSTMSpec, LSTMStateTuple, RNNSpec
 
 D, N, P = 4, 3, 2
@@ -38,6 +39,18 @@ TABLE: list[tuple[Any, dict[str, tuple[int, ...]]]] = [
         {"kernel": (D, 3 * N), "recurrent_kernel": (N, 3 * N), "bias": (2, 3 * N)},
     ),
     (GRUSpec(N, joined_kernel=False, use_bias=False), {"kernel": (D, 3 * N), "recurrent_kernel": (N, 3 * N)}),
+    (
+        RNNSpec(N, joined_kernel=False, transposed=True),
+        {"kernel": (N, D), "recurrent_kernel": (N, N), "bias": (N,)},
+    ),
+    (
+        GRUSpec(N, joined_kernel=False, reset_after=True, transposed=True),
+        {"kernel": (3 * N, D), "recurrent_kernel": (3 * N, N), "bias": (2, 3 * N)},
+    ),
+    (
+        LSTMSpec(N, joined_kernel=False, projection=P, transposed=True),
+        {"kernel": (4 * N, D), "recurrent_kernel": (4 * N, P), "bias": (4 * N,), "projection/kernel": (P, N)},
+    ),
     (LSTMSpec(N), {"kernel": (D + N, 4 * N), "bias": (4 * N,)}),
     (
         LSTMSpec(N, peepholes=True, projection=P),
@@ -55,6 +68,12 @@ TABLE: list[tuple[Any, dict[str, tuple[int, ...]]]] = [
         {"kernel": (D, 4 * N), "recurrent_kernel": (N, 4 * N), "bias": (4 * N,)},
     ),
 ]
+
+
+@pytest.mark.parametrize("kind", [RNNSpec, GRUSpec, LSTMSpec])
+def test_transposed_needs_two_kernels(kind: Any) -> None:
+    with pytest.raises(ArgumentError, match=rf"{kind.__name__}: .*joined_kernel=False.*got True"):
+        kind(N, transposed=True)
 
 
 @pytest.mark.parametrize("spec, shapes", TABLE, ids=lambda value: type(value).__name__)

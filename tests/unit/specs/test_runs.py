@@ -39,5 +39,5 @@ def test_is_frozen_and_hashable(spec: object) -> None:
 
 def test_a_run_has_no_options_unless_told() -> None:
     run = RunSpec(GRUSpec(3))
-    assert run.masks == () and not (run.residual or run.lengths or run.resets or run.reverse)
+    assert run.masks == () and not (run.residual or run.lengths or run.resets or run.reverse or run.all_states)
     assert run != RunSpec(GRUSpec(3), lengths=True)

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 import cellweave as cw
+from cellweave.specs import LSTMSpec, MaskSpec, RunSpec
+from cellweave.weave._plan import _inside
 from helpers.fake_backend import Fake, fakes
 
 X = torch.zeros(2, 5, 3)
@@ -39,6 +41,13 @@ def test_every_layer_has_a_line() -> None:
 def test_options_of_the_call() -> None:
     inside = [row[2] for row in rows(cw.GRUCell(3), sequence_length=[1, 2], resets=X[..., 0] > 0)]
     assert inside == ["lengths, resets"]
+
+
+def test_zoneout_and_all_states() -> None:
+    masks = [MaskSpec(place, per_step, True) for place, per_step in (("zone_h", True), ("h", False), ("zone_c", True))]
+    run = RunSpec(LSTMSpec(3), (*masks, MaskSpec("zone_h", False, True)), lengths=True, all_states=True)
+    words = "masks per run on h, zoneout per step on h, c, zoneout per run on h, lengths, all states"
+    assert _inside(run) == words
 
 
 def test_what_steps_says_why() -> None:

@@ -16,8 +16,11 @@ from cellweave.ops.common._records import Backend as Backend
 from cellweave.ops.common._records import RunContext as RunContext
 from cellweave.ops.common._records import StepFunction as StepFunction
 from cellweave.ops.common._records import refuses_nothing as refuses_nothing
+from cellweave.ops.common._repeats import note_draw as note_draw
+from cellweave.ops.common._repeats import repeated_masks as repeated_masks
 from cellweave.ops.common._sequence import Step as Step
 from cellweave.ops.common._sequence import reference_sequence as reference_sequence
+from cellweave.ops.common._sequence import within as within
 from cellweave.ops.common._sequence import without_padding as without_padding
 from cellweave.ops.common._streams import KINDS as KINDS
 from cellweave.ops.common._streams import Site as Site

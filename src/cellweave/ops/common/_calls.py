@@ -4,14 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
 from cellweave.ops.common._masks import BoundMask
 from cellweave.specs import RunSpec
 
-#: What running a call gives: outputs `[T, B, O]` and the state after each row's last step.
-LayerResult = tuple[torch.Tensor, tuple[torch.Tensor, ...]]
+
+class LayerResult(NamedTuple):
+    """What running a call gives.
+
+    Attributes:
+        outputs: `[T, B, O]`.
+        state: The state after each row's last step, as `LayerCall.state`.
+        states: The state after each step, at the step's memory index, before a reset that follows: `[T, B, size]` each,
+            in the order of `state`. Past a row's end, whichever way it is read, the state after its last step. `()`
+            unless the spec asks for them.
+    """
+
+    outputs: torch.Tensor
+    state: tuple[torch.Tensor, ...]
+    states: tuple[torch.Tensor, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,3 +29,10 @@ def drop_by_floor(value: torch.Tensor, noise: torch.Tensor, keep: float | torch.
         return value / keep * torch.floor(keep.detach() + noise)
     keep_value = torch.tensor(keep, dtype=value.dtype, device=value.device)
     return value / keep_value * torch.floor(keep_value + noise)
+
+
+def kept_elements(noise: torch.Tensor, keep: float, *, by_floor: bool) -> torch.Tensor:
+    """1 where `drop_by_floor` or `drop_by_threshold` keeps an element, else 0; with a `keep` of 0 everywhere."""
+    if by_floor:
+        return torch.floor(torch.tensor(keep, dtype=noise.dtype, device=noise.device) + noise)
+    return (noise >= torch.tensor(1.0 - keep, dtype=noise.dtype, device=noise.device)).to(noise.dtype)

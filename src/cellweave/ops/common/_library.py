@@ -17,7 +17,7 @@ import torch  # before the library: torch brings an OpenMP runtime, which the li
 from cellweave._env import ISA, NATIVE, native_is_wanted, wanted_isa
 from cellweave._errors import BackendError
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 OK = 0
 
 RNN, GRU_BEFORE, GRU_AFTER, LSTM = range(4)
@@ -28,7 +28,7 @@ ACTIVATION_NAMES = (
     "tanh", "sigmoid", "relu", "linear", "softsign", "softplus", "elu", "selu", "hard_sigmoid", "leaky_relu",
     "exponential", "relu6",
 )  # fmt: skip
-PLACE_NAMES = ("input", "h", "c", "output")
+PLACE_NAMES = ("input", "h", "c", "output", "zone_h", "zone_c")
 
 DTYPE_CODES = {torch.float32: 0, torch.float64: 1}
 ACTIVATION_CODES = {name: code for code, name in enumerate(ACTIVATION_NAMES)} | {"identity": 3}
@@ -86,6 +86,10 @@ class SequenceStruct(ctypes.Structure):
         *_fields(_INTEGER, "ahead"),
         *_fields(_POINTER, "packed"),
         *_fields(_INTEGER, "packed_ready"),
+        *_fields(_INTEGER, "w_unit0 w_unit1 w_unit2 w_unit3"),
+        *_fields(_INTEGER, "wx_unit0 wx_unit1 wx_unit2 wx_unit3"),
+        *_fields(_INTEGER, "projection_ld projection_unit"),
+        *_fields(_POINTER, "h_states c_states d_h_states d_c_states"),
     ]
 
     if TYPE_CHECKING:
@@ -137,6 +141,10 @@ class Library:
             library, "cw_mask_sequence", _INTEGER, _POINTER, _POINTER, _INTEGER, _INTEGER, _INTEGER,
             ctypes.POINTER(MaskStruct), _INTEGER, _POINTER, _INTEGER, _INTEGER,
         )  # fmt: skip
+        self._digest = _function(library, "cw_digest", _POINTER, _INTEGER, _INTEGER)
+        self._digest.restype = _UNSIGNED
+        #: Number of the instruction set in use.
+        self.isa_number: int = self._isa()
         self._advise_huge_pages = _function(library, "cw_advise_huge_pages", _POINTER, _INTEGER)
         self._advise_huge_pages.restype = None
 
@@ -163,6 +171,7 @@ class Library:
                 f"{ISA}: expected an instruction set that this machine and this build have, got {name!r}. "
                 f"The best here is {self.best_isa}."
             )
+        self.isa_number = self._isa()
 
     def scratch_bytes(self, call: SequenceStruct, *, backward: bool) -> int:
         """Bytes of scratch that the call needs. It reads sizes, options and masks, and which pointers are NULL."""
@@ -218,6 +227,11 @@ class Library:
         status = self._mask_sequence(dtype, x, out, *sizes, array, len(masks), lengths, reverse, threads)
         if status != OK:
             raise self._failure("mask_sequence", status, f"T={sizes[0]}, B={sizes[1]}, N={sizes[2]}")
+
+    def digest(self, address: int, size: int, threads: int) -> int:
+        """A number that tells whether the `size` bytes at this address have changed."""
+        found: int = self._digest(address, size, threads)
+        return found
 
     def advise_huge_pages(self, address: int, size: int) -> None:
         """Ask the system for huge pages under `size` bytes at this address; only advice."""

@@ -12,7 +12,7 @@ import torch
 from cellweave.ops.common._native_backward import native_backward
 from cellweave.ops.common._native_call import NativeCall
 from cellweave.ops.common._native_forward import Saved, native_forward
-from cellweave.ops.common._native_frame import Frame, MaybeTensors
+from cellweave.ops.common._native_frame import Frame, MaybeTensors, recurs_on_outputs
 
 #: The fields of `Saved` follow the call's own tensors.
 SAVED = len(Saved._fields)
@@ -23,13 +23,13 @@ class NativeFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, frame: Frame, constants: MaybeTensors, *sources: torch.Tensor) -> Any:
-        """Outputs and the leaves of the last state."""
+        """Outputs, the leaves of the last state, and states after each step as the core gives them."""
         with without_autocast():
-            out, state, saved = native_forward(NativeCall(frame, [*sources, *constants]), save=True)
+            out, last, states, saved = native_forward(NativeCall(frame, [*sources, *constants]), save=True)
         ctx.frame = frame
         ctx.save_for_backward(*sources, *constants, *saved)
         ctx.set_materialize_grads(False)
-        return (out, *state)
+        return (out, *last, *states)
 
     @staticmethod
     def backward(ctx: Any, *upstream: torch.Tensor | None) -> Any:
@@ -60,7 +60,7 @@ def differentiable_gradients(
 
     Args:
         frame, tensors: The call, and after its tensors those that the forward pass saved.
-        upstream: Gradients of outputs and last state; None: zeros.
+        upstream: Gradients of outputs, last state and states after each step as the core gives them; None: zeros.
         needed: Of each source.
     """
     create_graph = torch.is_grad_enabled()
@@ -73,8 +73,11 @@ def differentiable_gradients(
         call = frame.call([*sources, *tensors[frame.sources : -SAVED]])
         if call.spec.residual:
             call = dataclasses.replace(call, spec=dataclasses.replace(call.spec, residual=False))
-        out, state = frame.op.reference(call)
-        pairs = [(value, d) for value, d in zip((out, *state), upstream, strict=True) if d is not None]
+        out, state, states = frame.op.reference(call)
+        if recurs_on_outputs(call.spec, call.lengths, call.resets):
+            states = states[:-1]
+        values = (out, *state, *states)
+        pairs = [(value, d) for value, d in zip(values, upstream, strict=True) if d is not None]
         asked_for = [source for source, asked in zip(sources, needed, strict=True) if asked and source is not None]
         grads = torch.autograd.grad(
             [value for value, _ in pairs], asked_for, [d for _, d in pairs],

@@ -13,12 +13,12 @@ from cellweave.ops.common._library import DTYPE_CODES, missing_reason
 from cellweave.ops.common._native_autograd import NativeFunction, without_autocast
 from cellweave.ops.common._native_call import NativeCall
 from cellweave.ops.common._native_forward import native_forward
-from cellweave.ops.common._native_frame import NativeOp, flatten
+from cellweave.ops.common._native_frame import NativeOp, flatten, recurs_on_outputs
 from cellweave.ops.common._native_layout import NativeLayout
 from cellweave.ops.common._native_ops import define_native_ops, run_as_op
 from cellweave.ops.common._native_step import NativeStep
 from cellweave.ops.common._records import Backend, RunContext
-from cellweave.ops.common._sequence import without_padding
+from cellweave.ops.common._sequence import state_past_ends, without_padding
 from cellweave.specs import CellSpec, GRUSpec, LSTMSpec, RunSpec
 
 
@@ -84,20 +84,39 @@ def _run(op: NativeOp, call: LayerCall) -> LayerResult:
     """Run a call; its gradients are the core's, its second derivatives the reference's."""
     if torch.is_autocast_enabled("cpu"):
         call = _in_dtype_of_weights(call)
-    out, state = (run_as_op if torch.compiler.is_compiling() else _run_eagerly)(op, call)
+    out, given = (run_as_op if torch.compiler.is_compiling() else _run_eagerly)(op, call)
+    leaves = len(call.state)
+    state, states = tuple(given[:leaves]), tuple(given[leaves:])
+    if call.spec.all_states:
+        states = _all_states(call, out, state, states)
     if call.spec.residual:
         out = without_padding(call.x, call.lengths) + out
-    return out, tuple(state)
+    return LayerResult(out, state, states)
 
 
 def _run_eagerly(op: NativeOp, call: LayerCall) -> tuple[torch.Tensor, Sequence[torch.Tensor]]:
+    """Outputs; the last state, and behind it states after each step."""
     frame, sources, constants = flatten(op, call)
     if torch.is_grad_enabled() and any(source.requires_grad for source in sources):
-        out, *state = NativeFunction.apply(frame, constants, *sources)  # type: ignore[no-untyped-call]
-        return out, state
+        out, *given = NativeFunction.apply(frame, constants, *sources)  # type: ignore[no-untyped-call]
+        return out, given
     with without_autocast():
-        out, last, _ = native_forward(NativeCall(frame, [*sources, *constants]), save=False)
-    return out, last
+        out, last, states, _ = native_forward(NativeCall(frame, [*sources, *constants]), save=False)
+    return out, [*last, *states]
+
+
+def _all_states(
+    call: LayerCall, out: torch.Tensor, last: tuple[torch.Tensor, ...], states: tuple[torch.Tensor, ...]
+) -> tuple[torch.Tensor, ...]:
+    """The states after each step, from those that the core gives.
+
+    A loop that reads backwards meets a row's padding first, and leaves there the state that the row starts from.
+    """
+    if recurs_on_outputs(call.spec, call.lengths, call.resets):
+        return (*states, out)
+    if not call.spec.reverse:
+        return states
+    return tuple([state_past_ends(every, leaf, call.lengths) for every, leaf in zip(states, last, strict=True)])
 
 
 def _in_dtype_of_weights(call: LayerCall) -> LayerCall:

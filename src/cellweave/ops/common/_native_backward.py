@@ -36,7 +36,7 @@ def native_backward(
 
     Args:
         call, saved: The call, and what its forward pass saved. Unless `keep`, the gates are overwritten.
-        upstream: Gradients of outputs and last state; None: zeros.
+        upstream: Gradients of outputs, last state and states after each step as the core gives them; None: zeros.
         needed: Of each source.
     Returns:
         One for each source, None where none is needed.
@@ -96,11 +96,12 @@ def _point_to_inputs(call: NativeCall, s: SequenceStruct, saved: Saved, upstream
     if not call.plain:
         s.lengths = None if call.lengths is None else call.lengths.data_ptr()
         s.resets = None if call.resets is None else call.resets.data_ptr()
-        if call.loop_masks:
-            s.use_masks([mask.struct(0) for mask in call.loop_masks])
+    if call.loop_masks:
+        s.use_masks([mask.struct(0) for mask in call.loop_masks])
     held = [None if d is None else dense(d) for d in upstream]
-    names = ("d_out", "d_h_last") if len(held) == 2 else ("d_out", "d_c_last", "d_h_last")
-    for name, d in zip(names, held, strict=True):
+    leaves = ("c", "h") if call.frame.leaves == 2 else ("h",)
+    names = ["d_out", *[f"d_{leaf}_last" for leaf in leaves], *[f"d_{leaf}_states" for leaf in leaves]]
+    for name, d in zip(names, held, strict=False):
         if d is not None:
             setattr(s, name, d.data_ptr())
     return held
@@ -110,7 +111,7 @@ def _gradient_of_x(call: NativeCall, gates: torch.Tensor) -> torch.Tensor:
     rows: torch.Tensor | None = None
     for product in call.layout.inputs:
         kernel, columns = call.weights[product.kernel], (product.last - product.first) * call.H
-        from_gates = transposed(kernel, call.I, columns, columns)
+        from_gates = kernel if call.layout.transposed else transposed(kernel, call.I, columns, columns)
         d_gates = call.gate_group(gates, (product.first, product.last))
         rows = multiply(d_gates, from_gates) if rows is None else multiply(d_gates, from_gates, rows, add=True)
     d_x = torch.empty((0,)) if rows is None else rows.view(call.T, call.B, call.I)
@@ -137,8 +138,9 @@ def _gradients_of_weights(call: NativeCall, hs: torch.Tensor, loop: _Loop, neede
     if layout.peepholes is not None and loop.d_peephole is not None:
         for number, total in zip(layout.peepholes, loop.d_peephole.sum(0), strict=True):
             found[number] = total.clone() if needed[number] else None
-    if layout.projection is not None and loop.proj_in is not None and loop.d_proj is not None:
-        found[layout.projection] = multiply(loop.proj_in.t(), loop.d_proj) if needed[layout.projection] else None
+    last = layout.projection
+    if last is not None and needed[last] and loop.proj_in is not None and loop.d_proj is not None:
+        found[last] = _by_layout(call, loop.proj_in.t(), loop.d_proj)
     return found
 
 
@@ -150,8 +152,9 @@ def _input_gradients(call: NativeCall, gates: torch.Tensor, found: Gradients, ne
         kernel = found[product.kernel]
         if kernel is not None:
             x = _used_inputs(call) if x is None else x
-            width = d_gates.shape[1]
-            multiply(x, d_gates, kernel if kernel.shape[0] == call.I else matrix(kernel, call.I, width, width))
+            if not call.layout.transposed and kernel.shape[0] != call.I:
+                kernel = matrix(kernel, call.I, d_gates.shape[1], d_gates.shape[1])
+            _by_layout(call, x, d_gates, kernel)
         if product.bias is not None and call.layout.row_biases is None and needed[product.bias]:
             found[product.bias] = _sum_of_rows(d_gates)
 
@@ -177,11 +180,14 @@ def _recurrent_gradient(
     """Operands times gate gradients, into the weight's rows and columns that are recurrent."""
     T, B, P, H = call.T, call.B, call.P, call.H
     columns, width = (part.last - part.first) * H, weight.shape[1]
-    target = matrix(weight, P, columns, width, (call.I * width if part.joined else 0) + part.column * H)
+    if call.layout.transposed:
+        target = weight[part.column * H : part.column * H + columns]
+    else:
+        target = matrix(weight, P, columns, width, (call.I * width if part.joined else 0) + part.column * H)
     group = call.layout.group_of(part.first)
     used = slice((part.first - group[0]) * H, (part.last - group[0]) * H)
     if part.reset and loop.rh is not None:
-        multiply(transposed(loop.rh, T * B, H, H), call.gate_group(loop.gates, group), target, columns=used)
+        _by_layout(call, transposed(loop.rh, T * B, H, H), call.gate_group(loop.gates, group), target, columns=used)
         return
     if T == 0:
         target.zero_()
@@ -190,12 +196,27 @@ def _recurrent_gradient(
     reverse = call.frame.spec.reverse
     first = call.gate_group(loop.gates, group, T - 1 if reverse else 0, 1)
     if T == 1:
-        multiply(call.start[-1].t(), first, target, columns=used)
+        _by_layout(call, call.start[-1].t(), first, target, columns=used)
         return
     before = transposed(hs, (T - 1) * B, P, P, B * P if reverse else 0)
-    multiply(before, call.gate_group(loop.gates, group, 0 if reverse else 1, T - 1), target, columns=used)
+    _by_layout(call, before, call.gate_group(loop.gates, group, 0 if reverse else 1, T - 1), target, columns=used)
     if call.start[-1].any():  # sequences mostly start from zeros, and a product costs as much as a step
-        multiply(call.start[-1].t(), first, target, add=True, columns=used)
+        _by_layout(call, call.start[-1].t(), first, target, add=True, columns=used)
+
+
+def _by_layout(
+    call: NativeCall,
+    operands: torch.Tensor,
+    d_gates: torch.Tensor,
+    out: torch.Tensor | None = None,
+    *,
+    add: bool = False,
+    columns: slice | None = None,
+) -> torch.Tensor:
+    """`operands d_gates[:, columns]`, or its transpose where weights are transposed; arguments as of `multiply`."""
+    if call.layout.transposed:
+        return multiply(d_gates.t(), operands.t(), out, add=add, rows=columns)
+    return multiply(operands, d_gates, out, add=add, columns=columns)
 
 
 def _gradient_of_row_biases(call: NativeCall, gates: torch.Tensor) -> torch.Tensor:

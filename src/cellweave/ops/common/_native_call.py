@@ -17,8 +17,9 @@ from cellweave.ops.common._library import (
     new_sequence,
 )
 from cellweave.ops.common._masks import BoundMask
-from cellweave.ops.common._native_frame import Frame, MaybeTensors, with_noise
+from cellweave.ops.common._native_frame import Frame, MaybeTensors, recurs_on_outputs, with_noise
 from cellweave.ops.common._native_layout import NativeLayout
+from cellweave.ops.common._packed_weights import PackedWeights
 from cellweave.ops.common._pool import BufferPool, after_fork
 from cellweave.ops.common._sequence import within
 
@@ -35,10 +36,14 @@ def _advise(address: int, size: int) -> None:
 #: Gates, cells and other large buffers that no caller sees.
 POOL = BufferPool(_advise)
 after_fork(POOL)
+#: Weights of calls without gradients, packed.
+PACKED = PackedWeights()
+after_fork(PACKED)
 
 
 def release_workspace() -> None:
-    """Free the buffers that are kept for later calls."""
+    """Free the buffers and packed weights that are kept for later calls."""
+    PACKED.release()
     POOL.release()
 
 
@@ -76,7 +81,7 @@ class NativeCall:
         if frame.masks:
             for mask in with_noise(frame.masks, found[constants + 2 :]):
                 (self.input_masks if mask.spec.place == "input" else self.loop_masks).append(PlacedMask(mask, self))
-        self.plain = not self.loop_masks and self.lengths is None and self.resets is None
+        self.plain = recurs_on_outputs(frame.spec, found[constants], found[constants + 1])
 
     def _take_resets(self, resets: torch.Tensor) -> None:
         if self.lengths is not None:
@@ -162,10 +167,11 @@ class PlacedMask:
     """A mask with what all parts of a sequence share."""
 
     def __init__(self, mask: BoundMask, call: NativeCall) -> None:
-        self.mask, self.per_step = mask, mask.spec.per_step
-        self.rows = call.B if mask.spec.per_step or mask.spec.per_row else 1
+        drawn = not mask.expected  # else every element of every step keeps the same share
+        self.mask, self.per_step = mask, mask.spec.per_step and drawn
+        self.rows = call.B if (mask.spec.per_step or mask.spec.per_row) and drawn else 1
         self.factors: torch.Tensor | None = None
-        if mask.noise is not None:
+        if mask.noise is not None and drawn:
             self.rows, width = mask.noise.shape
             self.factors = mask.factors(call.B, width, call.x)
         self.threshold, self.scale = mask.threshold(call.dtype), mask.scale(call.dtype)
@@ -204,12 +210,15 @@ def _template(layout: NativeLayout, dtype: torch.dtype, save: bool) -> SequenceS
     s.cell_clip = -1.0 if layout.cell_clip is None else layout.cell_clip
     s.proj_clip = -1.0 if layout.proj_clip is None else layout.proj_clip
     for gate, weight in enumerate(layout.gate_weights):
-        setattr(s, f"w_ld{gate}", weight.columns * layout.units)
+        setattr(s, f"w_ld{gate}", 1 if layout.transposed else weight.columns * layout.units)
+        setattr(s, f"w_unit{gate}", layout.width if layout.transposed else 1)
+    if layout.projection is not None and layout.transposed:
+        s.projection_ld, s.projection_unit = 1, layout.units
     for gate, column in enumerate(layout.gates):
         first, last = layout.group_of(column)
         setattr(s, f"gate_ld{gate}", (last - first) * layout.units)
     for name, _, _, _, blocks in _places(layout).inputs:
-        setattr(s, name.replace("wx", "wx_ld"), blocks * layout.units)
+        setattr(s, name.replace("wx", "wx_ld"), 1 if layout.transposed else blocks * layout.units)
     return s
 
 
@@ -218,7 +227,8 @@ class Places(NamedTuple):
 
     Attributes:
         gates: (field, first block of its group, block within the group's rows); those of forward alone apart.
-        weights: (field, number of the weight, columns of the rows that lie above it or 0, first column).
+        weights: (field, number of the weight, columns of the rows that lie above it or 0, first column; where weights
+            are transposed, what lies before its first row).
         inputs: (field of the weight, of the bias, number of the product, first column, columns of the weight).
     """
 
@@ -235,8 +245,9 @@ def _places(layout: NativeLayout) -> Places:
         for gate, column in enumerate(layout.gates)
     ]
     forward = [place for place, column in zip(gates, layout.gates, strict=True) if column < layout.forward_columns]
+    row = layout.width if layout.transposed else 1
     weights = [
-        (f"w{gate}", weight.weight, weight.columns if weight.joined else 0, weight.column)
+        (f"w{gate}", weight.weight, weight.columns if weight.joined else 0, weight.column * row)
         for gate, weight in enumerate(layout.gate_weights)
     ]
     inputs = [

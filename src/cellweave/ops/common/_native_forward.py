@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
 
 from cellweave.ops.common._library import LSTM, SequenceStruct, core
-from cellweave.ops.common._native_call import POOL, NativeCall, input_places
+from cellweave.ops.common._native_call import PACKED, POOL, NativeCall, input_places
 
 #: Where input products are made ahead of the loop and nothing is saved, the sequence runs in parts whose gates take
 #: about this many bytes, so that they stay in cache.
@@ -36,25 +37,41 @@ class Saved(NamedTuple):
     raw: torch.Tensor | None
 
 
-def native_forward(call: NativeCall, *, save: bool) -> tuple[torch.Tensor, State, Saved]:
-    """Outputs `[T, B, P]`, the last state, and, good for something only if `save`, what backward needs."""
+class Results(NamedTuple):
+    """What the core gives.
+
+    Attributes:
+        out: `[T, B, P]`.
+        last: The state after the last step.
+        states: The states after each step, if they are asked for; without h where the outputs recur.
+        saved: What backward needs; good for something only if it was to be saved.
+    """
+
+    out: torch.Tensor
+    last: State
+    states: State
+    saved: Saved
+
+
+def native_forward(call: NativeCall, *, save: bool) -> Results:
+    """Run the call; with `save` so that it can be differentiated."""
     layout, dtype, T, B = call.layout, call.dtype, call.T, call.B
-    columns, ahead = layout.columns if save else layout.forward_columns, _multiplies_ahead(call)
+    columns, ahead = layout.columns if save else layout.forward_columns, multiplies_ahead(call)
     steps = T if save or not ahead else _steps_of_part(call, columns)
-    kept = T if save else 2
     out = torch.empty((T, B, call.P), dtype=dtype, device="cpu")
-    hs = out if call.plain else POOL.empty((kept, B, call.P), dtype)
-    cs = POOL.empty((kept, B, call.H), dtype) if layout.op == LSTM else None
+    hs, cs, states = _operands(call, out, save=save)
     raw = POOL.empty((T, B, call.P), dtype) if save and layout.clips_projection else None
     gates = POOL.empty((steps * B * columns * call.H if save or ahead else 0,), dtype)
     s = call.struct(save=save, gates=gates if save or ahead else None, rows=steps * B, state=call.start)
     s.hs, s.cs, s.proj_raw = hs.data_ptr(), _address(cs), _address(raw)
     held = point_to_inputs(call, s, ahead=ahead)
+    commit = None if save else _point_to_packed(call, s)
     scratch: torch.Tensor | None = None
     state = call.start
     for first, last in _parts(T, steps, call.frame.spec.reverse):
         held.x = _inputs_of_part(call, s, first, last, ahead=ahead)
         state = _enter_part(call, s, first, last, out, state)
+        _point_to_states(call, s, first, hs, cs, states)
         if scratch is None:  # the first part is the longest
             s.scratch_bytes = core().scratch_bytes(s, backward=False)
             scratch = POOL.empty((s.scratch_bytes,), torch.uint8)
@@ -62,13 +79,76 @@ def native_forward(call: NativeCall, *, save: bool) -> tuple[torch.Tensor, State
         new = tuple([torch.empty_like(leaf) for leaf in state])
         s.h_last, s.c_last = new[-1].data_ptr(), new[0].data_ptr()
         core().forward(s)
+        if commit is not None:
+            commit()
+            commit, s.packed_ready = None, 1
         state = new
     del held
-    return out, state, Saved(gates, hs, cs, raw)
+    return Results(out, state, states[:-1] if call.plain else states, Saved(gates, hs, cs, raw))
+
+
+def _operands(call: NativeCall, out: torch.Tensor, *, save: bool) -> tuple[torch.Tensor, torch.Tensor | None, State]:
+    """Buffers of the operands h and c, and of the states after each step where they are asked for.
+
+    Where no reset stands between, a step's operand is the state after the step before.
+    """
+    T, B, is_lstm, wanted = call.T, call.B, call.layout.op == LSTM, call.frame.spec.all_states
+
+    def operand(width: int) -> torch.Tensor:
+        if wanted and call.resets is None:  # callers get it: none of the pool's
+            return torch.empty((T, B, width), dtype=call.dtype, device="cpu")
+        return POOL.empty((T if save else 2, B, width), call.dtype)
+
+    hs = out if call.plain else operand(call.P)
+    cs = operand(call.H) if is_lstm else None
+    if not wanted:
+        return hs, cs, ()
+    h, c = hs, cs
+    if call.resets is not None:
+        h = torch.empty((T, B, call.P), dtype=call.dtype, device="cpu")
+        c = torch.empty((T, B, call.H), dtype=call.dtype, device="cpu") if is_lstm else None
+    return hs, cs, (h,) if c is None else (c, h)
+
+
+def _point_to_states(
+    call: NativeCall, s: SequenceStruct, first: int, hs: torch.Tensor, cs: torch.Tensor | None, states: State
+) -> None:
+    """Where a part writes the states after each of its steps."""
+    if not states:
+        return
+    h, c = states[-1], states[0]
+    s.h_states = h.data_ptr() + first * call.B * call.P * call.size
+    if h is hs:
+        s.hs = s.h_states
+    if cs is not None:
+        s.c_states = c.data_ptr() + first * call.B * call.H * call.size
+        if c is cs:
+            s.cs = s.c_states
 
 
 def _address(tensor: torch.Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
+
+
+def _point_to_packed(call: NativeCall, s: SequenceStruct) -> Callable[[], None] | None:
+    """Use packed weights of an earlier call, or give memory for them; returns what keeps them once they are there."""
+    layout = call.layout
+    numbers = layout.kernels if layout.projection is None else (*layout.kernels, layout.projection)
+    weights = [call.weights[number] for number in numbers]
+    if call.T == 0 or call.B == 0:
+        return None
+    found = PACKED.find((layout, call.I, s.ahead, core().isa_number), weights, call.frame.threads)
+    if found is None:
+        return None
+    packed = found.packed
+    s.x = call.x.data_ptr()  # that there are inputs decides what is packed
+    if packed is None:
+        packed = POOL.empty((core().packed_bytes(s),), torch.uint8)
+    s.packed, s.held_packed = packed.data_ptr() or None, packed
+    if found.packed is not None:
+        s.packed_ready = 1
+        return None
+    return functools.partial(PACKED.keep, found, packed) if packed.numel() else None
 
 
 def _steps_of_part(call: NativeCall, columns: int) -> int:
@@ -127,7 +207,7 @@ class _Held:
     biases: list[torch.Tensor | None]
 
 
-def _multiplies_ahead(call: NativeCall) -> bool:
+def multiplies_ahead(call: NativeCall) -> bool:
     """Input products are made for all steps ahead of the loop, not step by step in it."""
     if call.B < _FEW_ROWS:
         return True
@@ -140,12 +220,14 @@ def point_to_inputs(call: NativeCall, s: SequenceStruct, *, ahead: bool) -> _Hel
     held, layout = _Held(), call.layout
     held.biases = _input_biases(call)
     s.I, s.ahead = call.I, ahead
-    block = call.H * call.size
+    block, row = call.H * call.size, call.I if layout.transposed else 1
     for weight, bias, number, column, _ in input_places(layout):
-        setattr(s, weight, call.weights[layout.inputs[number].kernel].data_ptr() + column * block)
+        setattr(s, weight, call.weights[layout.inputs[number].kernel].data_ptr() + column * row * block)
         given = held.biases[number]
         if given is not None:
             setattr(s, bias, given.data_ptr() + column * block)
+    if layout.transposed:
+        s.wx_unit0 = s.wx_unit1 = s.wx_unit2 = s.wx_unit3 = call.I
     return held
 
 

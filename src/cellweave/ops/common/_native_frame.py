@@ -85,6 +85,13 @@ def flatten(op: NativeOp, call: LayerCall) -> tuple[Frame, list[torch.Tensor], l
     return Frame(op, layout, call.spec, masks, call.threads, len(call.state), len(fresh)), sources, constants
 
 
+def recurs_on_outputs(spec: RunSpec, lengths: object, resets: object) -> bool:
+    """A step's output is the very operand of the next step, and so h after each step."""
+    if lengths is not None or resets is not None:
+        return False
+    return all([mask.place not in ("h", "output") for mask in spec.masks])  # noqa: C419  # a trace takes a list
+
+
 def with_noise(masks: Sequence[BoundMask], noise: MaybeTensors) -> tuple[BoundMask, ...]:
     """The masks with the noise that was given for some of them."""
     pairs = zip(masks, noise, strict=True)

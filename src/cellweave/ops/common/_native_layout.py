@@ -79,6 +79,7 @@ class NativeLayout:
         kernels: Numbers of the weights in `inputs` and `recurrent`.
         groups: First and last (excluded) block of each matrix in the gate buffer: the blocks of one input product, and
             those that no inputs meet.
+        transposed: Weights have a row for each unit: what is said of columns above holds for rows of kernels.
     """
 
     op: int
@@ -99,6 +100,7 @@ class NativeLayout:
     forget_bias: float = 0.0
     cell_clip: float | None = None
     proj_clip: float | None = None
+    transposed: bool = False
     kernels: tuple[int, ...] = field(init=False)
     groups: tuple[tuple[int, int], ...] = field(init=False)
 

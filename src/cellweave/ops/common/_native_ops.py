@@ -13,8 +13,9 @@ from cellweave.ops.common._native_autograd import SAVED, differentiable_gradient
 from cellweave.ops.common._native_backward import native_backward
 from cellweave.ops.common._native_call import NativeCall
 from cellweave.ops.common._native_forward import Saved, native_forward
-from cellweave.ops.common._native_frame import Frame, NativeOp
+from cellweave.ops.common._native_frame import Frame, NativeOp, recurs_on_outputs
 from cellweave.ops.common._run_text import run_from_text, run_to_text
+from cellweave.specs import RunSpec
 
 _LIBRARY: Any = torch.library.Library("cellweave", "DEF")  # type: ignore[no-untyped-call]
 #: The call's tensors by role; `streams` has a row for each mask, `keeps` its probability, `noise` what was given.
@@ -52,7 +53,7 @@ def define_native_ops(op: NativeOp) -> None:
 
 
 def run_as_op(op: NativeOp, call: LayerCall) -> tuple[torch.Tensor, Tensors]:
-    """Outputs and last state by the registered operator."""
+    """Outputs; the last state, and behind it states after each step; by the registered operator."""
     arguments = arguments_of(op.name, call)
     sources = [call.x, *arguments[1], *arguments[2], *arguments[3]]
     save = torch.is_grad_enabled() and any([source.requires_grad for source in sources])  # noqa: C419
@@ -71,7 +72,7 @@ def arguments_of(name: str, call: LayerCall) -> Arguments:
     streams = keeps = None
     if masks:
         rows = [
-            [_signed(m.seed), _signed(m.seed2), _signed(m.block), m.stride, int(m.by_floor), int(m.noise is not None)]
+            [_signed(m.seed), _signed(m.seed2), _signed(m.block), m.stride, _rule(m), int(m.noise is not None)]
             for m in masks
         ]
         streams = torch.tensor(rows, dtype=torch.int64, device=device)
@@ -82,6 +83,11 @@ def arguments_of(name: str, call: LayerCall) -> Arguments:
         call.x, list(call.state), list(call.reset_state or ()), weights, call.lengths, call.resets, streams, keeps,
         noise, text, whole, real, call.threads,
     )  # fmt: skip
+
+
+def _rule(mask: BoundMask) -> int:
+    """How a mask is drawn, as one number: 0, 1 by floor, 2 and 3 not at all."""
+    return int(mask.by_floor) + 2 * int(mask.expected)
 
 
 def _signed(value: int) -> int:
@@ -96,9 +102,9 @@ def _unpack(op: NativeOp, arguments: Arguments) -> tuple[Frame, list[torch.Tenso
     masks, noises = [], []
     if streams is not None:
         rows = zip(run.masks, streams.tolist(), keeps.tolist(), strict=True)
-        for spec, (seed, seed2, block, stride, by_floor, has_noise), keep in rows:
+        for spec, (seed, seed2, block, stride, rule, has_noise), keep in rows:
             counter = (seed & _MASK64, seed2 & _MASK64, block & _MASK64)
-            masks.append(BoundMask(spec, keep, bool(by_floor), *counter, stride))
+            masks.append(BoundMask(spec, keep, bool(rule & 1), *counter, stride, expected=bool(rule & 2)))
             noises.append(next(given) if has_noise else None)
     frame = Frame(op, op.layout_of(run.cell), run, tuple(masks), threads, len(state), len(fresh))
     return frame, [x, *state, *fresh, *weights, lengths, resets, *noises]
@@ -108,42 +114,67 @@ def _forward(op: NativeOp, *arguments: Any) -> tuple[torch.Tensor, Tensors, Tens
     save: bool = arguments[_ROLES]
     frame, tensors = _unpack(op, arguments[:_ROLES])
     with without_autocast():
-        out, last, saved = native_forward(NativeCall(frame, tensors), save=save)
-    kept = [saved.gates, None if saved.hs is out else saved.hs, saved.cs, saved.raw] if save else []
-    return out, list(last), [tensor for tensor in kept if tensor is not None]
+        out, last, states, saved = native_forward(NativeCall(frame, tensors), save=save)
+    given = [out, *states]  # of which nothing is saved a second time
+    kept = [t for t in saved if t is not None and not any(t is other for other in given)] if save else []
+    return out, [*last, *states], kept
 
 
 def _forward_shapes(op: NativeOp, *arguments: Any) -> tuple[torch.Tensor, Tensors, Tensors]:
     x, state = arguments[0], arguments[1]
-    run = run_from_text(*arguments[_ROLES - 4 : _ROLES - 1])
+    run = _run_of(arguments)
     layout, (steps, rows, _) = op.layout_of(run.cell), x.shape
     out = x.new_empty((steps, rows, layout.width))
     last = [x.new_empty(tuple(leaf.shape)) for leaf in state]
+    plain, given = _is_plain(arguments), _gives_operands(arguments)
+    if run.all_states:
+        widths = [layout.units, layout.width] if layout.op == LSTM else [layout.width]
+        last += [x.new_empty((steps, rows, width)) for width in (widths[:-1] if plain else widths)]
     if not arguments[_ROLES]:
         return out, last, []
     saved = [x.new_empty((steps * rows * layout.columns * layout.units,))]
-    if not _is_plain(arguments):
+    if not plain and not given:
         saved.append(x.new_empty((steps, rows, layout.width)))
-    if layout.op == LSTM:
+    if layout.op == LSTM and not given:
         saved.append(x.new_empty((steps, rows, layout.units)))
     if layout.clips_projection:
         saved.append(x.new_empty((steps, rows, layout.width)))
     return out, last, saved
 
 
+def _run_of(arguments: Arguments) -> RunSpec:
+    return run_from_text(*arguments[_ROLES - 4 : _ROLES - 1])
+
+
 def _is_plain(arguments: Arguments) -> bool:
     """The outputs are what later steps multiply."""
-    run = run_from_text(*arguments[_ROLES - 4 : _ROLES - 1])
-    return all(mask.place == "input" for mask in run.masks) and arguments[4] is None and arguments[5] is None
+    return recurs_on_outputs(_run_of(arguments), arguments[4], arguments[5])
+
+
+def _gives_operands(arguments: Arguments) -> bool:
+    """The states after each step are asked for and are the operands of the steps after them."""
+    return _run_of(arguments).all_states and arguments[5] is None
+
+
+def _saved_again(arguments: Arguments, kept: Tensors, out: torch.Tensor, states: Tensors) -> Tensors:
+    """All that was saved, what was given anyway included, in the order of `Saved`."""
+    gates, *rest = kept
+    given = list(states) if _gives_operands(arguments) else []
+    hs = out if _is_plain(arguments) else given.pop() if given else rest.pop(0)
+    if len(arguments[1]) == 1:  # no c
+        return [gates, hs, *rest]
+    return [gates, hs, given.pop() if given else rest.pop(0), *rest]
 
 
 def _setup(ctx: Any, inputs: Arguments, output: Any) -> None:
-    out, _, kept = output
+    out, last, kept = output
+    states = last[len(inputs[1]) :]
     tensors = inputs[:_TENSORS]
     ctx.sizes = [len(value) if isinstance(value, list | tuple) else None for value in tensors]
     ctx.rest = inputs[_TENSORS:_ROLES]
     flat = [tensor for value in tensors for tensor in (value if isinstance(value, list | tuple) else [value])]
-    ctx.save_for_backward(*flat, *kept, out)
+    ctx.states = len(states)
+    ctx.save_for_backward(*flat, *kept, out, *states)
     ctx.set_materialize_grads(False)
 
 
@@ -151,9 +182,9 @@ def _backward_of(op: NativeOp, ctx: Any, d_out: Any, d_last: list[Any], _: list[
     """Autograd's backward: one gradient for each argument, lists for lists."""
     kept = list(ctx.saved_tensors)
     tensors = [kept.pop(0) if size is None else [kept.pop(0) for _ in range(size)] for size in ctx.sizes]
-    arguments, out = (*tensors, *ctx.rest), kept.pop()
-    if _is_plain(arguments):
-        kept.insert(1, out)
+    arguments = (*tensors, *ctx.rest)
+    states = [kept.pop() for _ in range(ctx.states)][::-1]
+    kept = _saved_again(arguments, kept[:-1], kept[-1], states)
     needed = [ctx.needs_input_grad[0], *[asked for asks in ctx.needs_input_grad[1:4] for asked in asks]]
     upstream = [d_out, *d_last]
     if torch.is_grad_enabled():

@@ -8,6 +8,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 
@@ -114,7 +115,14 @@ def _rounded(size: int) -> int:
     return (size + step - 1) // step * step
 
 
-def after_fork(pool: BufferPool) -> None:
-    """Make the pool usable in forked children, where the system has them."""
+class StartsAnew(Protocol):
+    """What a forked child must not go on with as it is."""
+
+    def start_anew(self) -> None:
+        """Be as new."""
+
+
+def after_fork(kept: StartsAnew) -> None:
+    """Make it usable in forked children, where the system has them."""
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=pool.start_anew)
+        os.register_at_fork(after_in_child=kept.start_anew)

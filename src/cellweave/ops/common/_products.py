@@ -47,24 +47,27 @@ def multiply(
     out: torch.Tensor | None = None,
     *,
     add: bool = False,
+    rows: slice | None = None,
     columns: slice | None = None,
 ) -> torch.Tensor:
     """`a b`, into `out` if given, or added to what it holds. No gradients.
 
     Args:
         a: `[M, K]`. b: `[K, N]`; of one dtype, on the CPU. out: `[M, N]`. add: Add to `out`.
-        columns: Use only these columns of b; `out` has as many.
+        rows, columns: Use only these rows of a, columns of b; `out` has as many.
     """
     work = a.shape[0] * a.shape[1] * b.shape[1]
     by_rows, by_columns = _worth_onednn()
     worth = work >= (by_rows if a.is_contiguous() else by_columns)
     if worth and a.dtype == torch.float32 and _dense(a) and _dense(b):
-        # all columns, then a choice: oneDNN is slow on a part of a row
+        # everything, then a choice: oneDNN is slow on a part of a row
         found: torch.Tensor = torch.ops.mkldnn._linear_pointwise(a, b.t(), None, "none", [], "")
         if out is None:
             return found
         found = found if columns is None else found[:, columns]
+        found = found if rows is None else found[rows]
         return out.add_(found) if add else out.copy_(found)
+    a = a if rows is None else a[rows]
     b = b if columns is None else b[:, columns]
     if out is None:
         return torch.mm(a, b)

@@ -44,7 +44,7 @@ class Backend:
         refuses: Why it cannot run this, in words that a user understands; None: it can.
         run: Runs it.
         step: Makes a function of one step's inputs that keeps the state (see `NativeStep`), from a call of one step
-            without masks, lengths and resets; None: the backend has none.
+            without lengths, resets and masks other than expected zoneout; None: the backend has none.
     """
 
     name: str

@@ -11,17 +11,19 @@ from cellweave.specs import CellSpec, GRUSpec, LSTMSpec, MaskSpec, RNNSpec, RunS
 
 _CELLS: dict[str, type[Any]] = {"rnn": RNNSpec, "gru": GRUSpec, "lstm": LSTMSpec}
 _FIELDS = {
-    "rnn": ("units", "activation", "joined_kernel", "use_bias"),
+    "rnn": ("units", "activation", "joined_kernel", "use_bias", "transposed"),
     "gru": (
         "units", "activation", "recurrent_activation", "reset_after", "gate_order", "joined_kernel", "use_bias",
+        "transposed",
     ),
     "lstm": (
         "units", "activation", "recurrent_activation", "gate_order", "forget_bias", "peepholes", "cell_clip",
         "projection", "proj_clip", "joined_kernel", "use_bias", "unit_forget_bias", "unit_pieces", "proj_pieces",
         "peephole_order", "clip_passes_gradient", "coupled", "layer_norm", "norm_gain", "norm_shift",
+        "transposed",
     ),
 }  # fmt: skip
-_RUN_FIELDS = ("residual", "lengths", "resets", "reverse")
+_RUN_FIELDS = ("residual", "lengths", "resets", "reverse", "all_states")
 
 
 class RunText(NamedTuple):

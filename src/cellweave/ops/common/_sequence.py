@@ -8,6 +8,7 @@ import torch
 
 from cellweave.ops.common._calls import LayerCall, LayerResult
 from cellweave.ops.common._masks import BoundMask
+from cellweave.specs import ZONES
 
 #: Inputs `[B, I]` and a state to the new state, whose last item is also the output.
 Step = Callable[[torch.Tensor, tuple[torch.Tensor, ...]], tuple[torch.Tensor, ...]]
@@ -16,22 +17,22 @@ Step = Callable[[torch.Tensor, tuple[torch.Tensor, ...]], tuple[torch.Tensor, ..
 def reference_sequence(step: Step, call: LayerCall) -> LayerResult:
     """Run a call step by step, differentiably to any order.
 
-    At each step: the state is replaced where `resets` says so, input masks act, the step runs, masks act on the new c
-    and h and on the output; rows past their length then give zeros and keep their state. The run's own inputs, zeros
-    past a row's end, are added last where the spec is residual. With `reverse`, each row counts its steps backwards
-    from its end.
+    At each step: the state is replaced where `resets` says so, input masks act, the step runs, zoneout puts elements
+    of the state that the step started from into the new c and h, masks act on the new c and h and on the output; rows
+    past their length then give zeros and keep their state. The run's own inputs, zeros past a row's end, are added last
+    where the spec is residual. With `reverse`, each row counts its steps backwards from its end.
 
     Args:
         step: One step of the recurrence.
         call: The run with its tensors.
     Returns:
-        outputs `[T, B, O]` and the state after each row's last step.
+        outputs `[T, B, O]`, the state after each row's last step, and those after all steps if the spec asks for them.
     """
     lengths, state = call.lengths, call.state
     x = without_padding(call.x, lengths)
     steps, rows = x.shape[:2]
     if steps == 0:
-        return x.new_zeros(0, rows, state[-1].shape[1]), state
+        return LayerResult(x.new_zeros(0, rows, state[-1].shape[1]), state, no_states(call))
     active = None if lengths is None else within(lengths, steps)
     resets = None if call.resets is None else _meant(call.resets, active)
     order = reading_order(lengths, steps, x.device) if call.spec.reverse else None
@@ -40,11 +41,11 @@ def reference_sequence(step: Step, call: LayerCall) -> LayerResult:
     if resets is not None:
         resets = read_in_order(resets, order)
     fresh = _fresh_state(call)
-    outputs = []
+    outputs, states = [], []
     for s in range(steps):
         if resets is not None:
             state = _rows(resets[s], fresh, state)
-        new = step(by_step[s], state)
+        new = masks.zone_out(step(by_step[s], state), state, s)
         output = masks.act("output", new[-1], s)
         new = masks.on_state(new, s)
         if active is not None:
@@ -52,8 +53,17 @@ def reference_sequence(step: Step, call: LayerCall) -> LayerResult:
             new = _rows(active[s], new, state)
         state = new
         outputs.append(output)
+        states.append(state)
     whole = read_in_order(torch.stack(outputs), order)
-    return (x + whole if call.spec.residual else whole), state
+    kept: tuple[torch.Tensor, ...] = ()
+    if call.spec.all_states:
+        kept = tuple(read_in_order(torch.stack(leaf), order) for leaf in zip(*states, strict=True))
+    return LayerResult(x + whole if call.spec.residual else whole, state, kept)
+
+
+def no_states(call: LayerCall) -> tuple[torch.Tensor, ...]:
+    """All states of a call without steps."""
+    return tuple(leaf.new_zeros(0, *leaf.shape) for leaf in call.state) if call.spec.all_states else ()
 
 
 def within(lengths: torch.Tensor, steps: int) -> torch.Tensor:
@@ -67,6 +77,11 @@ def without_padding(x: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tens
         return x
     zero = torch.zeros((), dtype=x.dtype, device=x.device)
     return torch.where(within(lengths, x.shape[0])[:, :, None], x, zero)
+
+
+def state_past_ends(states: torch.Tensor, last: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
+    """States `[T, B, N]` with the last one `[B, N]` past each row's end."""
+    return states if lengths is None else torch.where(within(lengths, states.shape[0])[:, :, None], states, last)
 
 
 def reading_order(lengths: torch.Tensor | None, steps: int, device: torch.device) -> torch.Tensor:
@@ -106,7 +121,7 @@ class _Masks:
     def __init__(self, call: LayerCall, x: torch.Tensor) -> None:
         steps, rows, depth = x.shape
         widths = {"input": depth, "c": call.state[0].shape[1], "h": call.state[-1].shape[1]}
-        widths["output"] = widths["h"]
+        widths |= {"output": widths["h"], "zone_c": widths["c"], "zone_h": widths["h"]}
         self._drawn: list[tuple[BoundMask, torch.Tensor]] = [
             (mask, mask.draws(steps, rows, widths[mask.spec.place], x)) for mask in call.masks
         ]
@@ -116,6 +131,18 @@ class _Masks:
             if mask.spec.place == "input":
                 x = mask.apply(x, noise)
         return x
+
+    def zone_out(
+        self, new: tuple[torch.Tensor, ...], old: tuple[torch.Tensor, ...], step: int
+    ) -> tuple[torch.Tensor, ...]:
+        """The new state with elements of the old one; h was made from the whole new c."""
+        for mask, noise in self._drawn:
+            if mask.spec.place in ZONES:
+                share = mask.new_share(noise[step] if mask.spec.per_step else noise)
+                leaf = 0 if mask.spec.place == "zone_c" else -1
+                mixed = share * new[leaf] + (1 - share) * old[leaf]
+                new = (mixed, *new[1:]) if leaf == 0 else (*new[:-1], mixed)
+        return new
 
     def act(self, place: str, value: torch.Tensor, step: int) -> torch.Tensor:
         for mask, noise in self._drawn:

@@ -9,6 +9,7 @@ import torch
 
 from cellweave._errors import ShapeError
 from cellweave.ops.common._philox import BLOCKS_PER_ELEMENT, random_uniform
+from cellweave.ops.common._repeats import note_draw, note_place
 
 #: Kinds of masks, in the order in which a saved table numbers them.
 KINDS = ("input", "state", "output")
@@ -35,8 +36,19 @@ class Stream:
 
     def advance(self, elements: int, draws: int = 1) -> None:
         """Move past `draws` draws of `elements` elements each (back, when negative)."""
+        note_draw(id(self), self._place, self._put)
         counter = (self.seed2 << 64) + self.block + BLOCKS_PER_ELEMENT * elements * draws
         self.seed2, self.block = (counter >> 64) & _MASK64, counter & _MASK64
+
+    def note_use(self, seed2: int, block: int) -> None:
+        """Say that what was drawn at a place before is used again."""
+        note_place(id(self), self._place, self._put, (seed2, block))
+
+    def _place(self) -> tuple[int, int]:
+        return self.seed2, self.block
+
+    def _put(self, place: tuple[int, int]) -> None:
+        self.seed2, self.block = place
 
 
 @dataclass(frozen=True)

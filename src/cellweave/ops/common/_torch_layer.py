@@ -11,8 +11,14 @@ from cellweave._types import dtype_name
 from cellweave.ops.common._calls import LayerCall, LayerResult
 from cellweave.ops.common._masks import apply_mask
 from cellweave.ops.common._records import RunContext
-from cellweave.ops.common._sequence import read_in_order, reading_order, within, without_padding
-from cellweave.specs import RunSpec
+from cellweave.ops.common._sequence import (
+    read_in_order,
+    reading_order,
+    state_past_ends,
+    within,
+    without_padding,
+)
+from cellweave.specs import ZONES, LSTMSpec, RunSpec
 
 State = tuple[torch.Tensor, ...]
 #: Inputs `[T, B, I]`, or packed ones and their batch sizes, and the state `[1, B, size]` of each leaf, as torch orders
@@ -26,6 +32,10 @@ def torch_refuses(spec: RunSpec, context: RunContext) -> str | None:
     """What torch's layers lack whatever the cell."""
     if any(mask.place in ("h", "c") for mask in spec.masks):
         return "masks on the state act inside the time loop"
+    if any(mask.place in ZONES for mask in spec.masks):
+        return "zoneout acts inside the time loop"
+    if spec.all_states and isinstance(spec.cell, LSTMSpec):
+        return "its layer gives the last c alone"
     if spec.resets:
         return "resets act inside the time loop"
     if spec.residual and spec.cell.output_size != context.I:
@@ -44,15 +54,16 @@ def torch_sequence(layer: Layer, call: LayerCall) -> LayerResult:
 
     Args:
         layer: The fused layer with its weights.
-        call: Without masks on the state and without resets.
+        call: Without masks on the state and without resets; all states only where outputs are states.
     Returns:
-        outputs `[T, B, O]` and the state after each row's last step.
+        outputs `[T, B, O]`, the state after each row's last step, and those after all steps if the spec asks for them.
     """
     lengths, state = call.lengths, call.state
     x = without_padding(call.x, lengths)
     steps, rows = x.shape[:2]
     if steps == 0 or rows == 0:
-        return x.new_zeros(steps, rows, state[-1].shape[1]), state
+        nothing = x.new_zeros(steps, rows, state[-1].shape[1])
+        return LayerResult(nothing, state, (nothing,) if call.spec.all_states else ())
     order = reading_order(lengths, steps, x.device) if call.spec.reverse else None
     inputs = _masked("input", read_in_order(x, order), call)
     first = tuple(leaf.unsqueeze(0) for leaf in reversed(state))  # torch keeps h before c
@@ -61,9 +72,12 @@ def torch_sequence(layer: Layer, call: LayerCall) -> LayerResult:
         state = tuple(leaf.squeeze(0) for leaf in reversed(last))
     else:
         outputs, state = _packed(layer, inputs, lengths, first, state)
+    states: State = ()
+    if call.spec.all_states:
+        states = (read_in_order(state_past_ends(outputs, state[0], lengths), order),)
     outputs = _masked("output", outputs, call)
     outputs = read_in_order(outputs, order)
-    return (x + outputs if call.spec.residual else outputs), state
+    return LayerResult(x + outputs if call.spec.residual else outputs, state, states)
 
 
 def _packed(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -83,6 +83,10 @@ def triton_refuses(spec: RunSpec, context: RunContext) -> str | None:
         return "knows no torch.func transforms and no forward-mode gradients"
     if not context.plain:
         return "needs ordinary dense tensors"
+    if getattr(spec.cell, "layer_norm", False):
+        return "its kernels do not normalize"
+    if any(getattr(mask, "per_gate", False) for mask in spec.masks):
+        return "its kernels have no masks for each gate"
     if len(spec.masks) > MOST_MASKS:
         return f"has room for {MOST_MASKS} masks"
     if spec.residual and spec.cell.output_size != context.I:
@@ -215,20 +219,24 @@ def used_inputs(call: LayerCall) -> torch.Tensor:
     return read_in_order(x, order)
 
 
-def runner(loop_of: Callable[[LayerCall], tuple[Loop, Sequence[torch.Tensor | None]]]) -> Callable[[LayerCall], Any]:
+def runner(
+    loop_of: Callable[[LayerCall], tuple[Loop, Sequence[torch.Tensor | None]]],
+) -> Callable[[LayerCall], LayerResult]:
     """What runs a call, from what makes its loop; that is asked only where there are steps and rows."""
 
     def run(call: LayerCall) -> LayerResult:
         steps, rows = call.x.shape[:2]
         if steps == 0 or rows == 0:
-            out, state = call.x.new_zeros(steps, rows, call.spec.cell.output_size), call.state
+            out, rest = call.x.new_zeros(steps, rows, call.spec.cell.output_size), list(call.state)
+            if call.spec.all_states:
+                rest += [leaf.new_zeros(steps, *leaf.shape) for leaf in call.state]
         else:
             loop, tensors = loop_of(call)
-            out, *last = run_loop(loop, tensors)
-            state = tuple(last)
+            out, *rest = run_loop(loop, tensors)
         if call.spec.residual:
             out = without_padding(call.x, call.lengths) + out
-        return out, state
+        leaves = len(call.state)
+        return LayerResult(out, tuple(rest[:leaves]), tuple(rest[leaves:]))
 
     return run
 
@@ -277,20 +285,33 @@ def run_of_products(
     return LayerCall(run, products, state, weights, masks, call.lengths, call.resets, fresh)
 
 
+def as_columns(weights: Mapping[str, torch.Tensor], cell: Any) -> Mapping[str, torch.Tensor]:
+    """Weights with a column for each unit, whichever way they lie."""
+    if not cell.transposed:
+        return weights
+    return {name: weight.t() if weight.dim() == 2 and name != "bias" else weight for name, weight in weights.items()}
+
+
+def states_as(leaves: Sequence[str], states: Sequence[torch.Tensor]) -> dict[str, torch.Tensor | None]:
+    """States of all steps, or their gradients, as a kernel takes them; None where nobody asks for them."""
+    return dict(zip(leaves, states, strict=True)) if states else dict.fromkeys(leaves)
+
+
 def same(products: torch.Tensor) -> torch.Tensor:
     """The weight that gives back what it multiplies."""
     return torch.eye(products.shape[-1], dtype=products.dtype, device=products.device)
 
 
 def loop_arguments(
-    schedule: Schedule, around: Surroundings, masks: MaskTable, x_gates: torch.Tensor, cell: Any
+    call: LayerCall, schedule: Schedule, around: Surroundings, masks: MaskTable, x_gates: torch.Tensor
 ) -> dict[str, Any]:
     """What the kernels of all recurrences take."""
+    cell: Any = call.spec.cell
     T, B = x_gates.shape[:2]
     return {
         **around.arguments(), **masks.arguments(), "T": T, "B": B, "H": cell.units, "ROWS": schedule.rows,
         "U": schedule.units, "PROGRAMS": schedule.programs, "SPLIT": schedule.split,
         "counters": torch.zeros((schedule.groups, 2), dtype=torch.int32, device=x_gates.device),
-        "ACTIVATION": ACTIVATIONS[cell.activation], "ZONE_H": masks.has("zone_h"), "STATES": False,
+        "ACTIVATION": ACTIVATIONS[cell.activation], "ZONE_H": masks.has("zone_h"), "STATES": call.spec.all_states,
         "PRECISION": precision(x_gates.dtype), "SPINS": 0 if x_gates.is_cuda else _INTERPRETED_SPINS,
     }  # fmt: skip

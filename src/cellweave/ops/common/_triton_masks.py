@@ -13,7 +13,7 @@ from cellweave.ops.common._streams import signed64
 PLACES = {"input": 0, "h": 1, "c": 2, "output": 3, "zone_h": 4, "zone_c": 5}
 #: Kinds take 7 bits each of one 64-bit number.
 MOST_MASKS = 9
-_PER_STEP, _PER_ROW, _GIVEN = 8, 16, 32
+_PER_STEP, _PER_ROW, _GIVEN, _EXPECTED = 8, 16, 32, 64
 _MASK64 = (1 << 64) - 1
 
 
@@ -58,9 +58,11 @@ def mask_table(masks: tuple[BoundMask, ...], rows: int, widths: dict[str, int], 
         return MaskTable(None, None, None, 0, 0, bits)
     lines, scales, factors, kinds, begin = [], [], [], 0, 0
     for number, mask in enumerate(masks):
-        kind = PLACES[mask.spec.place] + _PER_STEP * mask.spec.per_step
+        kind: int = PLACES[mask.spec.place] + _PER_STEP * mask.spec.per_step
         kind += _PER_ROW * (mask.spec.per_row or mask.spec.per_step)
-        if mask.noise is not None:
+        if mask.expected:
+            kind = PLACES[mask.spec.place] + _EXPECTED
+        elif mask.noise is not None:
             found = mask.factors(rows, widths[mask.spec.place], like).to(torch.float32)
             kind = PLACES[mask.spec.place] + _GIVEN + _PER_ROW * (found.shape[0] > 1)
             factors.append(found.reshape(-1))
@@ -69,7 +71,7 @@ def mask_table(masks: tuple[BoundMask, ...], rows: int, widths: dict[str, int], 
         halves = (signed64((counter >> 64) & _MASK64), signed64(counter & _MASK64))
         lines.append([signed64(mask.seed & _MASK64), *halves, mask.stride, mask.threshold(like.dtype), begin])
         scales.append(mask.scale(like.dtype))
-        begin += factors[-1].numel() if mask.noise is not None else 0
+        begin += factors[-1].numel() if kind & _GIVEN else 0
     return MaskTable(
         torch.tensor(lines, dtype=torch.int64, device=like.device),
         torch.tensor(scales, dtype=torch.float32, device=like.device),

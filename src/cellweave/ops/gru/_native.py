@@ -63,6 +63,7 @@ def _split(spec: GRUSpec) -> NativeLayout:
         activation=activation_code(spec.activation),
         gate_activation=activation_code(spec.recurrent_activation),
         row_biases=2 if spec.use_bias and spec.reset_after else None,
+        transposed=spec.transposed,
     )
 
 

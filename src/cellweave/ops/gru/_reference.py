@@ -61,6 +61,7 @@ def gru_split_step(
 
     Args:
         inputs: `[B, I]`. h: `[B, H]`. kernel: `[I, 3H]` in `spec.gate_order`. recurrent_kernel: `[H, 3H]` likewise.
+            Both transposed if the spec says so.
         bias: `[3H]`; `[2, 3H]` (inputs' row, state's row) when the reset comes after; or None.
         spec: Variant.
     Returns:
@@ -68,6 +69,8 @@ def gru_split_step(
     Source: Keras GRUCell; `reset_after` is cuDNN's form.
     """
     squash, act = activation_function(spec.recurrent_activation), activation_function(spec.activation)
+    if spec.transposed:
+        kernel, recurrent_kernel = kernel.t(), recurrent_kernel.t()
     input_bias = bias[0] if bias is not None and spec.reset_after else bias
     from_x = inputs @ kernel
     from_x = from_x if input_bias is None else from_x + input_bias

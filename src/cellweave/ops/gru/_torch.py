@@ -10,6 +10,9 @@ from cellweave.ops.common import Backend, LayerCall, LayerResult, RunContext
 from cellweave.ops.common._torch_layer import State, torch_refuses, torch_sequence
 from cellweave.specs import GRUSpec, RunSpec
 
+#: The order of torch's gates.
+_ORDER = "ruc"
+
 
 def _refuses(spec: RunSpec, context: RunContext) -> str | None:
     cell = cast(GRUSpec, spec.cell)
@@ -26,10 +29,15 @@ def _run(call: LayerCall) -> LayerResult:
     spec = cast(GRUSpec, call.spec.cell)
 
     def ordered(weight: torch.Tensor) -> torch.Tensor:
+        if spec.gate_order == _ORDER:
+            return weight
         parts = dict(zip(spec.gate_order, weight.chunk(3, dim=-1), strict=True))
-        return torch.cat([parts[gate] for gate in "ruc"], dim=-1)
+        return torch.cat([parts[gate] for gate in _ORDER], dim=-1)
 
-    kernels = [ordered(call.weights[name]).t().contiguous() for name in ("kernel", "recurrent_kernel")]
+    def by_unit(weight: torch.Tensor) -> torch.Tensor:
+        return ordered(weight.t() if spec.transposed else weight).t().contiguous()
+
+    kernels = [by_unit(call.weights[name]) for name in ("kernel", "recurrent_kernel")]
     bias = call.weights.get("bias")
     biases = [ordered(row) for row in bias.unbind(0)] if bias is not None else []
     weights, train = kernels + biases, torch.is_grad_enabled()

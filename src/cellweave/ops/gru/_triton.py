@@ -14,12 +14,14 @@ from cellweave.ops.common._triton_backend import (
     Launch,
     Tensors,
     activation_refused,
+    as_columns,
     chip,
     inner_masks,
     loop_arguments,
     run_of_products,
     runner,
     same,
+    states_as,
     surroundings,
     too_large,
     triton_refuses,
@@ -73,7 +75,8 @@ def _two(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
 
 
 def _packed(call: LayerCall) -> _Packed:
-    spec, weights, depth = cast(GRUSpec, call.spec.cell), call.weights, call.x.shape[2]
+    spec, depth = cast(GRUSpec, call.spec.cell), call.x.shape[2]
+    weights = as_columns(call.weights, spec)
     if spec.joined_kernel and not spec.reset_after:
         kernel, candidate = weights["gates/kernel"], weights["candidate/kernel"]
         bias = torch.cat([weights["candidate/bias"], _two(*weights["gates/bias"].chunk(2))])
@@ -141,15 +144,16 @@ class GRULoop:
         rhs = None if after else torch.empty_like(hs)
         gates, values = (x_gates.new_empty(T, B, 2 * H), torch.empty_like(hs)) if save else (None, None)
         from_h = torch.empty_like(hs) if save and after else None
+        states = (torch.empty_like(out),) if self._call.spec.all_states else ()
         schedule = cast(Schedule, self.schedules[0])
         arguments = {
             "x_gates": x_gates, "weight": gates_weight, "candidate": candidate, "bias": bias, "h0": h0,
             "reset_h": fresh, "out": out, "hs": hs, "rhs": rhs, "gates": gates, "values": values, "from_h": from_h,
-            "h_last": h, "all_h": None, "SAVE": save, "BIAS": bias is not None,
+            "h_last": h, **states_as(("all_h",), states), "SAVE": save, "BIAS": bias is not None,
             **self._shared_arguments(schedule, x_gates),
         }  # fmt: skip
         launch = Launch(_KERNELS, "gru_fwd_persistent", schedule.grid, arguments)
-        return launch, (out, h), (hs, rhs, gates, values, from_h) if save else ()
+        return launch, (out, h, *states), (hs, rhs, gates, values, from_h) if save else ()
 
     def backward_launch(self, tensors: Tensors, saved: Tensors, upstream: Tensors) -> tuple[Launch, dict[str, Any]]:
         """The backward kernel's launch and what it makes."""
@@ -163,14 +167,15 @@ class GRULoop:
         schedule = cast(Schedule, self.schedules[1])
         arguments = {
             "weight": gates_weight, "candidate": candidate, "hs": hs, "gates": gates, "values": values,
-            "from_h": from_h, "d_out": upstream[0], "d_h_last": upstream[1], "d_all_h": None, **made,
+            "from_h": from_h, "d_out": upstream[0], "d_h_last": upstream[1], **made,
+            **states_as(("d_all_h",), upstream[2:]),
             **self._shared_arguments(schedule, x_gates), "M1": schedule.sides[0][0], "M2": schedule.sides[0][1],
         }  # fmt: skip
         return Launch(_KERNELS, "gru_bwd_exchange", schedule.grid, arguments), made
 
     def _shared_arguments(self, schedule: Schedule, x_gates: torch.Tensor) -> dict[str, Any]:
         k1, k2 = schedule.sides[1]
-        return loop_arguments(schedule, self._around, self._masks, x_gates, self._spec) | {
+        return loop_arguments(self._call, schedule, self._around, self._masks, x_gates) | {
             "K1": k1, "K2": k2, "AFTER": self._spec.reset_after,
             "GATE_ACTIVATION": ACTIVATIONS[cast(str, self._spec.recurrent_activation)],
         }  # fmt: skip
@@ -199,10 +204,12 @@ class GRULoop:
         if bias is not None:
             none = products.new_zeros(3 * H)
             weights["bias"] = torch.stack([none, torch.cat([none[: 2 * H], bias])])
-        cell = dataclasses.replace(self._spec, gate_order="ruc", joined_kernel=False, use_bias=bias is not None)
+        cell = dataclasses.replace(
+            self._spec, gate_order="ruc", joined_kernel=False, use_bias=bias is not None, transposed=False
+        )
         start = None if fresh is None else (fresh,)
-        out, (h,) = gru_sequence(run_of_products(self._call, cell, products, (h0,), weights, start))
-        return out, h
+        out, state, states = gru_sequence(run_of_products(self._call, cell, products, (h0,), weights, start))
+        return out, *state, *states
 
 
 TRITON = Backend("triton", _refuses, runner(loop_of))

@@ -44,6 +44,7 @@ def lstm_layout(spec: CellSpec) -> NativeLayout:
         forget_bias=spec.forget_bias,
         cell_clip=spec.cell_clip,
         proj_clip=spec.proj_clip,
+        transposed=spec.transposed,
     )
 
 

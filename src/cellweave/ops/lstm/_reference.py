@@ -43,7 +43,8 @@ def lstm_step(
         inputs: `[B, I]`. c: `[B, H]`. h: `[B, P]` (P = H without projection).
         weights: By name: `kernel` `[I + P, 4H]`, or `kernel` `[I, 4H]` and `recurrent_kernel` `[P, 4H]`;
             `bias` `[4H]` if any; `w_f_diag`, `w_i_diag`, `w_o_diag` `[H]` with peepholes; `projection/kernel` `[H, P]`;
-            `input/gamma`, `input/beta` and so on `[H]` under `layer_norm`. Three columns in place of four when coupled.
+            `input/gamma`, `input/beta` and so on `[H]` under `layer_norm`. Three columns in place of four when coupled;
+            kernels and projection transposed if the spec says so.
         spec: Variant.
         on_candidate: Acts on act(j), such as recurrent dropout (Semeniuta et al. 2016).
     Returns:
@@ -53,7 +54,7 @@ def lstm_step(
         LSTMCell, LSTMBlockCell, CoupledInputForgetGateLSTMCell, LayerNormBasicLSTMCell.
     """
     squash, act = activation_function(spec.recurrent_activation), activation_function(spec.activation)
-    parts = _gates(inputs, h, weights).chunk(len(spec.gate_order), dim=1)
+    parts = _gates(inputs, h, weights, spec).chunk(len(spec.gate_order), dim=1)
     gate = dict(zip(spec.gate_order, parts, strict=True))
     if spec.layer_norm:
         gate = {name: _normalized(part, name, weights) for name, part in gate.items()}
@@ -72,19 +73,23 @@ def lstm_step(
         o = o + weights["w_o_diag"] * new_c
     new_h = squash(o) * act(new_c)
     if spec.projection is not None:
-        new_h = new_h @ weights["projection/kernel"]
+        new_h = new_h @ _upright(weights["projection/kernel"], spec)
         if spec.proj_clip is not None:
             new_h = torch.clamp(new_h, -spec.proj_clip, spec.proj_clip)
     return new_c, new_h
 
 
-def _gates(inputs: torch.Tensor, h: torch.Tensor, weights: Mapping[str, torch.Tensor]) -> torch.Tensor:
+def _gates(inputs: torch.Tensor, h: torch.Tensor, weights: Mapping[str, torch.Tensor], spec: LSTMSpec) -> torch.Tensor:
     bias = weights.get("bias")
     if "recurrent_kernel" in weights:
-        total = inputs @ weights["kernel"] + h @ weights["recurrent_kernel"]
+        total = inputs @ _upright(weights["kernel"], spec) + h @ _upright(weights["recurrent_kernel"], spec)
     else:
         total = torch.cat([inputs, h], dim=1) @ weights["kernel"]
     return total if bias is None else total + bias
+
+
+def _upright(weight: torch.Tensor, spec: LSTMSpec) -> torch.Tensor:
+    return weight.t() if spec.transposed else weight
 
 
 def _input_gate(

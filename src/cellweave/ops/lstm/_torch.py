@@ -38,12 +38,15 @@ def _refuses(spec: RunSpec, context: RunContext) -> str | None:
 def _run(call: LayerCall) -> LayerResult:
     spec = cast(LSTMSpec, call.spec.cell)
     kernel, depth = call.weights["kernel"], call.x.shape[2]
-    recurrent = kernel[depth:] if spec.joined_kernel else call.weights["recurrent_kernel"]
-    weights = [_ordered(kernel[:depth], spec).t().contiguous(), _ordered(recurrent, spec).t().contiguous()]
+    if spec.joined_kernel:
+        from_x, from_h = kernel[:depth], kernel[depth:]
+    else:
+        from_x, from_h = _upright(kernel, spec), _upright(call.weights["recurrent_kernel"], spec)
+    weights = [_ordered(part, spec).t().contiguous() for part in (from_x, from_h)]
     bias = _bias(call, spec)
     weights += [bias, torch.zeros_like(bias)]
     if spec.projection is not None:
-        weights.append(call.weights["projection/kernel"].t().contiguous())
+        weights.append(_upright(call.weights["projection/kernel"], spec).t().contiguous())
     train = torch.is_grad_enabled()
 
     def layer(x: torch.Tensor, sizes: torch.Tensor | None, state: State) -> tuple[torch.Tensor, State]:
@@ -54,6 +57,10 @@ def _run(call: LayerCall) -> LayerResult:
         return out, (h, c)
 
     return torch_sequence(layer, call)
+
+
+def _upright(weight: torch.Tensor, spec: LSTMSpec) -> torch.Tensor:
+    return weight.t() if spec.transposed else weight
 
 
 def _ordered(weight: torch.Tensor, spec: LSTMSpec) -> torch.Tensor:

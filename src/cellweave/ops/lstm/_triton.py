@@ -15,12 +15,14 @@ from cellweave.ops.common._triton_backend import (
     Surroundings,
     Tensors,
     activation_refused,
+    as_columns,
     chip,
     inner_masks,
     loop_arguments,
     run_of_products,
     runner,
     same,
+    states_as,
     surroundings,
     too_large,
     triton_refuses,
@@ -55,8 +57,6 @@ def _refuses(spec: RunSpec, context: RunContext) -> str | None:
     if reason is not None:
         return reason
     cell = cast(LSTMSpec, spec.cell)
-    if cell.layer_norm:
-        return "its kernels do not normalize"
     reason = activation_refused(cell)
     if reason is not None:
         return reason
@@ -78,7 +78,8 @@ def packed_gates(weight: torch.Tensor, spec: LSTMSpec) -> torch.Tensor:
 def loop_of(call: LayerCall) -> tuple[LSTMLoop, list[torch.Tensor | None]]:
     """The time loop of a call and its tensors; there must be steps and rows."""
     spec, (steps, rows, depth) = cast(LSTMSpec, call.spec.cell), call.x.shape
-    weights, kernel = call.weights, call.weights["kernel"]
+    weights = as_columns(call.weights, spec)
+    kernel = weights["kernel"]
     recurrent = kernel[depth:] if spec.joined_kernel else weights["recurrent_kernel"]
     x = used_inputs(call).reshape(steps * rows, depth)
     from_x, bias = packed_gates(kernel[:depth], spec), weights.get("bias")
@@ -131,14 +132,15 @@ class LSTMLoop:
         ms = x_gates.new_empty(T, B, H) if spec.projection is not None else None
         raw = x_gates.new_empty(T, B, P) if save and self._clips_projection else None
         out, c, h = x_gates.new_empty(T, B, P), torch.empty_like(c0), torch.empty_like(h0)
+        states = (x_gates.new_empty(T, B, H), torch.empty_like(out)) if self._call.spec.all_states else ()
         arguments = {
             "x_gates": x_gates, "weight": weight, "h0": h0, "c0": c0, "reset_h": fresh_h, "reset_c": fresh_c,
             "peephole": peephole, "projection": projection, "out": out, "hs": hs, "cs": cs, "gates": gates, "ms": ms,
-            "raw": raw, "h_last": h, "c_last": c, "all_h": None, "all_c": None, "forget_bias": float(spec.forget_bias),
-            "SAVE": save, **self._shared_arguments(schedule, x_gates),
+            "raw": raw, "h_last": h, "c_last": c, "forget_bias": float(spec.forget_bias), "SAVE": save,
+            **states_as(("all_c", "all_h"), states), **self._shared_arguments(schedule, x_gates),
         }  # fmt: skip
         launch = Launch(_KERNELS, "lstm_fwd_persistent", schedule.grid, arguments)
-        return launch, (out, c, h), (hs, cs, gates, ms, raw) if save else ()
+        return launch, (out, c, h, *states), (hs, cs, gates, ms, raw) if save else ()
 
     def backward_launch(
         self, tensors: Tensors, saved: Tensors, upstream: Tensors
@@ -146,7 +148,7 @@ class LSTMLoop:
         """The backward kernel's launch and what it makes."""
         x_gates, c0, h0, fresh_c, fresh_h, weight, peephole, projection = tensors
         _, cs, gates, _, raw = saved
-        d_out, d_c, d_h = upstream
+        d_out, d_c, d_h, *d_states = upstream
         spec, schedule = self._spec, cast(Schedule, self.schedules[1])
         made = {
             "d_gates": torch.empty_like(x_gates),
@@ -158,7 +160,7 @@ class LSTMLoop:
         }  # fmt: skip
         arguments = {
             "weight": weight, "peephole": peephole, "projection": projection, "cs": cs, "gates": gates, "raw": raw,
-            "d_out": d_out, "d_h_last": d_h, "d_c_last": d_c, "d_all_h": None, "d_all_c": None, **made,
+            "d_out": d_out, "d_h_last": d_h, "d_c_last": d_c, **states_as(("d_all_c", "d_all_h"), d_states), **made,
             **self._shared_arguments(schedule, x_gates),
         }  # fmt: skip
         return Launch(_KERNELS, "lstm_bwd_exchange", schedule.grid, arguments), made
@@ -169,7 +171,7 @@ class LSTMLoop:
         clip = 0 if spec.cell_clip is None else 2 if spec.clip_passes_gradient else 1
         has_projection = spec.projection is not None
         return {
-            **loop_arguments(schedule, self._around, self._masks, x_gates, spec), "P": spec.output_size,
+            **loop_arguments(self._call, schedule, self._around, self._masks, x_gates), "P": spec.output_size,
             "V": schedule.share(spec.output_size) if has_projection else schedule.units,
             "K1": k1, "K2": k2, "M1": m1, "M2": m2,
             "cell_clip": float(spec.cell_clip or 0.0), "proj_clip": float(spec.proj_clip or 0.0),
@@ -212,10 +214,10 @@ class LSTMLoop:
             weights |= {f"w_{gate}_diag": row for gate, row in zip("fio", peephole.unbind(0), strict=True)}
         if projection is not None:
             weights["projection/kernel"] = projection
-        cell = dataclasses.replace(spec, gate_order=order, joined_kernel=True, use_bias=False)
+        cell = dataclasses.replace(spec, gate_order=order, joined_kernel=True, use_bias=False, transposed=False)
         fresh = None if fresh_c is None else (fresh_c, fresh_h)
-        out, (c, h) = lstm_sequence(run_of_products(self._call, cell, products, (c0, h0), weights, fresh))
-        return out, c, h
+        out, state, states = lstm_sequence(run_of_products(self._call, cell, products, (c0, h0), weights, fresh))
+        return out, *state, *states
 
 
 TRITON = Backend("triton", _refuses, runner(loop_of))

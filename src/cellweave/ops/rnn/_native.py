@@ -38,6 +38,7 @@ def rnn_layout(spec: CellSpec) -> NativeLayout:
         recurrent=(RecurrentProduct(recurrent, spec.joined_kernel, 0, 0, 1),),
         activation=code,
         gate_activation=code,
+        transposed=spec.transposed,
     )
 
 

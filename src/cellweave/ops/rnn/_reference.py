@@ -29,7 +29,8 @@ def rnn_step(
     """`h' = act([x, h] W + b)`, or `act(x W + h R + b)` with a recurrent kernel of its own.
 
     Args:
-        inputs: `[B, I]`. h: `[B, H]`. kernel: `[I + H, H]`, or `[I, H]` beside `recurrent_kernel` `[H, H]`.
+        inputs: `[B, I]`. h: `[B, H]`. kernel: `[I + H, H]`, or `[I, H]` beside `recurrent_kernel` `[H, H]`
+            (transposed if the spec says so).
         bias: `[H]` or None. spec: Variant.
     Returns:
         h' `[B, H]`.
@@ -39,6 +40,8 @@ def rnn_step(
         total = torch.cat([inputs, h], dim=1) @ kernel
         total = total if bias is None else total + bias
     else:
+        if spec.transposed:
+            kernel, recurrent_kernel = kernel.t(), recurrent_kernel.t()
         total = inputs @ kernel
         total = (total if bias is None else total + bias) + h @ recurrent_kernel
     return activation_function(spec.activation)(total)

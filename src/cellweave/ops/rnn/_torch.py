@@ -25,7 +25,8 @@ def _run(call: LayerCall) -> LayerResult:
     recurrent = kernel[depth:] if spec.joined_kernel else call.weights["recurrent_kernel"]
     bias = call.weights.get("bias")
     bias = kernel.new_zeros(spec.units) if bias is None else bias
-    weights = [kernel[:depth].t().contiguous(), recurrent.t().contiguous(), bias, torch.zeros_like(bias)]
+    kernels = [kernel, recurrent] if spec.transposed else [kernel[:depth].t(), recurrent.t()]
+    weights = [*[part.contiguous() for part in kernels], bias, torch.zeros_like(bias)]
     fused = torch.rnn_tanh if spec.activation == "tanh" else torch.rnn_relu
     train = torch.is_grad_enabled()
 

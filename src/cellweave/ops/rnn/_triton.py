@@ -13,12 +13,14 @@ from cellweave.ops.common._triton_backend import (
     Launch,
     Tensors,
     activation_refused,
+    as_columns,
     chip,
     inner_masks,
     loop_arguments,
     run_of_products,
     runner,
     same,
+    states_as,
     surroundings,
     too_large,
     triton_refuses,
@@ -47,8 +49,9 @@ def _refuses(spec: RunSpec, context: RunContext) -> str | None:
 def loop_of(call: LayerCall) -> tuple[RNNLoop, list[torch.Tensor | None]]:
     """The time loop of a call and its tensors; there must be steps and rows."""
     spec, (steps, rows, depth) = cast(RNNSpec, call.spec.cell), call.x.shape
-    kernel, bias = call.weights["kernel"], call.weights.get("bias")
-    recurrent = kernel[depth:] if spec.joined_kernel else call.weights["recurrent_kernel"]
+    weights = as_columns(call.weights, spec)
+    kernel, bias = weights["kernel"], weights.get("bias")
+    recurrent = kernel[depth:] if spec.joined_kernel else weights["recurrent_kernel"]
     x = used_inputs(call).reshape(steps * rows, depth)
     x_gates = x @ kernel[:depth] if bias is None else torch.addmm(bias, x, kernel[:depth])
     fresh = None if call.reset_state is None else call.reset_state[0]
@@ -82,13 +85,14 @@ class RNNLoop:
         x_gates, h0, fresh, weight = tensors
         out, hs, h = torch.empty_like(x_gates), torch.empty_like(x_gates), torch.empty_like(h0)
         gates = torch.empty_like(x_gates) if save else None
+        states = (torch.empty_like(out),) if self._call.spec.all_states else ()
         schedule = cast(Schedule, self.schedules[0])
         arguments = {
             "x_gates": x_gates, "weight": weight, "h0": h0, "reset_h": fresh, "out": out, "hs": hs, "gates": gates,
-            "h_last": h, "all_h": None, "SAVE": save, **self._shared_arguments(schedule, x_gates),
+            "h_last": h, **states_as(("all_h",), states), "SAVE": save, **self._shared_arguments(schedule, x_gates),
         }  # fmt: skip
         launch = Launch(_KERNELS, "rnn_fwd_persistent", schedule.grid, arguments)
-        return launch, (out, h), (hs, gates) if save else ()
+        return launch, (out, h, *states), (hs, gates) if save else ()
 
     def backward_launch(self, tensors: Tensors, saved: Tensors, upstream: Tensors) -> tuple[Launch, dict[str, Any]]:
         """The backward kernel's launch and what it makes."""
@@ -99,23 +103,27 @@ class RNNLoop:
         }  # fmt: skip
         schedule = cast(Schedule, self.schedules[1])
         arguments = {
-            "weight": weight, "gates": saved[1], "d_out": upstream[0], "d_h_last": upstream[1], "d_all_h": None, **made,
+            "weight": weight, "gates": saved[1], "d_out": upstream[0], "d_h_last": upstream[1], **made,
+            **states_as(("d_all_h",), upstream[2:]),
             **self._shared_arguments(schedule, x_gates),
         }  # fmt: skip
         return Launch(_KERNELS, "rnn_bwd_exchange", schedule.grid, arguments), made
 
     def _shared_arguments(self, schedule: Schedule, x_gates: torch.Tensor) -> dict[str, Any]:
         ((k1, k2),) = schedule.sides
-        return loop_arguments(schedule, self._around, self._masks, x_gates, self._spec) | {"K1": k1, "K2": k2}
+        return loop_arguments(self._call, schedule, self._around, self._masks, x_gates) | {
+            "K1": k1,
+            "K2": k2,
+        }
 
     def again(self, tensors: Tensors) -> Tensors:
         """Outputs and h by the reference, whose inputs are the products."""
         x_gates, h0, fresh, weight = tensors
-        cell = dataclasses.replace(self._spec, joined_kernel=False, use_bias=False)
+        cell = dataclasses.replace(self._spec, joined_kernel=False, use_bias=False, transposed=False)
         weights = {"kernel": same(x_gates), "recurrent_kernel": weight}
         start = None if fresh is None else (fresh,)
-        out, (h,) = rnn_sequence(run_of_products(self._call, cell, x_gates, (h0,), weights, start))
-        return out, h
+        out, state, states = rnn_sequence(run_of_products(self._call, cell, x_gates, (h0,), weights, start))
+        return out, *state, *states
 
 
 TRITON = Backend("triton", _refuses, runner(loop_of))

@@ -51,6 +51,27 @@ def test_the_two_rules_differ() -> None:
     assert [threshold(keep, by_floor, torch.float32) for by_floor in (False, True)] == [3255644, 3255643]
 
 
+@pytest.mark.parametrize("by_floor", [False, True])
+@pytest.mark.parametrize("dtype, bits", [(torch.float32, 23), (torch.float64, 52), (torch.float16, 10)])
+def test_nothing_is_kept_at_zero(dtype: torch.dtype, bits: int, by_floor: bool) -> None:
+    assert threshold(0.0, by_floor, dtype) == 1 << bits
+
+
+@pytest.mark.parametrize("by_floor", [False, True])
+@pytest.mark.parametrize("place", ["zone_h", "zone_c"])
+def test_zoneout_scales_nothing(place: Any, by_floor: bool) -> None:
+    """A mask of the same stream keeps the same elements; an expected one all, by their share."""
+    masks = [BoundMask(MaskSpec(kind, False, True), 0.7, by_floor, *STREAM) for kind in (place, "output")]
+    like = torch.empty((), dtype=torch.float32)
+    zone, plain = (mask.factors(5, 64, like) for mask in masks)
+    assert torch.equal(zone, (plain != 0).float()) and set(zone.unique().tolist()) == {0.0, 1.0}
+    assert masks[0].threshold(torch.float32) == masks[1].threshold(torch.float32) and masks[0].scale(torch.float32) == 1
+    expected = BoundMask(MaskSpec(place, True, True), 0.7, by_floor, *STREAM, stride=99, expected=True)
+    assert torch.equal(expected.new_share(expected.draws(3, 5, 2, like)), torch.full((3, 1, 2), 0.7))
+    assert torch.equal(expected.factors(5, 2, like), torch.full((1, 2), 0.7))
+    assert (expected.threshold(torch.float32), expected.scale(torch.float32)) == (0, 0.7)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_scale(dtype: torch.dtype) -> None:
     for by_floor in (False, True):

@@ -11,12 +11,15 @@ from cellweave._errors import ArgumentError
 from cellweave.ops.common._run_text import _CELLS, _FIELDS, run_from_text, run_to_text
 from cellweave.specs import GRUSpec, LSTMSpec, MaskSpec, RNNSpec, RunSpec
 
-MASKS = (MaskSpec("h", True, True), MaskSpec("output", False, False))
+MASKS = (MaskSpec("h", True, True), MaskSpec("output", False, False), MaskSpec("zone_c", True, True))
 RUNS = {
     "rnn": RunSpec(RNNSpec(3, "relu", joined_kernel=False), MASKS, residual=True),
     "gru": RunSpec(GRUSpec(3, reset_after=True, gate_order="urc", joined_kernel=False), lengths=True, reverse=True),
     "lstm": RunSpec(
-        LSTMSpec(3, forget_bias=0.1, peepholes=True, cell_clip=1e-300, projection=2, proj_clip=0.3), resets=True
+        LSTMSpec(3, forget_bias=0.1, peepholes=True, cell_clip=1e-300, projection=2, proj_clip=0.3),
+        (MaskSpec("zone_h", False, True),),
+        resets=True,
+        all_states=True,
     ),
 }
 

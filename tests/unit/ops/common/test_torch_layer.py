@@ -60,6 +60,7 @@ def test_cells(cell: Any, recurrence: Any, reason: str) -> None:
 
 @pytest.mark.parametrize("run, changes, reason", [
     (RunSpec(AFTER, (MaskSpec("h", False, False),)), {}, "masks on the state act inside the time loop"),
+    (RunSpec(AFTER, (MaskSpec("zone_h", True, True),)), {}, "zoneout acts inside the time loop"),
     (RunSpec(AFTER, resets=True), {}, "resets act inside the time loop"),
     (RunSpec(AFTER, residual=True), {}, "the residual sum needs inputs as wide as the outputs, 4, got 5"),
     (RunSpec(AFTER), {"transforms": True}, "its layers know no torch.func transforms and no forward-mode gradients"),
@@ -68,6 +69,12 @@ def test_cells(cell: Any, recurrence: Any, reason: str) -> None:
 ])  # fmt: skip
 def test_runs_that_are_not_one_call(run: RunSpec, changes: dict[str, Any], reason: str) -> None:
     assert _refuses(gru, run, **changes) == reason
+
+
+def test_states_after_each_step() -> None:
+    """They are the outputs of a cell whose state is h; those of an LSTM would need every c."""
+    assert _refuses(lstm, RunSpec(LSTMSpec(4), all_states=True)) == "its layer gives the last c alone"
+    assert _refuses(gru, RunSpec(AFTER, all_states=True)) is None
 
 
 @pytest.mark.parametrize("cell, recurrence, function", [
@@ -87,8 +94,8 @@ def test_one_call_of_torchs_layer(
     weights = {weight.name: torch.randn(weight.shape) for weight in cell.weights(5)}
     state = tuple(torch.randn(2, 4) for _ in range(2 if recurrence is lstm else 1))
     call = LayerCall(RunSpec(cell, lengths=lengths is not None), torch.randn(3, 2, 5), state, weights, lengths=lengths)
-    out, last = _torch(recurrence).run(call)
-    expected, expected_last = recurrence.BACKENDS[-1].run(call)
+    out, last, _ = _torch(recurrence).run(call)
+    expected, expected_last, _ = recurrence.BACKENDS[-1].run(call)
     assert len(calls) == 1
     for got, wanted in zip((out, *last), (expected, *expected_last), strict=True):
         torch.testing.assert_close(got, wanted)

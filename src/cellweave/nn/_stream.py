@@ -1,0 +1,191 @@
+"""A module fed piece by piece."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from cellweave._errors import ArgumentError, ArgumentTypeError, MisfitError
+from cellweave.nn._base import RecurrentModule
+from cellweave.nn._plans import Options, choices_for, facts_of, stack_plan
+from cellweave.nn._run import Feed, States, surroundings_of
+from cellweave.nn._weights import parameter, weights_of
+from cellweave.ops.common import LayerCall, StepFunction
+
+#: (the dict that holds a parameter, its name there, the parameter, its version, where its numbers lie)
+_Watched = tuple[dict[str, Any], str, "torch.Tensor | None", int, int]
+_NAMES = ("h", "c")
+
+
+class Stream:
+    """Feeds a sequence to a module in pieces of any lengths or step by step, without gradients; the state stays inside.
+
+    On the native core the outputs have the same bits as those of one call over the whole sequence, however it is cut.
+    Single steps keep their weights packed, and pack them again after a parameter changed.
+
+    Args:
+        module: An `RNN`, `LSTM` or `GRU` of `cellweave.nn`, of one direction, with nothing random acting: in evaluation
+            mode, or without any dropout.
+        state: To start from, as the module's `hx` `[L, B, size]`; copied. Default: zeros.
+        batch_size: Rows B, where no state is given.
+    Raises:
+        ArgumentTypeError: another module. ArgumentError: two directions. MisfitError: a state that does not fit.
+    """
+
+    def __init__(self, module: Any, state: Any = None, *, batch_size: int = 1) -> None:
+        if not isinstance(module, RecurrentModule):
+            got = type(module).__name__
+            raise ArgumentTypeError(f"Stream: expected an RNN, LSTM or GRU of cellweave.nn, got {got}.")
+        if module.bidirectional:
+            raise ArgumentError(
+                "Stream: expected one direction, got two: the reverse one starts at the sequence's end."
+            )
+        self._module: RecurrentModule = module
+        self._steps: list[StepFunction] = []
+        self._watched: list[_Watched] = []
+        self.reset(state, batch_size=batch_size)
+
+    def reset(self, state: Any = None, *, batch_size: int = 1) -> None:
+        """Start from another state, or from zeros."""
+        self._steps = []
+        sizes = _sizes(self._module)
+        if state is None:
+            like = parameter(self._module, "weight_ih_l0")
+            shapes = [(self._module.num_layers, batch_size, size) for size in sizes]
+            self._leaves = tuple(torch.zeros(s, dtype=like.dtype, device=like.device) for s in shapes)
+            return
+        leaves = tuple(state) if isinstance(state, tuple | list) else (state,)
+        rows = leaves[0].shape[1] if leaves[0].dim() == 3 else -1
+        wanted = [[self._module.num_layers, rows, size] for size in sizes]
+        if [list(leaf.shape) for leaf in leaves] != wanted:
+            got = [list(leaf.shape) for leaf in leaves]
+            raise MisfitError(f"Stream: expected a state [layers, B, size] of sizes {list(sizes)}, got {got}.")
+        self._leaves = tuple(leaf.detach().clone() for leaf in leaves)
+
+    @property
+    def state(self) -> Any:
+        """A copy of the state after the last step, as the module's `hx`."""
+        leaves = tuple(leaf.clone() for leaf in self._collected())
+        return leaves if len(leaves) == 2 else leaves[0]
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """The state by name, `h` and for an LSTM `c`, to save with `torch.save` or as safetensors."""
+        return dict(zip(_NAMES, (leaf.clone() for leaf in self._collected()), strict=False))
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Go on from a saved state; the number of rows is the saved one's.
+
+        Raises:
+            ArgumentError: other names. MisfitError: sizes that do not fit the module.
+        """
+        names = _NAMES[: len(_sizes(self._module))]
+        if sorted(state) != sorted(names):
+            raise ArgumentError(f"Stream: expected a state of {', '.join(names)}, got {', '.join(sorted(state))}.")
+        self.reset(tuple(state[name] for name in names))
+
+    @torch.no_grad()
+    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
+        """The next piece of the sequence.
+
+        Args:
+            inputs: `[T, B, I]`, or `[B, T, I]` for a module with `batch_first`; T may differ from call to call.
+        Returns:
+            outputs `[T, B, P]`, laid out as the inputs.
+        Raises:
+            ArgumentError: a random mask would act. Else as the module's call.
+        """
+        self._check_calm()
+        leaves = self._collected()
+        outputs, state = self._module(inputs, leaves if len(leaves) == 2 else leaves[0])
+        self._steps, self._leaves = [], state if isinstance(state, tuple) else (state,)
+        return outputs  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def step(self, inputs: torch.Tensor) -> torch.Tensor:
+        """The next step.
+
+        Args:
+            inputs: `[B, I]`.
+        Returns:
+            outputs `[B, P]`.
+        Raises:
+            ArgumentError: a random mask would act. Else as the module's call.
+        """
+        self._check_calm()
+        if not self._steps or self._changed():
+            self._leaves, self._steps = self._collected(), []
+            self._prepare(inputs)
+        if not self._steps:
+            time = 1 if self._module.batch_first else 0
+            return self(inputs.unsqueeze(time)).squeeze(time)
+        self._check_step(inputs)
+        x = inputs.detach().contiguous().resolve_neg()
+        for step, adds in zip(self._steps, self._adds, strict=True):
+            y = step(x)
+            x = x + y if adds else y
+        return x
+
+    def _check_calm(self) -> None:
+        facts = facts_of(self._module)
+        plan = stack_plan(facts, Options(False, False))
+        between = self._module.training and self._module.dropout > 0 and self._module.num_layers > 1
+        if plan.masks or plan.weight_dropout or between:
+            raise ArgumentError(
+                f"Stream: expected nothing random to act, got {self._module} in training mode. Call .eval() on it."
+            )
+
+    def _check_step(self, inputs: torch.Tensor) -> None:
+        wanted = [self._leaves[0].shape[1], self._module.input_size]
+        if list(inputs.shape) != wanted:
+            raise MisfitError(f"Stream: expected inputs {wanted} of a step, got {list(inputs.shape)}.")
+        if inputs.dtype != self._leaves[0].dtype:
+            raise ArgumentError(f"Stream: expected inputs of {self._leaves[0].dtype}, got {inputs.dtype}.")
+
+    def _collected(self) -> States:
+        """The state; it lies in the steps while those run."""
+        if not self._steps:
+            return self._leaves
+        states = [step.state for step in self._steps]  # c before h
+        return tuple(torch.stack([state[leaf] for state in states]) for leaf in reversed(range(len(self._leaves))))
+
+    def _prepare(self, inputs: torch.Tensor) -> None:
+        """Make the layers' steps, where the chosen backends have them."""
+        facts, options = facts_of(self._module), Options(False, False)
+        plan = stack_plan(facts, options)
+        weights = [weights_of(self._module, place, 0.0) for place in plan.places]
+        feed = Feed(inputs[None], self._leaves, None, None, None, False, False)
+        choices = choices_for(facts, options, surroundings_of(feed, weights))
+        if any(choice.backend is None or choice.backend.step is None for choice in choices):
+            return
+        if any(place.spec.masks for place in plan.places) or inputs.dim() != 2:
+            return
+        self._check_step(inputs)
+        steps = []
+        for number, (place, choice) in enumerate(zip(plan.places, choices, strict=True)):
+            state = tuple(leaf[number] for leaf in reversed(self._leaves))
+            x = inputs.new_zeros((1, inputs.shape[0], place.depth))
+            make = choice.backend.step if choice.backend is not None else None
+            if make is not None:
+                steps.append(make(LayerCall(place.spec, x, state, weights[number])))
+        self._steps, self._adds = steps, [place.spec.residual for place in plan.places]
+        self._watched = [
+            (self._module._parameters, name, weight, weight._version, weight.data_ptr())
+            for name, weight in self._module._parameters.items()
+            if weight is not None
+        ]
+        if len(self._watched) < len(
+            list(self._module.parameters())
+        ):  # a parametrization: nothing tells when it changes
+            self._steps = []
+
+    def _changed(self) -> bool:
+        """A parameter is not what it was when the steps were made."""
+        return any(
+            home.get(name) is not weight or weight is None or weight._version != version or weight.data_ptr() != address
+            for home, name, weight, version, address in self._watched
+        )
+
+
+def _sizes(module: RecurrentModule) -> tuple[int, ...]:
+    return stack_plan(facts_of(module), Options(False, False)).sizes

@@ -1,0 +1,139 @@
+"""Modules in compiled and exported code: plain steps that a trace can follow, one operator for each layer.
+
+Imported when a trace comes by.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import unset_fake_temporarily
+from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
+
+from cellweave.nn._additions import Additions
+from cellweave.nn._masks import STRIDE, draw_seeds
+from cellweave.nn._plans import Facts, Options, Place, StackPlan, Surroundings, choices_for, stack_plan
+from cellweave.nn._run import Feed, PlaceRunner, States
+from cellweave.nn._weights import weights_of
+from cellweave.ops.common import LayerCall, LayerResult, without_padding
+from cellweave.ops.common._run_text import run_to_text
+from cellweave.weave import Choice, asked_backend
+
+#: The backend whose layers are operators that compilers take as they are.
+_BACKEND = "native"
+#: Rows of a batch that the number of threads is chosen for: a trace does not know its own.
+_ROWS = 16
+
+
+@dataclass(eq=False)
+class TracedPlace:
+    """One place in constants.
+
+    Attributes:
+        place: As it runs outside of traces.
+        choice: What runs it.
+        operator: Of `torch.ops.cellweave`; "" where the choice is no operator.
+        weights: Their names, in the order in which the operator takes them.
+        text, whole, real: The run's spec as `run_to_text` gives it.
+        threads: Of the time loop.
+        residual: Its inputs are added to its outputs.
+        first_mask, last_mask: Its rows among the drawn seeds, the last not included.
+    """
+
+    place: Place
+    choice: Choice
+    operator: str
+    weights: list[str]
+    text: str
+    whole: list[int]
+    real: list[float]
+    threads: int
+    residual: bool
+    first_mask: int
+    last_mask: int
+
+
+@dataclass(eq=False)
+class TracedStack:
+    """A module's runs in constants, and its masks' keep probabilities."""
+
+    plan: StackPlan
+    places: list[TracedPlace]
+    keeps: list[float]
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _traced_stack(
+    facts: tuple[Any, ...],
+    additions: Additions,
+    training: bool,
+    options: tuple[bool, ...],
+    dtype: torch.dtype,
+    device: torch.device,
+    grad: bool,
+) -> TracedStack:
+    with unset_fake_temporarily(), disable_proxy_modes_tracing():
+        known, call = Facts._make((*facts, additions, training)), Options._make(options)
+        plan = stack_plan(known, call)
+        around = Surroundings(
+            dtype, device.type, _ROWS, grad, False, True, False, asked_backend(), "", torch.get_num_threads()
+        )  # fmt: skip
+        places: list[TracedPlace] = []
+        keeps: list[float] = []
+        for place, choice in zip(plan.places, choices_for(known, call, around), strict=True):
+            first = len(keeps)
+            keeps += place.keeps
+            operator = f"{place.kind}_forward" if choice.name == _BACKEND else ""
+            names = [weight.name for weight in place.spec.cell.weights(1)]
+            text = run_to_text(place.kind, place.spec)
+            places.append(
+                TracedPlace(
+                    place, choice, operator, names, *text, choice.threads, place.spec.residual, first, len(keeps)
+                )
+            )  # fmt: skip
+    return TracedStack(plan, places, keeps)
+
+
+def traced_runner(module: Any, facts: Facts, options: Options, feed: Feed) -> tuple[StackPlan, PlaceRunner]:
+    """The plan of a module for a trace, and what runs one place of it."""
+    x = feed.x
+    stack = _traced_stack(
+        tuple(facts[:-2]), facts.additions, facts.training, tuple(options), x.dtype, x.device, torch.is_grad_enabled()
+    )  # fmt: skip
+    weights = [weights_of(module, traced.place, stack.plan.weight_dropout) for traced in stack.places]
+    streams, keeps = None, None
+    if len(stack.keeps) > 0:
+        rule = 0 if module.training else 2  # in evaluation a mask is the expected one, and nothing is drawn
+        count = len(stack.keeps)
+        seeds = draw_seeds(count) if module.training else torch.zeros(count, dtype=torch.int64, device="cpu")
+        rest = torch.tensor([[0, 0, STRIDE, rule, 0] for _ in stack.keeps], dtype=torch.int64, device="cpu")
+        streams = torch.cat([seeds[:, None], rest], dim=1)
+        keeps = torch.tensor(list(stack.keeps), dtype=torch.float64, device="cpu")
+
+    def run_place(
+        number: int, x: torch.Tensor, state: States, fresh: States | None, resets: torch.Tensor | None
+    ) -> LayerResult:
+        traced = stack.places[number]
+        by_name = weights[number]
+        if traced.operator == "":
+            call = LayerCall(traced.place.spec, x, state, by_name, (), feed.lengths, resets, fresh)
+            found: LayerResult = traced.choice.backend.run(call)
+            return found
+        ordered = [by_name[name] for name in traced.weights]
+        after = [] if fresh is None else list(fresh)
+        mine, kept = None, None
+        if streams is not None and keeps is not None and traced.first_mask < traced.last_mask:
+            mine, kept = streams[traced.first_mask : traced.last_mask], keeps[traced.first_mask : traced.last_mask]
+        sources = [x, *state, *after, *ordered]
+        save = torch.is_grad_enabled() and any([tensor.requires_grad for tensor in sources])  # noqa: C419
+        outputs, last, _ = getattr(torch.ops.cellweave, traced.operator)(
+            x, list(state), after, ordered, feed.lengths, resets, mine, kept, [],
+            traced.text, traced.whole, traced.real, traced.threads, save,
+        )  # fmt: skip
+        if traced.residual:
+            outputs = without_padding(x, feed.lengths) + outputs
+        return LayerResult(outputs, tuple(last))
+
+    return stack.plan, run_place

@@ -1,0 +1,47 @@
+"""A module's parameters as the weights of its runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from cellweave.nn._plans import Place
+
+
+def weights_of(module: Any, place: Place, dropout: float) -> dict[str, torch.Tensor]:
+    """The weights of one place, by the names of its spec.
+
+    torch.nn keeps two biases where one is enough: those are added up here. Dropped recurrent weights are drawn here,
+    too, by torch's own dropout: one mask for the whole call.
+
+    Args:
+        dropout: Probability of dropping a recurrent weight.
+    """
+    found = named_parameters(module, place)
+    if dropout > 0:
+        found["recurrent_kernel"] = F.dropout(found["recurrent_kernel"], dropout)
+    if module.bias:
+        biases = found.pop("bias"), found.pop("recurrent_bias")
+        found["bias"] = torch.stack(biases) if place.row_biases else biases[0] + biases[1]
+    return found
+
+
+def named_parameters(module: Any, place: Place) -> dict[str, torch.Tensor]:
+    """The parameters of one place, by what they are."""
+    suffix = place.suffix
+    found = {"kernel": parameter(module, "weight_ih" + suffix)}
+    found["recurrent_kernel"] = parameter(module, "weight_hh" + suffix)
+    if module.bias:
+        found["bias"] = parameter(module, "bias_ih" + suffix)
+        found["recurrent_bias"] = parameter(module, "bias_hh" + suffix)
+    if module.proj_size > 0:
+        found["projection/kernel"] = parameter(module, "weight_hr" + suffix)
+    return found
+
+
+def parameter(module: Any, name: str) -> torch.Tensor:
+    """A parameter, or what a parametrization puts in its place."""
+    found = module._parameters.get(name)
+    return getattr(module, name) if found is None else found  # type: ignore[no-any-return]

@@ -1,0 +1,165 @@
+"""cellweave.nn's modules row by row and step by step, in float64 torch operations written from the equations.
+
+Knows nothing of cellweave: masks come from the NumPy Philox of the oracles, seeds from torch's generator in the order
+that the documentation gives.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from oracles.layer import mask_values
+
+STRIDE = 1 << 32
+Rows = list[torch.Tensor]
+
+
+def lstm(x: torch.Tensor, state: Rows, w: dict[str, torch.Tensor], module: Any) -> Rows:
+    """h and c after a step."""
+    h, c = state
+    i, f, g, o = (x @ w["ih"].t() + h @ w["hh"].t() + w["bih"] + w["bhh"]).chunk(4)
+    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+    h = torch.sigmoid(o) * torch.tanh(c)
+    return [w["hr"] @ h if module.proj_size else h, c]
+
+
+def gru(x: torch.Tensor, state: Rows, w: dict[str, torch.Tensor], module: Any) -> Rows:
+    """h after a step."""
+    h = state[0]
+    xr, xz, xn = (x @ w["ih"].t() + w["bih"]).chunk(3)
+    wr, wz, wn = w["hh"].chunk(3)
+    br, bz, bn = w["bhh"].chunk(3)
+    r, z = torch.sigmoid(xr + wr @ h + br), torch.sigmoid(xz + wz @ h + bz)
+    n = torch.tanh(xn + (r * (wn @ h + bn) if module.reset_after else wn @ (r * h) + bn))
+    return [(1 - z) * n + z * h]
+
+
+def rnn(x: torch.Tensor, state: Rows, w: dict[str, torch.Tensor], module: Any) -> Rows:
+    """h after a step."""
+    total = w["ih"] @ x + w["hh"] @ state[0] + w["bih"] + w["bhh"]
+    return [torch.relu(total) if module.nonlinearity == "relu" else torch.tanh(total)]
+
+
+CELLS = {"LSTM": lstm, "GRU": gru, "RNN_TANH": rnn, "RNN_RELU": rnn}
+
+
+def weights_of(module: Any, place: str, dropout: float) -> dict[str, torch.Tensor]:
+    """The weights of one layer and direction; the recurrent ones dropped."""
+    width = module.weight_hh_l0.shape[0]
+    zeros = torch.zeros(width, dtype=torch.float64)
+    found = {"ih": getattr(module, f"weight_ih{place}"), "hh": getattr(module, f"weight_hh{place}")}
+    if dropout:
+        found["hh"] = F.dropout(found["hh"], dropout)
+    for name in ("bih", "bhh"):
+        found[name] = getattr(module, f"bias_{name[1:]}{place}") if module.bias else zeros
+    if module.proj_size:
+        found["hr"] = getattr(module, f"weight_hr{place}")
+    return found
+
+
+def masks_of(module: Any, seeds: list[int], steps: int, rows: int, depth: int) -> dict[str, torch.Tensor]:
+    """What acts at each place, `[T, B, N]`, with the first seeds of the list, which are taken from it."""
+    width = module.proj_size or module.hidden_size
+    sizes = {"input": depth, "output": width, "h": width, "zone_h": width, "zone_c": module.hidden_size}
+    found = {name: torch.ones(steps, rows, n, dtype=torch.float64) for name, n in sizes.items()}
+    for place, rate in zip(("zone_h", "zone_c"), zones_of(module), strict=True):
+        values = torch.full_like(found[place], 1 - rate)
+        if rate and module.training:
+            shape, stream = (rows, found[place].shape[2]), (seeds.pop(0) & (2**64 - 1), 0, 0)
+            drawn = mask_values(steps, shape, "float64", 1 - rate, by_floor=False, stream=stream, stride=STRIDE)
+            values = torch.from_numpy((drawn > 0).astype("float64"))
+        found[place] = values
+    rates = (("input", module.input_dropout), ("output", module.output_dropout), ("h", module.state_dropout))
+    for place, rate in rates if module.training else ():
+        if rate:
+            draws = 1 if module.variational else steps
+            shape = (1 if not module.mask_per_row else rows, found[place].shape[2])
+            stream = (seeds.pop(0) & (2**64 - 1), 0, 0)
+            values = mask_values(draws, shape, "float64", 1.0 - rate, by_floor=False, stream=stream, stride=STRIDE)
+            found[place] = found[place] * torch.from_numpy(values)
+    return found
+
+
+def zones_of(module: Any) -> tuple[float, float]:
+    """Rates of zoneout on h and c."""
+    h, c = module.zoneout if isinstance(module.zoneout, tuple) else (module.zoneout, module.zoneout)
+    return h, c if module.mode == "LSTM" else 0.0
+
+
+def loop(
+    module: Any,
+    x: torch.Tensor,
+    state: Rows,
+    *,
+    lengths: list[int] | None = None,
+    resets: torch.Tensor | None = None,
+    fresh: Rows | None = None,
+) -> tuple[torch.Tensor, Rows, Rows]:
+    """Outputs `[T, B, D * P]`, last states `[L * D, B, size]`, all states `[L * D, T, B, size]`, for `[T, B, I]`."""
+    steps, rows, _ = x.shape
+    ends = [steps] * rows if lengths is None else lengths
+    directions = 2 if module.bidirectional else 1
+    dropping = module.weight_dropout if module.training else 0.0
+    places = [(n, d) for n in range(module.num_layers) for d in range(directions)]
+    weights = {p: weights_of(module, f"_l{p[0]}" + ("_reverse" if p[1] else ""), dropping) for p in places}
+    rates = (module.input_dropout, module.output_dropout, module.state_dropout, *zones_of(module))
+    count = sum(bool(rate) for rate in rates)
+    count *= len(places) if module.training else 0
+    seeds = torch.randint(-(2**63), 2**63 - 1, (count,)).tolist() if count else []
+    there = torch.tensor([[t < end for end in ends] for t in range(steps)])[:, :, None]
+    last: list[Rows] = []
+    every: list[Rows] = []
+    for number in range(module.num_layers):
+        sides = []
+        for direction in range(directions):
+            place = number * directions + direction
+            masks = masks_of(module, seeds, steps, rows, x.shape[2])
+            start = [leaf[place] for leaf in state]
+            again = [torch.zeros_like(leaf) for leaf in start] if fresh is None else [leaf[place] for leaf in fresh]
+            cell, w = CELLS[module.mode], weights[(number, direction)]
+            out, end, states = _rows(cell, w, module, x, start, again, ends, resets, masks, bool(direction))
+            sides.append(out)
+            last.append(end)
+            every.append(states)
+        y = torch.cat(sides, dim=2)
+        if module.residual and x.shape == y.shape:
+            y = torch.where(there, x, torch.zeros((), dtype=x.dtype)) + y
+        if module.training and module.dropout and number < module.num_layers - 1:
+            y = F.dropout(y, module.dropout)
+        x = y
+    leaves = range(len(state))
+    joined = [[torch.stack([states[k] for states in found]) for k in leaves] for found in (last, every)]
+    return x, joined[0], joined[1]
+
+
+def _rows(
+    cell: Any, w: Any, module: Any, x: torch.Tensor, start: Rows, again: Rows, ends: list[int],
+    resets: torch.Tensor | None, masks: dict[str, torch.Tensor], backwards: bool,
+) -> tuple[torch.Tensor, Rows, Rows]:  # fmt: skip
+    steps, rows, _ = x.shape
+    width = masks["output"].shape[2]
+    columns, finals, histories = [], [], []
+    for b in range(rows):
+        state, outputs, history = [leaf[b] for leaf in start], {}, {}
+        for s in range(ends[b]):
+            t = ends[b] - 1 - s if backwards else s
+            border = t + 1 if backwards else t  # a piece starts at a reset; backwards it is entered at its end
+            if resets is not None and border < ends[b] and resets[border, b]:
+                state = [leaf[b] for leaf in again]
+            new = cell(x[t, b] * masks["input"][s, b], state, w, module)
+            zones = (masks["zone_h"][s, b], masks["zone_c"][s, b])
+            new = [zone * a + (1 - zone) * old for zone, a, old in zip(zones, new, state, strict=False)]
+            outputs[t] = new[0] * masks["output"][s, b]
+            state = [new[0] * masks["h"][s, b], *new[1:]]
+            history[t] = state
+        zeros = torch.zeros(width, dtype=torch.float64)
+        columns.append(torch.stack([outputs.get(t, zeros) for t in range(steps)]))
+        finals.append(state)
+        histories.append([history.get(t, state) for t in range(steps)])
+    leaves = range(len(start))
+    last = [torch.stack([state[k] for state in finals]) for k in leaves]
+    states = [torch.stack([torch.stack([at[k] for at in row]) for row in histories], dim=1) for k in leaves]
+    return torch.stack(columns, dim=1), last, states

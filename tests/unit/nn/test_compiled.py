@@ -1,0 +1,91 @@
+"""Modules in compiled and exported code: one graph, made once for all lengths and batches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import cellweave
+from cellweave.ops.common._library import missing_reason
+from helpers.tolerances import assert_close
+from helpers.torch_pairs import DIFFERENCE, leaves, run
+
+pytestmark = [
+    pytest.mark.skipif(missing_reason() is not None, reason=f"compiled code runs on the core: {missing_reason()}"),
+    # torch's own, where inductor is first used
+    pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning"),
+]
+
+MAKES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "stack": {"num_layers": 2, "bidirectional": True, "batch_first": True, "dropout": 0.3},
+    "all": {
+        "num_layers": 2, "bidirectional": True, "input_dropout": 0.2, "state_dropout": 0.2, "output_dropout": 0.2,
+        "weight_dropout": 0.3, "residual": True,
+    },
+    "steps": {"input_dropout": 0.2, "state_dropout": 0.2, "variational": False},
+}  # fmt: skip
+
+
+def make(name: str, kind: str) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return getattr(cellweave.nn, name)(5, 7, **MAKES[kind])  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("name", "kind"), [("RNN", "plain"), ("LSTM", "stack"), ("GRU", "all"), ("LSTM", "steps")])
+def test_one_graph_for_all_sizes(name: str, kind: str) -> None:
+    torch._dynamo.reset()
+    module = make(name, kind)
+    compiled = torch.compile(module, fullgraph=True, dynamic=True, backend="aot_eager")
+    for steps, rows in ((6, 4), (3, 4), (9, 2)):
+        shape = (rows, steps, 5) if module.batch_first else (steps, rows, 5)
+        x = torch.randn(shape)
+        lengths = torch.randint(0, steps + 1, (rows,))
+        resets = torch.rand(shape[:2]) < 0.2
+        options = {"lengths": lengths, "resets": resets}
+        with torch._dynamo.config.patch(error_on_recompile=steps != 6):
+            results = [run(f, x, None, **options) for f in (module, compiled)]
+        flat = [leaves(result) + [d for d in grads if d is not None] for result, grads in results]
+        for number, (a, b) in enumerate(zip(flat[1], flat[0], strict=True)):
+            assert_close(f"{number}", a, b, DIFFERENCE[torch.float32])
+
+
+def test_inductor() -> None:
+    torch._dynamo.reset()
+    module = make("GRU", "steps")
+    compiled = torch.compile(module, fullgraph=True, dynamic=True)
+    x = torch.randn(6, 4, 5)
+    module.eval()
+    for steps in (6, 3):
+        for a, b in zip(leaves(compiled(x[:steps])), leaves(module(x[:steps])), strict=True):
+            assert_close("output", a, b, DIFFERENCE[torch.float32])
+    module.train()
+    outputs = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        outputs.append(compiled(x)[0])
+    assert torch.equal(outputs[0], outputs[1])
+    assert not torch.equal(outputs[0], outputs[2])
+    outputs[2].sum().backward()
+    assert all(weight.grad is not None for weight in module.parameters())
+
+
+@pytest.mark.parametrize(("name", "kind"), [("RNN", "stack"), ("LSTM", "stack"), ("GRU", "plain")])
+def test_export(name: str, kind: str, tmp_path: Path) -> None:
+    module = make(name, kind).eval()
+    steps, rows = torch.export.Dim("steps", min=2), torch.export.Dim("rows", min=2)
+    axes = {0: rows, 1: steps} if module.batch_first else {0: steps, 1: rows}
+    program = torch.export.export(
+        module, (torch.randn(6, 4, 5),), {"lengths": torch.tensor([2] * (6 if module.batch_first else 4))},
+        dynamic_shapes={"input": axes, "lengths": {0: rows}},
+    )  # fmt: skip
+    path = tmp_path / "module.pt2"
+    torch.export.save(program, path)
+    again = torch.export.load(path).module()
+    x = torch.randn(3, 8, 5) if module.batch_first else torch.randn(8, 3, 5)
+    lengths = torch.tensor([8, 0, 5])
+    for a, b in zip(leaves(again(x, lengths=lengths)), leaves(module(x, lengths=lengths)), strict=True):
+        assert_close("output", a, b, DIFFERENCE[torch.float32])

@@ -1,0 +1,104 @@
+"""A sequence in pieces and in single steps: the bits of one call."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.utils import parametrizations
+
+import cellweave
+from helpers.tolerances import assert_same_bits
+from helpers.torch_pairs import NAMES, leaves, random_state
+
+T, I, H = 23, 6, 9
+
+
+def make(name: str, **arguments: Any) -> Any:
+    """A module in evaluation mode."""
+    torch.manual_seed(0)
+    return getattr(cellweave.nn, name)(I, H, 2, **arguments).eval()
+
+
+@pytest.mark.parametrize("rows", [1, 3, 5, 17])
+@pytest.mark.parametrize("name", NAMES)
+def test_pieces_and_steps_have_the_bits_of_one_call(name: str, rows: int) -> None:
+    module = make(name)
+    x, start = torch.randn(T, rows, I), random_state(module, rows)
+    with torch.no_grad():
+        outputs, last = module(x, start)
+    for cuts in ([T], [1] * T, [3, 1, 10, 2, 7], [22, 1]):
+        stream = cellweave.nn.Stream(module, start)
+        assert_same_bits(f"pieces of {cuts}", torch.cat([stream(piece) for piece in x.split(cuts)]), outputs)
+        for a, b in zip(leaves(stream.state), leaves(last), strict=True):
+            assert_same_bits("state after pieces", a, b)
+    stream = cellweave.nn.Stream(module, start)
+    assert_same_bits("steps", torch.stack([stream.step(step) for step in x]), outputs)
+    for a, b in zip(leaves(stream.state), leaves(last), strict=True):
+        assert_same_bits("state after steps", a, b)
+    stream = cellweave.nn.Stream(module, start)
+    mixed = [stream(x[:5]), *[stream.step(step)[None] for step in x[5:9]], stream(x[9:12]), stream.step(x[12])[None]]
+    assert_same_bits("mixed", torch.cat([*mixed, stream(x[13:])]), outputs)
+    assert_same_bits("with gradients", module(x, start)[0], outputs)
+
+
+@pytest.mark.parametrize("arguments", [{"residual": True}, {"zoneout": 0.3}, {"batch_first": True}])
+def test_additions(arguments: dict[str, Any]) -> None:
+    module = make("LSTM", **arguments)
+    x = torch.randn(4, T, I) if module.batch_first else torch.randn(T, 4, I)
+    time = 1 if module.batch_first else 0
+    with torch.no_grad():
+        outputs = module(x)[0]
+    stream = cellweave.nn.Stream(module, batch_size=4)
+    assert_same_bits("pieces", torch.cat([stream(piece) for piece in x.split(5, time)], time), outputs)
+    stream.reset(batch_size=4)
+    assert_same_bits("steps", torch.stack([stream.step(step) for step in x.unbind(time)], time), outputs)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_state_can_be_saved(name: str) -> None:
+    module, x = make(name), torch.randn(T, 2, I)
+    stream = cellweave.nn.Stream(module, batch_size=2)
+    stream(x[:7])
+    stream.step(x[7])
+    file = io.BytesIO()
+    torch.save(stream.state_dict(), file)
+    file.seek(0)
+    other = cellweave.nn.Stream(module)
+    other.load_state_dict(torch.load(file))
+    assert_same_bits("goes on", other(x[8:]), stream(x[8:]))
+    with pytest.raises(cellweave.ArgumentError, match="state of h"):
+        other.load_state_dict({"c": torch.zeros(2, 2, H)})
+    with pytest.raises(cellweave.MisfitError, match=r"\[2, 2, 3\]"):
+        other.load_state_dict({name: torch.zeros(2, 2, 3) for name in stream.state_dict()})
+
+
+def test_changed_weights_are_seen() -> None:
+    for module in (make("GRU"), make("LSTM")):
+        if isinstance(module, cellweave.nn.LSTM):
+            parametrizations.weight_norm(module, "weight_hh_l0")
+        x = torch.randn(3, 2, I)
+        stream = cellweave.nn.Stream(module, batch_size=2)
+        stream.step(x[0])
+        state = stream.state
+        with torch.no_grad():
+            next(iter(module.parameters())).mul_(2)
+            wanted, _ = module(x[1:2], state)
+        assert_same_bits("after a change", stream.step(x[1]), wanted[0])
+
+
+def test_refusals() -> None:
+    with pytest.raises(cellweave.ArgumentTypeError, match="got LSTM"):
+        cellweave.nn.Stream(torch.nn.LSTM(I, H))
+    with pytest.raises(cellweave.ArgumentError, match="one direction, got two"):
+        cellweave.nn.Stream(make("GRU", bidirectional=True))
+    with pytest.raises(cellweave.MisfitError, match=r"sizes \[9\]"):
+        cellweave.nn.Stream(make("GRU"), torch.zeros(2, 1, 4))
+    stream = cellweave.nn.Stream(make("GRU", state_dropout=0.5).train())
+    with pytest.raises(cellweave.ArgumentError, match=r"nothing random.*eval"):
+        stream.step(torch.zeros(1, I))
+    stream = cellweave.nn.Stream(make("GRU"))
+    with pytest.raises(cellweave.MisfitError, match=r"\[1, 6\] of a step, got \[2, 6\]"):
+        stream.step(torch.zeros(2, I))
