@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from cellweave.ops.common import BoundMask
+from cellweave.ops.common import BoundMask, LayerCall
 from cellweave.ops.common._masks import apply_mask
+from cellweave.ops.common._triton_backend import ACTIVATIONS
 from cellweave.specs import GRUSpec, MaskSpec, RNNSpec, RunSpec
 from helpers.layer_cases import LayerCase, backend_of, make_call, make_data, refusal
 from helpers.layer_checks import check_layer
@@ -57,6 +58,20 @@ def test_second_derivatives(name: str) -> None:
         assert_close(f"derivative {number}", a, b, 3e-6)
 
 
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_every_activation(activation: str) -> None:
+    """Values and gradients on both sides of zero, and beyond every bend."""
+    run = RunSpec(RNNSpec(8, activation, joined_kernel=False, use_bias=False))
+    x = torch.linspace(-7.3, 7.1, 16).reshape(2, 8, 1).expand(2, 8, 8).clone().requires_grad_()
+    weights = {"kernel": torch.eye(8), "recurrent_kernel": torch.zeros(8, 8)}
+    found = []
+    for backend in ("triton", "reference"):
+        out = backend_of(run, backend).run(LayerCall(run, x, (torch.zeros(8, 8),), weights)).outputs
+        found.append((out, torch.autograd.grad((out * torch.arange(128).reshape(2, 8, 8).sin()).sum(), [x])[0]))
+    for name, a, b in zip(("out", "d x"), *found, strict=True):
+        assert_close(name, a, b, 2e-6)
+
+
 _STARTS = {"plain": 5, "carry32": 2**32 - 2, "carry64": 2**64 - 1, "carry128": 2**128 - 1}
 
 
@@ -71,10 +86,8 @@ def test_masks_are_the_references_bit_for_bit(start: str, per_step: bool, by_flo
     mask = BoundMask(spec, 0.6, by_floor, **stream, stride=7 if per_step else 0)
     cell = RNNSpec(H, "linear", joined_kernel=False)
     weights = {"kernel": torch.zeros(1, H), "recurrent_kernel": torch.zeros(H, H), "bias": torch.ones(H)}
-    case = LayerCase(variant_named("rnn"), T, B, H)
-    call = make_call(case, make_data(case))
     run = RunSpec(cell, (spec,))
     record = backend_of(run, "triton")
-    out, *_ = record.run(type(call)(run, torch.zeros(T, B, 1), (torch.zeros(B, H),), weights, (mask,)))
+    out, *_ = record.run(LayerCall(run, torch.zeros(T, B, 1), (torch.zeros(B, H),), weights, (mask,)))
     assert_same_bits("kept", out, apply_mask(torch.ones(T, B, H), mask))
     assert 0.3 < out.bool().float().mean() < 0.9
