@@ -2,17 +2,42 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from cellweave._types import DTypeLike, Nest, as_dtype
+from cellweave.layers._autocast import autocast_is_on
 from cellweave.layers._readiness import is_ready
-from cellweave.layers._sequence import as_lengths, steps_to_run
-from cellweave.layers._stepping import Task
-from cellweave.layers._weaving import PLAIN, run_surveyed, surroundings, survey_layers
-from cellweave.scopes import is_probing, nothing_is_open
-from cellweave.weave import REFERENCE, asked_backend, kept_program, still_holds
+from cellweave.layers._sequence import as_lengths, as_resets, steps_to_run
+from cellweave.layers._stepping import Task, padded
+from cellweave.layers._weaving import (
+    PLAIN,
+    is_transformed,
+    misfit,
+    run_surveyed,
+    surroundings,
+    survey_layers,
+)
+from cellweave.scopes import is_probing, nothing_is_open, running_loop, session_run
+from cellweave.weave import (
+    REFERENCE,
+    Binding,
+    Feed,
+    LayerRun,
+    Program,
+    asked_backend,
+    choice_for,
+    kept_program,
+    run_layer,
+    still_holds,
+)
+
+#: Elements up to which a state of zeros is kept.
+_FEW = 1 << 14
 
 
 def run_again(
@@ -23,6 +48,7 @@ def run_again(
     dtype: DTypeLike,
     *,
     time_major: bool,
+    resets: Any = None,
     reverse: bool = False,
 ) -> tuple[Any, Any] | None:
     """What `dynamic_rnn` gives, or None where anything is not as it mostly is. Nothing has happened then."""
@@ -36,28 +62,107 @@ def run_again(
     program = kept_program(cell, x)
     if program is None or program.refusal or program.steps or not steps or not rows:
         return None
-    leaves: list[Any] | None
-    if initial_state is not None:
-        leaves = program.packing.leaves_of(initial_state)
-    elif dtype is None or program.start_widths is None or as_dtype(dtype, "dynamic_rnn") != x.dtype:
+    leaves = _first_leaves(program, initial_state, dtype, x)
+    if leaves is None:
         return None
-    else:
-        leaves = [x.new_zeros(rows, width) for width in program.start_widths]
-    if leaves is None or not (initial_state is None or _fit(leaves, program.leaf_widths, x)):
+    if not still_holds(program, cell, leaves) or not is_ready(cell) or surroundings(x.device.type):
         return None
-    if not still_holds(cell, x, leaves) or not is_ready(cell) or surroundings(x.device.type):
-        return None
-    lengths = None
+    lengths, flags, ran = None, None, steps
     if sequence_length is not None:
         if type(sequence_length) is not torch.Tensor:
             return None
         lengths = as_lengths(sequence_length, rows, "dynamic_rnn")
-    ran = steps_to_run(steps, lengths, at_least=1)
-    task = Task("dynamic_rnn", x, initial_state, steps, rows, ran, lengths, reverse=reverse)
-    found = run_surveyed(cell, task, asked, survey_layers(program, task, leaves, asked, ready=True))
+        ran = steps_to_run(steps, lengths, at_least=1)
+    if resets is not None:
+        flags = as_resets(resets, steps, rows, "dynamic_rnn", time_major=time_major)
+    found = None
+    if program.single is not None and (lengths is None or lengths.device.type == x.device.type == "cpu"):
+        found = _run_single(program, program.single, x, leaves, lengths, flags, ran, asked, reverse=reverse)
+    if found is None:
+        task = Task("dynamic_rnn", x, initial_state, steps, rows, ran, lengths, flags, reverse=reverse)
+        found = run_surveyed(cell, task, asked, survey_layers(program, task, leaves, asked, ready=True))
     if found is None or time_major:
         return found
     return found[0].transpose(0, 1), found[1]
+
+
+def _first_leaves(
+    program: Program, initial_state: Nest, dtype: DTypeLike, x: torch.Tensor
+) -> list[torch.Tensor] | None:
+    """Leaves of the state to start from; None where there is more to look at."""
+    if initial_state is not None:
+        leaves = program.packing.leaves_of(initial_state)
+        return leaves if leaves is not None and _fit(leaves, program.leaf_widths, x) else None
+    if dtype is None or program.start_widths is None or as_dtype(dtype, "dynamic_rnn") != x.dtype:
+        return None
+    return [_zeros(x.shape[1], width, x) for width in program.start_widths]
+
+
+def _run_single(
+    program: Program,
+    run: LayerRun,
+    x: torch.Tensor,
+    leaves: list[torch.Tensor],
+    lengths: torch.Tensor | None,
+    resets: torch.Tensor | None,
+    ran: int,
+    asked: str | None,
+    *,
+    reverse: bool,
+) -> tuple[torch.Tensor, Any] | None:
+    """A program of one layer and nothing else; None, before anything is drawn, where there is more to look at."""
+    weights = program.modules[run.node]().named_weights()
+    if misfit("", run, weights, x.dtype, x.device) or is_transformed() or autocast_is_on(x.device.type):
+        return None
+    grad = torch.is_grad_enabled()
+    if grad:
+        grad = any([source.requires_grad for source in (x, *weights.values(), *leaves)])  # noqa: C419
+    steps, rows, _ = x.shape
+    if ran < steps:
+        x = x[:ran]
+    if lengths is not None:
+        lengths = lengths.clamp(0, ran)
+    if resets is not None:
+        resets = resets[:ran].to(x.device)
+    feed = Feed(x, leaves, lengths, resets, None, reverse, grad)
+    choice = choice_for(run, feed, asked)
+    if choice.backend is None or choice.name == REFERENCE:
+        return None
+    if not program.sites:
+        outputs, state = run_layer(program, run, x, feed, choice, None)
+    else:
+        binding = Binding(program, rows, x.dtype, x.device, ran)
+        with _open_run(program, ran):
+            binding.draw()
+        outputs, state = run_layer(program, run, x, feed, choice, binding)
+    for piece, leaf in zip(run.states, state, strict=True):
+        leaves[piece.leaf] = leaf
+    return padded(outputs, steps), program.packing.pack(leaves)
+
+
+@contextmanager
+def _open_run(program: Program, ran: int) -> Iterator[None]:
+    """What masks are drawn in: a session run, in the first step of a loop where there are masks for each step."""
+    if not program.loops:
+        with session_run():
+            yield
+        return
+    with running_loop(ran) as loop:
+        loop.next_step()
+        yield
+
+
+def _zeros(rows: int, width: int, like: torch.Tensor) -> torch.Tensor:
+    """Zeros to start from; nobody writes into them or hands them out, so that small ones serve many calls."""
+    if rows * width > _FEW or like.device.type != "cpu":
+        return like.new_zeros(rows, width)
+    return _kept_zeros(rows, width, like.dtype, torch.is_inference_mode_enabled())
+
+
+@functools.lru_cache(maxsize=64)
+def _kept_zeros(rows: int, width: int, dtype: torch.dtype, inference: bool) -> torch.Tensor:
+    """Those of inference mode apart: no gradient may meet them."""
+    return torch.zeros((rows, width), dtype=dtype, device="cpu")
 
 
 def _fit(leaves: list[Any], widths: list[int], x: torch.Tensor) -> bool:

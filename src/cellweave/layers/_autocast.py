@@ -12,12 +12,18 @@ from cellweave._types import Nest
 from cellweave.layers._stepping import Task
 
 
+def autocast_is_on(device_type: str) -> bool:
+    """Whether `torch.autocast` is on for a device."""
+    if device_type == "meta" or not torch.amp.is_autocast_available(device_type):
+        return False
+    return torch.is_autocast_enabled(device_type)
+
+
 def autocast_dtype(cell: Any, x: Any) -> torch.dtype | None:
     """What a cell's inputs and states are cast to under autocast; None where nothing is: no autocast, no one dtype."""
     if not isinstance(x, torch.Tensor) or not isinstance(cell, torch.nn.Module) or not x.is_floating_point():
         return None
-    kind = x.device.type
-    if kind == "meta" or not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+    if not autocast_is_on(x.device.type):
         return None
     found = {weight.dtype for weight in cell.parameters()}
     return found.pop() if len(found) == 1 else None

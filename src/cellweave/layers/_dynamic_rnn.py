@@ -81,8 +81,8 @@ def dynamic_rnn(
         )
         if traced is not None:
             return traced[0]
-    elif scope is None and resets is None and reset_state is None and parallel_iterations is None:
-        found = run_again(cell, inputs, sequence_length, initial_state, dtype, time_major=time_major)
+    elif scope is None and reset_state is None and parallel_iterations is None:
+        found = run_again(cell, inputs, sequence_length, initial_state, dtype, time_major=time_major, resets=resets)
         if found is not None:
             return found
     return _dynamic_rnn(

@@ -13,7 +13,7 @@ from torch.autograd import forward_ad
 from cellweave import _nest
 from cellweave._errors import BackendError
 from cellweave._types import Nest
-from cellweave.layers._autocast import in_dtype_of_weights
+from cellweave.layers._autocast import autocast_is_on, in_dtype_of_weights
 from cellweave.layers._readiness import has_variables, is_ready
 from cellweave.layers._sequence import reverse_sequence, run_for_variables, take_back_late_steps, without_padding
 from cellweave.layers._stepping import Task, padded, step_through
@@ -140,8 +140,7 @@ def survey_layers(
             wanted = wanted or any(weight.requires_grad for weight in weights.values())
         fresh = () if task.reset_state is None else _nest.flatten(task.reset_state)
         grad = grad and (wanted or any(leaf.requires_grad for leaf in (*leaves, *fresh)))
-    transforms = torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
-    feed = _feed(program, task, leaves, grad, transforms)
+    feed = _feed(program, task, leaves, grad, is_transformed())
     choices = tuple([choice_for(run, feed, asked) for run in program.runs])
     only = "" if any(choice.name != REFERENCE for choice in choices) else choices[0].why
     return Survey(program, only, ready, feed, choices)
@@ -178,12 +177,13 @@ def _feed(program: Program, task: Task, leaves: list[torch.Tensor], grad: bool, 
     return Feed(
         x, leaves, lengths, None if task.resets is None else task.resets[:ran].to(x.device),
         None if task.reset_state is None else _nest.flatten(task.reset_state),
-        task.reverse and not turned, grad, transforms, _autocast(x.device.type),
+        task.reverse and not turned, grad, transforms, autocast_is_on(x.device.type),
     )  # fmt: skip
 
 
-def _autocast(device_type: str) -> bool:
-    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+def is_transformed() -> bool:
+    """Whether a transform of `torch.func` or forward-mode differentiation is active."""
+    return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
 
 
 def _check_asked(where: str, asked: str, found: Survey) -> None:

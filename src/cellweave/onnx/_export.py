@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,6 +18,8 @@ from cellweave.onnx._folding import fold_weights
 from cellweave.onnx._translations import translations
 
 _WHERE = "cellweave.onnx.export"
+#: Says at every export that torchvision is not installed.
+_CHATTY = "torch.onnx._internal.exporter._registration"
 #: Warnings of torch's exporter about its own parts, and about two inputs that share an axis, as lengths and rows do.
 _TORCHS_OWN = (".isinstance.treespec, LeafSpec.. is deprecated", "# The axis name: .* will not be used")
 
@@ -58,9 +62,7 @@ def export(
             f"{_WHERE}: expected a module in evaluation mode, got one in training mode. Call .eval() first."
         )
     given = dict(kwargs or {})
-    with torch.no_grad(), warnings.catch_warnings():
-        for message in _TORCHS_OWN:
-            warnings.filterwarnings("ignore", message)
+    with torch.no_grad(), _without_torchs_own_warnings():
         module(*args, **given)
         program = torch.onnx.export(
             module, tuple(args), kwargs=given, dynamo=True, verbose=False, dynamic_shapes=dynamic_shapes,
@@ -74,3 +76,17 @@ def export(
     if path is not None:
         program.save(path, external_data=external_data)
     return program
+
+
+@contextmanager
+def _without_torchs_own_warnings() -> Iterator[None]:
+    logger = logging.getLogger(_CHATTY)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            for message in _TORCHS_OWN:
+                warnings.filterwarnings("ignore", message)
+            yield
+    finally:
+        logger.setLevel(level)

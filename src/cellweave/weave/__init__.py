@@ -12,6 +12,7 @@ from cellweave.weave._choice import choose as choose
 from cellweave.weave._execute import Feed as Feed
 from cellweave.weave._execute import choice_for as choice_for
 from cellweave.weave._execute import first_sites as first_sites
+from cellweave.weave._execute import run_layer as run_layer
 from cellweave.weave._execute import run_program as run_program
 from cellweave.weave._execute import spec_of as spec_of
 from cellweave.weave._execute import spec_with as spec_with

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -23,8 +22,7 @@ StepRunner = Callable[[Stepping, torch.Tensor, Any, Callable[[], None]], tuple[A
 _MOST_CHOICES = 256
 
 
-@dataclass(frozen=True, eq=False)
-class Feed:
+class Feed(NamedTuple):
     """What a program runs on, time major.
 
     Attributes:
@@ -111,7 +109,7 @@ def run_program(
     for stage in program.stages:
         target = stage.target
         if isinstance(stage, LayerRun):
-            sequences[target], state = _run_layer(program, stage, sequences[stage.source], feed, next(chosen), binding)
+            sequences[target], state = run_layer(program, stage, sequences[stage.source], feed, next(chosen), binding)
             keep(stage.states, state)
         elif isinstance(stage, Stepping):
             after = _drawing(program, stage, binding)
@@ -131,9 +129,10 @@ def run_program(
     return sequences[target], leaves
 
 
-def _run_layer(
+def run_layer(
     program: Program, run: LayerRun, x: torch.Tensor, feed: Feed, choice: Choice, binding: Binding | None
 ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+    """Outputs `[T, B, O]` of one of a program's layers, and its state as `run.states` has it."""
     masks = () if binding is None else binding.masks(run.masks)
     fresh = feed.reset_leaves
     call = LayerCall(

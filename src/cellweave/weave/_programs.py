@@ -33,25 +33,31 @@ class _Node:
 
 
 @dataclass(frozen=True, eq=False)
-class _Kept:
-    program: Program
+class _Premise:
+    """What a program took for granted of the whole composition."""
+
     spec: NodeSpec | None
     node: _Node
 
 
-_programs: weakref.WeakKeyDictionary[nn.Module, dict[Any, _Kept]] = weakref.WeakKeyDictionary()
+_programs: weakref.WeakKeyDictionary[nn.Module, dict[Any, Program]] = weakref.WeakKeyDictionary()
 
 
 def kept_program(cell: Any, x: torch.Tensor) -> Program | None:
     """A program that was written for such inputs before; `still_holds` has to follow."""
     kept = _programs.get(cell) if isinstance(cell, nn.Module) else None
-    found = None if kept is None else kept.get((x.shape[2], x.dtype, x.device))
-    return None if found is None else found.program
+    return None if kept is None else kept.get((x.shape[2], x.dtype, x.device))
 
 
-def still_holds(cell: Any, x: torch.Tensor, leaves: Sequence[Any]) -> bool:
-    """Whether nothing has changed that a kept program rests on."""
-    return _holds(_programs[cell][x.shape[2], x.dtype, x.device], cell, leaves)
+def still_holds(program: Program, cell: Any, leaves: Sequence[Any]) -> bool:
+    """Whether nothing has changed that a kept program of this cell rests on."""
+    premise: _Premise = program.premise
+    spec = describe(cell)[0]
+    if spec is not premise.spec and spec != premise.spec:
+        return False
+    if program.steps and program.state_size != cell.state_size:
+        return False
+    return _node_holds(premise.node, cell, leaves)
 
 
 def program_of(cell: Any, x: torch.Tensor, leaves: Sequence[Any]) -> Program:
@@ -63,7 +69,7 @@ def program_of(cell: Any, x: torch.Tensor, leaves: Sequence[Any]) -> Program:
         leaves: The state's.
     """
     program = kept_program(cell, x)
-    if program is not None and still_holds(cell, x, leaves):
+    if program is not None and still_holds(program, cell, leaves):
         return program
     key = (x.shape[2], x.dtype, x.device)
     program, tree = plan_program(cell, *key, leaves)
@@ -71,7 +77,8 @@ def program_of(cell: Any, x: torch.Tensor, leaves: Sequence[Any]) -> Program:
         kept = _programs.setdefault(cell, {})
         if len(kept) >= _MOST_KEPT:
             kept.clear()
-        kept[key] = _Kept(program, tree.spec, _node_of(tree))
+        program.premise = _Premise(tree.spec, _node_of(tree))
+        kept[key] = program
     return program
 
 
@@ -79,14 +86,6 @@ def _node_of(branch: Branch) -> _Node:
     looks = bool(branch.acting and branch.acting[1]) and bool(branch.module.has_own_visitor)
     inside = () if branch.reason else tuple(_node_of(inner) for inner in branch.inside)
     return _Node(reference_to(branch.module), branch.acting, looks, branch.dropped, branch.part, inside)
-
-
-def _holds(kept: _Kept, cell: Any, leaves: Sequence[Any]) -> bool:
-    if kept.spec != describe(cell)[0]:
-        return False
-    if kept.program.steps and kept.program.state_size != cell.state_size:
-        return False
-    return _node_holds(kept.node, cell, leaves)
 
 
 def _node_holds(node: _Node, module: Any, leaves: Sequence[Any]) -> bool:

@@ -156,6 +156,8 @@ class Program:
         loops: So does one, or masks are drawn per step: a loop has to be open.
         runs: The layers that do not.
         leaf_widths: Of the state's leaves; -1 for one that is no matrix.
+        premise: What has to hold for a program that is kept.
+        single: The one layer, where there is nothing else and its states are whole leaves; else None.
         start_widths: Widths of the zeros that its state starts from where nothing else is given; None: ask its cells.
     """
 
@@ -174,12 +176,16 @@ class Program:
     runs: list[LayerRun] = field(default_factory=list)
     start_widths: list[int] | None = None
     leaf_widths: list[int] = field(default_factory=list)
+    premise: Any = None
+    single: LayerRun | None = None
 
     def __post_init__(self) -> None:
         """Note what is asked for at every call."""
         self.steps = any(isinstance(stage, Stepping) for stage in self.stages)
         self.loops = self.steps or any(site.per_step for site in self.sites)
         self.runs = [stage for stage in self.stages if isinstance(stage, LayerRun)]
+        if len(self.stages) == len(self.runs) == 1 and all(piece.whole for piece in self.runs[0].states):
+            self.single = self.runs[0]
         self.leaf_widths = [
             -1 if any(piece.width is None for piece in pieces) else sum(piece.width or 0 for piece in pieces)
             for pieces in self.leaf_pieces

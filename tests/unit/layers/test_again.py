@@ -56,6 +56,23 @@ TAKEN: dict[str, tuple[Any, dict[str, Any]]] = {
     "state and dtype": (lambda: cw.GRUCell(N), {"initial_state": H, "dtype": "float32"}),
     "stack": (stack, {"initial_state": (H, torch.ones(B, 4))}),
     "lengths": (lstm, {"dtype": "float32", "sequence_length": torch.tensor([5, 0, 9])}),
+    "resets": (lstm, {"dtype": "float32", "resets": XS[..., 0] > 0}),
+    "resets and lengths": (
+        lambda: cw.GRUCell(N),
+        {"dtype": "float32", "resets": XS[..., 0] > 0, "sequence_length": torch.tensor([3, 0, 2])},
+    ),
+    "masks": (lambda: cw.DropoutWrapper(cw.LSTMCell(N), 0.5, 0.5, 0.5, seed=3), {"dtype": "float32"}),
+    "masks and lengths": (
+        lambda: cw.DropoutWrapper(cw.GRUCell(N), 0.5, 0.5, 0.5, seed=3),
+        {"dtype": "float32", "sequence_length": torch.tensor([3, 0, 2])},
+    ),
+    "variational masks": (
+        lambda: cw.DropoutWrapper(
+            cw.GRUCell(N), 0.5, 0.5, 0.5, variational_recurrent=True, input_size=D, dtype="float32", seed=3
+        ),
+        {"dtype": "float32"},
+    ),
+    "joined states": (lambda: cw.LSTMCell(N, state_is_tuple=False), {"dtype": "float32"}),
     "device wrapper": (lambda: cw.DeviceWrapper(cw.GRUCell(N), "cpu"), {"dtype": "float32"}),
 }
 
@@ -65,6 +82,8 @@ TAKEN: dict[str, tuple[Any, dict[str, Any]]] = {
 def test_is_the_long_way(name: str, time_major: bool, short: Short) -> None:
     make, kwargs = TAKEN[name]
     xs = XS.transpose(0, 1) if time_major else XS
+    if time_major and "resets" in kwargs:
+        kwargs = kwargs | {"resets": kwargs["resets"].transpose(0, 1)}
     found = []
     for scope in (None, "long"):
         torch.manual_seed(0)
@@ -87,7 +106,12 @@ class Ones(cw.GRUCell):
 LONG: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "a start of its own": (lambda: Ones(N), XS, {"dtype": "float32"}),
     "a list of lengths": (lstm, XS, {"dtype": "float32", "sequence_length": [5, 1, 2]}),
-    "resets": (lstm, XS, {"dtype": "float32", "resets": XS[..., 0] > 0}),
+    "resets to a state": (
+        lambda: cw.GRUCell(N),
+        XS,
+        {"dtype": "float32", "resets": XS[..., 0] > 0, "reset_state": H},
+    ),
+    "resets of no booleans": (lstm, XS, {"dtype": "float32", "resets": XS[..., 0]}),
     "a scope": (lstm, XS, {"dtype": "float32", "scope": "s"}),
     "another state structure": (lstm, XS, {"initial_state": (H, H)}),
     "no state and no dtype": (lstm, XS, {}),

@@ -81,9 +81,9 @@ CHANGES: dict[str, Callable[[Any], Any]] = {
 def test_what_makes_a_new_one(change: str) -> None:
     cell = drop(cw.MultiRNNCell([cw.GRUCell(3), cw.GRUCell(3)]))
     first = program(cell)
-    assert still_holds(cell, X, [])
+    assert still_holds(first, cell, [])
     CHANGES[change](cell)
-    assert not still_holds(cell, X, [])
+    assert not still_holds(first, cell, [])
     second = program(cell)
     assert second is not first
     assert [len(p.sites) for p in (first, second)] == [

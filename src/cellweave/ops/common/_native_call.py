@@ -14,19 +14,21 @@ from cellweave.ops.common._library import (
     MaskStruct,
     SequenceStruct,
     core,
+    new_mask,
     new_sequence,
 )
 from cellweave.ops.common._masks import BoundMask
 from cellweave.ops.common._native_frame import Frame, MaybeTensors, recurs_on_outputs, with_noise
 from cellweave.ops.common._native_layout import NativeLayout
 from cellweave.ops.common._packed_weights import PackedWeights
-from cellweave.ops.common._pool import BufferPool, after_fork
+from cellweave.ops.common._pool import BufferPool, Workspaces, after_fork
 from cellweave.ops.common._sequence import within
 
-_MASK64 = (1 << 64) - 1
 #: From this many rows per thread on, and up to this many units, threads share out rows: no barrier per step. Forward
 #: with more than half of these units needs twice as many: 8 rows make no full tiles, which cost 7 % more than barriers.
 _ROWS_PER_THREAD, _FEW_UNITS = 8, 256
+#: Elements of a sequence from which on a second thread pays for masking it: a mask takes about 0.3 ns for each.
+_WORTH_A_THREAD = 1 << 15
 
 
 def _advise(address: int, size: int) -> None:
@@ -36,6 +38,11 @@ def _advise(address: int, size: int) -> None:
 #: Gates, cells and other large buffers that no caller sees.
 POOL = BufferPool(_advise)
 after_fork(POOL)
+#: Bytes of a buffer that each thread keeps for calls without gradients.
+_LARGEST_KEPT = 8 << 20
+#: Buffers of calls without gradients, which nothing needs afterwards.
+WORKSPACES = Workspaces(POOL, _LARGEST_KEPT)
+after_fork(WORKSPACES)
 #: Weights of calls without gradients, packed.
 PACKED = PackedWeights()
 after_fork(PACKED)
@@ -44,6 +51,7 @@ after_fork(PACKED)
 def release_workspace() -> None:
     """Free the buffers and packed weights that are kept for later calls."""
     PACKED.release()
+    WORKSPACES.release()
     POOL.release()
 
 
@@ -87,8 +95,10 @@ class NativeCall:
         if self.lengths is not None:
             resets = resets & within(self.lengths, self.T)
         self.resets = resets
-        self.first_reset = resets[self.T - 1 if self.frame.spec.reverse else 0][:, None]
-        self.start = self.after_resets(self.first_reset, self.start)
+        first = resets[self.T - 1 if self.frame.spec.reverse else 0]
+        if first.any():
+            self.first_reset = first[:, None]
+            self.start = self.after_resets(self.first_reset, self.start)
 
     def after_resets(self, rows: torch.Tensor, state: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         """The state with these rows `[B, 1]` replaced."""
@@ -141,9 +151,10 @@ class NativeCall:
         steps, reverse = x.shape[0], self.frame.spec.reverse
         masks = [mask.struct(self.steps_before(first, steps)) for mask in self.input_masks]
         lengths = self.lengths_from(first, steps) if zero_padding or reverse else None
+        threads = self.frame.threads if x.numel() >= _WORTH_A_THREAD else 1
         core().mask_sequence(
             DTYPE_CODES[self.dtype], x.data_ptr(), out.data_ptr(), (steps, self.B, self.I), masks,
-            lengths=None if lengths is None else lengths.data_ptr(), reverse=reverse, threads=self.frame.threads,
+            lengths=None if lengths is None else lengths.data_ptr(), reverse=reverse, threads=threads,
         )  # fmt: skip
 
     def steps_before(self, first: int, steps: int) -> int:
@@ -181,10 +192,9 @@ class PlacedMask:
         mask = self.mask
         stride = mask.stride if self.per_step else 0
         counter = (mask.seed2 << 64) + mask.block + stride * steps_before
-        return MaskStruct(
-            mask.seed & _MASK64, (counter >> 64) & _MASK64, counter & _MASK64, stride, self.threshold, self.scale,
-            None if self.factors is None else self.factors.data_ptr(), self.rows, PLACE_CODES[mask.spec.place],
-        )  # fmt: skip
+        factors = None if self.factors is None else self.factors.data_ptr()
+        place = PLACE_CODES[mask.spec.place]
+        return new_mask(mask.seed, counter, stride, self.threshold, self.scale, factors, self.rows, place)
 
 
 def dense(tensor: torch.Tensor) -> torch.Tensor:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
 
 from cellweave.ops.common._library import LSTM, SequenceStruct, core
-from cellweave.ops.common._native_call import PACKED, POOL, NativeCall, input_places
+from cellweave.ops.common._native_call import PACKED, POOL, WORKSPACES, NativeCall, input_places
 
 #: Where input products are made ahead of the loop and nothing is saved, the sequence runs in parts whose gates take
 #: about this many bytes, so that they stay in cache.
@@ -61,7 +62,7 @@ def native_forward(call: NativeCall, *, save: bool) -> Results:
     out = torch.empty((T, B, call.P), dtype=dtype, device="cpu")
     hs, cs, states = _operands(call, out, save=save)
     raw = POOL.empty((T, B, call.P), dtype) if save and layout.clips_projection else None
-    gates = POOL.empty((steps * B * columns * call.H if save or ahead else 0,), dtype)
+    gates = _buffer("gates", (steps * B * columns * call.H if save or ahead else 0,), dtype, save=save)
     s = call.struct(save=save, gates=gates if save or ahead else None, rows=steps * B, state=call.start)
     s.hs, s.cs, s.proj_raw = hs.data_ptr(), _address(cs), _address(raw)
     held = point_to_inputs(call, s, ahead=ahead)
@@ -74,7 +75,7 @@ def native_forward(call: NativeCall, *, save: bool) -> Results:
         _point_to_states(call, s, first, hs, cs, states)
         if scratch is None:  # the first part is the longest
             s.scratch_bytes = core().scratch_bytes(s, backward=False)
-            scratch = POOL.empty((s.scratch_bytes,), torch.uint8)
+            scratch = _buffer("scratch", (s.scratch_bytes,), torch.uint8, save=save)
             s.scratch = scratch.data_ptr()
         new = tuple([torch.empty_like(leaf) for leaf in state])
         s.h_last, s.c_last = new[-1].data_ptr(), new[0].data_ptr()
@@ -94,13 +95,13 @@ def _operands(call: NativeCall, out: torch.Tensor, *, save: bool) -> tuple[torch
     """
     T, B, is_lstm, wanted = call.T, call.B, call.layout.op == LSTM, call.frame.spec.all_states
 
-    def operand(width: int) -> torch.Tensor:
+    def operand(use: str, width: int) -> torch.Tensor:
         if wanted and call.resets is None:  # callers get it: none of the pool's
             return torch.empty((T, B, width), dtype=call.dtype, device="cpu")
-        return POOL.empty((T if save else 2, B, width), call.dtype)
+        return _buffer(use, (T if save else 2, B, width), call.dtype, save=save)
 
-    hs = out if call.plain else operand(call.P)
-    cs = operand(call.H) if is_lstm else None
+    hs = out if call.plain else operand("hs", call.P)
+    cs = operand("cs", call.H) if is_lstm else None
     if not wanted:
         return hs, cs, ()
     h, c = hs, cs
@@ -124,6 +125,11 @@ def _point_to_states(
         s.c_states = c.data_ptr() + first * call.B * call.H * call.size
         if c is cs:
             s.cs = s.c_states
+
+
+def _buffer(use: str, shape: tuple[int, ...], dtype: torch.dtype, *, save: bool) -> torch.Tensor:
+    """Undefined contents; bytes that are this call's only as long as it runs, unless something is saved."""
+    return POOL.empty(shape, dtype) if save else WORKSPACES.take(use, math.prod(shape) * dtype.itemsize)
 
 
 def _address(tensor: torch.Tensor | None) -> int | None:

@@ -46,7 +46,7 @@ class BufferPool:
         lease = block.numpy()  # a view of its own: the tensor made from it keeps it, and nothing else does
         weakref.finalize(lease, self._give_back, block).atexit = False
         found = torch.frombuffer(lease, dtype=dtype, count=elements).view(shape)
-        if torch.are_deterministic_algorithms_enabled() and _fills():
+        if _fills_now():
             found.fill_(math.nan)  # as torch does with its own
         return found
 
@@ -104,6 +104,54 @@ class BufferPool:
             if not self._idle[oldest]:
                 del self._idle[oldest]
             self._idle_bytes -= oldest
+
+
+class _Blocks:
+    """A thread's blocks by what they are for."""
+
+    def __init__(self) -> None:
+        self.by_use: dict[str, torch.Tensor] = {}
+
+
+class Workspaces:
+    """Blocks that each thread keeps for the time of one call after another: nothing in them outlives a call.
+
+    Args:
+        pool: Where blocks come from.
+        largest: Bytes up to which a block is kept; larger ones go back to the pool after the call.
+    """
+
+    def __init__(self, pool: BufferPool, largest: int) -> None:
+        self._pool, self._largest = pool, largest
+        self.start_anew()
+
+    def start_anew(self) -> None:
+        """For a forked child."""
+        self._local = threading.local()
+        self._all: weakref.WeakSet[_Blocks] = weakref.WeakSet()
+
+    def take(self, use: str, size: int) -> torch.Tensor:
+        """At least `size` bytes with undefined contents, this thread's until it asks for the same use again."""
+        blocks: _Blocks | None = getattr(self._local, "blocks", None)
+        if blocks is None:
+            blocks = self._local.blocks = _Blocks()
+            self._all.add(blocks)
+        block = blocks.by_use.get(use)
+        if block is None or block.numel() < size or _fills_now():
+            block = self._pool.empty((size,), torch.uint8)
+            if size <= self._largest:
+                blocks.by_use[use] = block
+        return block
+
+    def release(self) -> None:
+        """Forget all threads' blocks; those in use live on until their calls end."""
+        for blocks in list(self._all):
+            blocks.by_use.clear()
+
+
+def _fills_now() -> bool:
+    """Torch fills what it makes with NaN, so that reading what nobody wrote shows."""
+    return torch.are_deterministic_algorithms_enabled() and _fills()
 
 
 def _fills() -> bool:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cellweave.ops.common import _pool
-from cellweave.ops.common._pool import SMALLEST, BufferPool
+from cellweave.ops.common._pool import SMALLEST, BufferPool, Workspaces
 
 MANY = SMALLEST // 2  # float32 elements: 2 MiB
 
@@ -143,3 +143,44 @@ def test_a_fork_while_the_pool_is_busy(pool: BufferPool) -> None:
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
     assert float(held[-1]) == 2.0
+
+
+class TestWorkspaces:
+    """Blocks that a thread keeps."""
+
+    @pytest.fixture
+    def spaces(self, pool: BufferPool) -> Workspaces:
+        return Workspaces(pool, largest=4 * SMALLEST)
+
+    def test_a_block_serves_one_use_again(self, spaces: Workspaces) -> None:
+        first = spaces.take("a", 1000)
+        assert first.dtype == torch.uint8 and first.numel() >= 1000 and first.data_ptr() % 64 == 0
+        assert spaces.take("a", 10) is first and spaces.take("b", 10) is not first
+        larger = spaces.take("a", 2000)
+        assert larger.numel() >= 2000 and spaces.take("a", 1000) is larger
+
+    def test_large_ones_are_not_kept(self, spaces: Workspaces, pool: BufferPool) -> None:
+        block = spaces.take("a", 5 * SMALLEST)
+        assert pool.idle_bytes() == 0
+        del block
+        assert pool.idle_bytes() >= 5 * SMALLEST
+
+    def test_each_thread_has_its_own(self, spaces: Workspaces) -> None:
+        mine, others = spaces.take("a", 10), []
+        thread = threading.Thread(target=lambda: others.append(spaces.take("a", 10)))
+        thread.start()
+        thread.join()
+        assert others[0] is not mine and spaces.take("a", 10) is mine
+
+    def test_released_on_demand(self, spaces: Workspaces, pool: BufferPool) -> None:
+        first = spaces.take("a", 2 * SMALLEST)
+        address = first.data_ptr()
+        spaces.release()
+        assert pool.idle_bytes() == 0, "whoever uses it still has it"
+        del first
+        assert pool.idle_bytes() == 2 * SMALLEST
+        assert spaces.take("a", 2 * SMALLEST).data_ptr() == address
+
+    def test_a_fresh_one_where_torch_fills(self, spaces: Workspaces, nan_poison: None) -> None:
+        first = spaces.take("a", 64)
+        assert spaces.take("a", 64) is not first
