@@ -18,7 +18,7 @@ SECONDS ?= 600
 unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-native fuzz check docs bench bench-peers build clean
+.PHONY: help setup demo test test-native test-gpu fuzz check docs bench bench-peers build clean
 .SECONDARY:
 .NOTPARALLEL:  # two installs into one .venv must not run at once
 
@@ -35,6 +35,9 @@ test: $(VENV)/.ready-dev $(VENV)/.ready-native  ## Run all tests (under 5 minute
 
 test-native:  ## Test the native core in C++, as released and under sanitizers (about 3 minutes on 2 cores)
 	native/tests/run.sh .cache/native/tests .cache/native/editable
+
+test-gpu: $(VENV)/.ready-dev  ## Test layers on a CUDA device; fails on a machine without one
+	CELLWEAVE_TRITON_TESTS=device $(BIN)/python -m pytest -q tests/device
 
 fuzz: $(VENV)/.ready-dev $(VENV)/.ready-fuzz  ## Search for damaged checkpoints that do harm (SECONDS=600; Python 3.11 or newer)
 	$(BIN)/python tests/robustness/fuzz_checkpoints.py -max_total_time=$(SECONDS) -artifact_prefix=.cache/

@@ -450,6 +450,26 @@ def make_call(case: LayerCase, data: LayerData, *, threads: int = 1) -> LayerCal
     )  # fmt: skip
 
 
+def on_device(call: LayerCall, device: str) -> LayerCall:
+    """The call with its tensors on a device, as leaves that require gradients where they did."""
+    if device == "cpu":
+        return call
+
+    def moved(value: torch.Tensor) -> torch.Tensor:
+        return value.detach().to(device).requires_grad_(value.requires_grad)
+
+    return dataclasses.replace(
+        call,
+        x=moved(call.x),
+        state=tuple(map(moved, call.state)),
+        weights={name: moved(weight) for name, weight in call.weights.items()},
+        masks=tuple(m if m.noise is None else dataclasses.replace(m, noise=m.noise.to(device)) for m in call.masks),
+        lengths=None if call.lengths is None else call.lengths.to(device),
+        resets=None if call.resets is None else call.resets.to(device),
+        reset_state=None if call.reset_state is None else tuple(map(moved, call.reset_state)),
+    )
+
+
 def _laid_out(value: Array, layout: str, dtype: torch.dtype) -> torch.Tensor:
     if layout == "batchmajor":
         plain = torch.tensor(value, dtype=dtype)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from helpers.layer_cases import LayerCase, LayerData, backend_of, make_call, make_data
+from helpers.layer_cases import LayerCase, LayerData, backend_of, make_call, make_data, on_device
 from helpers.tolerances import LAYER_GRADIENT, LAYER_VALUE, assert_close, assert_no_worse
 from oracles.composition import flatten, rebuild
 from oracles.layer import layer_backward, layer_forward
@@ -38,9 +38,9 @@ def _states(data: LayerData, leaves: Any) -> dict[str, Any]:
     return _named("states", rebuild(data.state, list(leaves)) if isinstance(data.state, tuple | list) else leaves[0])
 
 
-def from_backend(case: LayerCase, data: LayerData, backend: str) -> Results:
+def from_backend(case: LayerCase, data: LayerData, backend: str, device: str = "cpu") -> Results:
     """The same from the library."""
-    call, dtype = make_call(case, data), getattr(torch, case.dtype)
+    call, dtype = on_device(make_call(case, data), device), getattr(torch, case.dtype)
     out, last, states = backend_of(data.run, backend).run(call)
     assert len(states) == (len(last) if data.run.all_states else 0)
     upstream = _named("last", data.d_state)
@@ -48,9 +48,9 @@ def from_backend(case: LayerCase, data: LayerData, backend: str) -> Results:
     if data.run.all_states:
         upstream |= _states(data, data.d_states)
         values |= _named("states", states)
-    loss = (out * torch.tensor(data.d_out, dtype=dtype)).sum()
+    loss = (out * torch.tensor(data.d_out, dtype=dtype, device=device)).sum()
     for name, d in upstream.items():
-        loss = loss + (values[name] * torch.tensor(d, dtype=dtype)).sum()
+        loss = loss + (values[name] * torch.tensor(d, dtype=dtype, device=device)).sum()
     sources = {"x": call.x, **_named("state", call.state)}
     sources |= _named("fresh", call.reset_state) if call.reset_state is not None else {}
     sources |= call.weights

@@ -37,13 +37,12 @@ def _devices() -> dict[str, str]:
     return devices | {f"cuda:{number}": name for number, name in enumerate(names)}
 
 
-#: What each backend is; those without words are not part of this version.
+#: What each backend is.
 _BACKENDS = {
     "reference": "step by step in PyTorch, any device",
     "native": "C++ time loops on the CPU",
-    "torch": "torch's own fused layers",
-    "triton": "",
-    "cudnn": "",
+    "torch": "torch's own fused layers, on CUDA devices cuDNN's",
+    "triton": "cellweave's own kernels on CUDA devices",
 }
 
 

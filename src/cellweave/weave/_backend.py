@@ -45,12 +45,17 @@ def backend_names() -> tuple[str, ...]:
 
 
 def missing_backends() -> dict[str, str]:
-    """Why each backend is off on this machine: the reason that it gives to a plain layer of every recurrence."""
-    context = RunContext(torch.float32, "cpu", 1, 1, 1, needs_grad=False, transforms=False)
+    """Why each backend is off on this machine: the reason that it gives to a plain layer of every recurrence.
+
+    Asked for each kind of device that is there; the reason is the one for the last of them.
+    """
+    devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+    contexts = [RunContext(torch.float32, device, 1, 1, 1, needs_grad=False, transforms=False) for device in devices]
     found: dict[str, list[str | None]] = {name: [] for name in backend_names()}
     for kind, records in BACKENDS.items():
         for record in records:
-            found[record.name].append(record.refuses(RunSpec(kind(1)), context))
+            reasons = [record.refuses(RunSpec(kind(1)), context) for context in contexts]
+            found[record.name].append(reasons[-1] if all(reasons) else None)
     return {name: reasons[0] or "" for name, reasons in found.items() if reasons and all(reasons)}
 
 
@@ -60,7 +65,8 @@ def use_backend(name: str | None) -> Iterator[None]:
 
     Args:
         name: "reference": step by step, cell by cell. "native": cellweave's own C++ time loops. "torch": torch's fused
-            layers. None: choose again for each layer, as outside every such block.
+            layers, on CUDA devices cuDNN's. "triton": cellweave's own kernels on CUDA devices. None: choose again for
+            each layer, as outside every such block.
     Raises:
         ArgumentError: no backend has this name. BackendError, from an unroll inside: the backend cannot run a layer
             of it; the message gives the reason for each.

@@ -35,27 +35,31 @@ class Choice:
 def choose(spec: RunSpec, context: RunContext, asked: str | None, *, autocast: bool = False) -> Choice:
     """The backend for a layer: the one asked for, or the first in order of speed that can run it.
 
-    Without a wish: native where it can; else torch, where no gradient is asked for; else reference. Under `autocast`
-    native computes in the weights' dtype, and single steps as torch casts them; torch's own layers are left out.
+    Without a wish, on the CPU: native where it can; else torch, where no gradient is asked for; else reference. Under
+    `autocast` native computes in the weights' dtype, and single steps as torch casts them; torch's own layers are left
+    out. On a CUDA device: torch, whose layers are cuDNN's there, where it can; else triton; else reference. Under
+    `autocast` both are left out.
     """
     records = {record.name: record for record in backends_of(spec.cell)}
     threads = threads_for(spec, context)
     if asked is not None:
         record = records.get(asked)
         reason = f"{asked} does not know this recurrence" if record is None else record.refuses(spec, context)
-        if asked == "torch" and autocast:
+        if asked in _NOT_CAST and autocast:
             reason = _NO_AUTOCAST
         if reason is not None:
             return Choice("none", None, 1, f"{asked}: {reason}")
         return Choice(asked, record, threads, "asked for by use_backend")
     reasons: list[str] = []
-    for name, praise in _BY_SPEED:
+    for name, praise in _BY_SPEED.get(context.device_type, _BY_SPEED["cpu"]):
         record = records.get(name)
         if record is None:
             continue
         reason = record.refuses(spec, context)
-        if reason is None and name == "torch":
-            reason = _NO_AUTOCAST if autocast else _NO_GRADIENT if context.needs_grad else None
+        if reason is None and autocast and name in _NOT_CAST:
+            reason = _NO_AUTOCAST
+        if reason is None and name == "torch" and context.device_type != "cuda" and context.needs_grad:
+            reason = _NO_GRADIENT
         if reason is None:
             return Choice(name, record, threads, "; ".join([*reasons, praise]))
         reasons.append(f"{name}: {reason}")
@@ -64,8 +68,17 @@ def choose(spec: RunSpec, context: RunContext, asked: str | None, *, autocast: b
 
 _NO_AUTOCAST = "autocast is on, under which its layers have other dtypes than single steps"
 _NO_GRADIENT = "chosen only where no gradient is needed"
-#: Backends in the order in which they are tried, and what speaks for each. Source: benchmarks/results.
-_BY_SPEED = (("native", "the fastest that can run it"), ("torch", "the fastest that can run it"))
+#: Backends whose layers keep to one dtype.
+_NOT_CAST = ("torch", "triton")
+#: Backends in the order in which they are tried on each kind of device, and what speaks for each. Source for the CPU:
+#: benchmarks/results. On CUDA devices nothing was measured yet: cuDNN stands first where it computes the same function.
+_BY_SPEED = {
+    "cpu": (("native", "the fastest that can run it"), ("torch", "the fastest that can run it")),
+    "cuda": (
+        ("torch", "cuDNN computes exactly this"),
+        ("triton", "one kernel for the whole sequence, which cuDNN cannot run"),
+    ),
+}
 
 
 def threads_for(spec: RunSpec, context: RunContext) -> int:

@@ -18,8 +18,8 @@ from helpers.fake_backend import Fake, fakes
 GRU = RunSpec(GRUSpec(128))
 
 
-def context(rows: int = 1, grad: bool = False) -> RunContext:
-    return RunContext(torch.float32, "cpu", 10, rows, 8, grad, transforms=False)
+def context(rows: int = 1, grad: bool = False, device: str = "cpu") -> RunContext:
+    return RunContext(torch.float32, device, 10, rows, 8, grad, transforms=False)
 
 
 @pytest.fixture
@@ -54,6 +54,37 @@ def test_reference_where_nothing_can() -> None:
     assert (choice.name, choice.why) == ("reference", "native: a b c; torch: d e f")
     with fakes():
         assert choose(GRU, context(), None).why == "no other backend knows this recurrence"
+
+
+def test_on_a_cuda_device_cudnn_comes_first_with_gradients_too() -> None:
+    with fakes(Fake("triton"), Fake("torch"), Fake("native")):
+        choice = choose(GRU, context(grad=True, device="cuda"), None)
+    assert (choice.name, choice.why) == ("torch", "cuDNN computes exactly this")
+
+
+def test_on_a_cuda_device_then_triton_with_the_reason_of_cudnn() -> None:
+    with fakes(Fake("triton"), Fake("torch", "masks inside"), Fake("native")):
+        choice = choose(GRU, context(grad=True, device="cuda"), None)
+    assert choice.name == "triton" and choice.why.startswith("torch: masks inside; one kernel")
+
+
+def test_on_a_cuda_device_reference_where_neither_can() -> None:
+    with fakes(Fake("triton", "Triton is not installed"), Fake("torch", "masks inside"), Fake("native")):
+        choice = choose(GRU, context(device="cuda"), None)
+    assert (choice.name, choice.why) == ("reference", "torch: masks inside; triton: Triton is not installed")
+
+
+def test_autocast_on_a_cuda_device_leaves_both_out() -> None:
+    with fakes(Fake("triton"), Fake("torch")):
+        choice = choose(GRU, context(device="cuda"), None, autocast=True)
+        asked = choose(GRU, context(device="cuda"), "triton", autocast=True)
+    assert choice.name == "reference" and choice.why.count("autocast") == 2
+    assert asked.backend is None and "autocast" in asked.why
+
+
+def test_triton_is_never_chosen_on_the_cpu() -> None:
+    with fakes(Fake("triton"), Fake("native", "no")):
+        assert choose(GRU, context(), None).name == "reference"
 
 
 def test_what_is_asked_for_or_nothing() -> None:

@@ -40,7 +40,7 @@ class NativeFunction(torch.autograd.Function):
             if torch.is_grad_enabled() or _is_transformed(upstream):
                 return (None, None, *differentiable_gradients(frame, tensors, upstream, needed))
             call, saved = NativeCall(frame, tensors[:-SAVED]), Saved(*tensors[-SAVED:])
-            return (None, None, *native_backward(call, saved, upstream, needed, keep=_graph_is_kept()))
+            return (None, None, *native_backward(call, saved, upstream, needed, keep=graph_is_kept()))
 
 
 def without_autocast() -> contextlib.AbstractContextManager[Any]:
@@ -92,7 +92,7 @@ def _is_transformed(upstream: MaybeTensors) -> bool:
     return not all(d is None or torch._C._has_storage(d) for d in upstream)
 
 
-def _graph_is_kept() -> bool:
+def graph_is_kept() -> bool:
     """Backward may run again: `retain_graph=True`. True also where torch does not tell."""
     tell = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
     return True if tell is None else bool(tell())

@@ -82,6 +82,22 @@ def torch_sequence(layer: Layer, call: LayerCall) -> LayerResult:
     return LayerResult(x + outputs if call.spec.residual else outputs, state, states)
 
 
+def weights_for(device: torch.device, weights: list[torch.Tensor]) -> list[torch.Tensor]:
+    """The weights as torch's layer takes them on a device.
+
+    cuDNN reads them from one piece of memory, in this order: torch copies them there at every call, with a warning,
+    unless they are parts of one already.
+    """
+    return in_one_buffer(weights) if device.type == "cuda" else weights
+
+
+def in_one_buffer(weights: list[torch.Tensor]) -> list[torch.Tensor]:
+    """The same values, one after another in one tensor."""
+    buffer = torch.cat([weight.reshape(-1) for weight in weights])
+    parts = buffer.split_with_sizes([weight.numel() for weight in weights])
+    return [part.view(weight.shape) for part, weight in zip(parts, weights, strict=True)]
+
+
 def _packed(
     layer: Layer, inputs: torch.Tensor, lengths: torch.Tensor, first: State, state: State
 ) -> tuple[torch.Tensor, State]:

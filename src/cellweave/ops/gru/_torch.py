@@ -6,8 +6,10 @@ from typing import cast
 
 import torch
 
-from cellweave.ops.common import Backend, LayerCall, LayerResult, RunContext
-from cellweave.ops.common._torch_layer import State, torch_refuses, torch_sequence
+from cellweave.ops.common import LayerCall, LayerResult, RunContext
+from cellweave.ops.common._torch_backend import torch_backend
+from cellweave.ops.common._torch_layer import State, torch_refuses, torch_sequence, weights_for
+from cellweave.ops.gru._reference import gru_sequence
 from cellweave.specs import GRUSpec, RunSpec
 
 #: The order of torch's gates.
@@ -42,7 +44,7 @@ def _run(call: LayerCall) -> LayerResult:
     kernels = [by_unit(call.weights[name]) for name in ("kernel", "recurrent_kernel")]
     bias = call.weights.get("bias")
     biases = [ordered(row) for row in bias.unbind(0)] if bias is not None else []
-    weights, train = kernels + biases, torch.is_grad_enabled()
+    weights, train = weights_for(call.x.device, kernels + biases), torch.is_grad_enabled()
 
     def layer(x: torch.Tensor, sizes: torch.Tensor | None, state: State) -> tuple[torch.Tensor, State]:
         if sizes is None:
@@ -54,4 +56,4 @@ def _run(call: LayerCall) -> LayerResult:
     return torch_sequence(layer, call)
 
 
-TORCH = Backend("torch", _refuses, _run)
+TORCH = torch_backend(_refuses, _run, gru_sequence)

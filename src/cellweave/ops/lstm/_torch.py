@@ -6,8 +6,10 @@ from typing import cast
 
 import torch
 
-from cellweave.ops.common import Backend, LayerCall, LayerResult, RunContext
-from cellweave.ops.common._torch_layer import State, torch_refuses, torch_sequence
+from cellweave.ops.common import LayerCall, LayerResult, RunContext
+from cellweave.ops.common._torch_backend import torch_backend
+from cellweave.ops.common._torch_layer import State, torch_refuses, torch_sequence, weights_for
+from cellweave.ops.lstm._reference import lstm_sequence
 from cellweave.specs import LSTMSpec, RunSpec
 
 #: The order of torch's gates.
@@ -47,6 +49,7 @@ def _run(call: LayerCall) -> LayerResult:
     weights += [bias, torch.zeros_like(bias)]
     if spec.projection is not None:
         weights.append(_upright(call.weights["projection/kernel"], spec).t().contiguous())
+    weights = weights_for(call.x.device, weights)
     train = torch.is_grad_enabled()
 
     def layer(x: torch.Tensor, sizes: torch.Tensor | None, state: State) -> tuple[torch.Tensor, State]:
@@ -81,4 +84,4 @@ def _bias(call: LayerCall, spec: LSTMSpec) -> torch.Tensor:
     return found + shift
 
 
-TORCH = Backend("torch", _refuses, _run)
+TORCH = torch_backend(_refuses, _run, lstm_sequence)

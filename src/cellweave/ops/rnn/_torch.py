@@ -6,8 +6,10 @@ from typing import cast
 
 import torch
 
-from cellweave.ops.common import Backend, LayerCall, LayerResult, RunContext
-from cellweave.ops.common._torch_layer import State, torch_refuses, torch_sequence
+from cellweave.ops.common import LayerCall, LayerResult, RunContext
+from cellweave.ops.common._torch_backend import torch_backend
+from cellweave.ops.common._torch_layer import State, torch_refuses, torch_sequence, weights_for
+from cellweave.ops.rnn._reference import rnn_sequence
 from cellweave.specs import RNNSpec, RunSpec
 
 _ACTIVATIONS = ("tanh", "relu")
@@ -29,6 +31,7 @@ def _run(call: LayerCall) -> LayerResult:
     bias = kernel.new_zeros(spec.units) if bias is None else bias
     kernels = [kernel, recurrent] if spec.transposed else [kernel[:depth].t(), recurrent.t()]
     weights = [*[part.contiguous() for part in kernels], bias, torch.zeros_like(bias)]
+    weights = weights_for(call.x.device, weights)
     fused = torch.rnn_tanh if spec.activation == "tanh" else torch.rnn_relu
     train = torch.is_grad_enabled()
 
@@ -42,4 +45,4 @@ def _run(call: LayerCall) -> LayerResult:
     return torch_sequence(layer, call)
 
 
-TORCH = Backend("torch", _refuses, _run)
+TORCH = torch_backend(_refuses, _run, rnn_sequence)

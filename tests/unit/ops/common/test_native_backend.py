@@ -38,7 +38,7 @@ def _refuses(recurrence: Any, run: RunSpec, **changes: Any) -> str | None:
 
 @pytest.mark.parametrize("recurrence", [rnn, gru, lstm])
 def test_order_and_names(recurrence: Any) -> None:
-    assert [backend.name for backend in recurrence.BACKENDS] == ["native", "torch", "reference"]
+    assert [backend.name for backend in recurrence.BACKENDS] == ["native", "torch", "triton", "reference"]
     assert recurrence.BACKENDS[-1].refuses(LSTM, RunContext(**CONTEXT)) is None
 
 

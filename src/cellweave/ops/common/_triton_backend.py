@@ -1,0 +1,317 @@
+"""What the Triton backends of all recurrences share: what they refuse, how they launch, how gradients reach them."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol
+
+import torch
+
+from cellweave._types import dtype_name
+from cellweave.ops.common._calls import LayerCall, LayerResult
+from cellweave.ops.common._masks import BoundMask
+from cellweave.ops.common._records import RunContext
+from cellweave.ops.common._sequence import read_in_order, reading_order, without_padding
+from cellweave.ops.common._triton_masks import MOST_MASKS, MaskTable
+from cellweave.ops.common._triton_schedule import HOPPER, WARPS, Chip, Schedule
+from cellweave.specs import CellSpec, RunSpec
+
+Tensors = Sequence[Any]
+
+#: Activations that the kernels know, by the number under which `_triton_device.activated` has them.
+ACTIVATIONS = {
+    "linear": 0, "identity": 0, "tanh": 1, "sigmoid": 2, "relu": 3, "relu6": 4, "hard_sigmoid": 5, "softsign": 6,
+    "softplus": 7, "elu": 8, "exponential": 9, "leaky_relu": 10, "selu": 11,
+}  # fmt: skip
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+#: Bytes of shared memory that are left to the compiler.
+_RESERVED = 3 << 10
+#: What every kernel is compiled with. Cooperative: a grid that does not fit fails, where it would wait forever.
+OPTIONS = {"num_warps": WARPS, "maxnreg": 255, "launch_cooperative_grid": True, "enable_fp_fusion": True}
+#: Looks at a counter after which an interpreted program gives up waiting: a wrong kernel fails, and does not hang.
+_INTERPRETED_SPINS = 20_000
+
+
+@functools.cache
+def missing_reason() -> str | None:
+    """Why Triton is not at hand; None where it is."""
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed"
+    try:
+        importlib.import_module("triton")
+    except (ImportError, OSError, RuntimeError) as error:
+        return f"Triton cannot be imported: {error}"
+    return None
+
+
+def interpreting() -> bool:
+    """Triton interprets kernels on the CPU (`TRITON_INTERPRET=1`), as its tests do."""
+    if missing_reason() is not None:
+        return False
+    return bool(importlib.import_module("triton").knobs.runtime.interpret)
+
+
+def chip() -> Chip:
+    """The current device; where there is none, the one that kernels are compiled for."""
+    if not torch.cuda.is_available():
+        return HOPPER
+    return _chip(torch.cuda.current_device())
+
+
+@functools.cache
+def _chip(device: int) -> Chip:
+    found: Any = torch.cuda.get_device_properties(device)
+    return Chip(found.multi_processor_count, found.shared_memory_per_block_optin - _RESERVED)
+
+
+def triton_refuses(spec: RunSpec, context: RunContext) -> str | None:
+    """What the kernels of every recurrence lack."""
+    if context.device_type != "cuda" and not (context.device_type == "cpu" and interpreting()):
+        return f"needs a CUDA tensor, got one on {context.device_type}"
+    missing = missing_reason()
+    if missing is not None:
+        return missing
+    if context.dtype not in _DTYPES:
+        return f"computes in float32, float16 and bfloat16, not in {dtype_name(context.dtype)}"
+    if context.dtype == torch.bfloat16 and context.device_type == "cpu":
+        return "Triton's interpreter computes wrongly in bfloat16"
+    if context.transforms:
+        return "knows no torch.func transforms and no forward-mode gradients"
+    if not context.plain:
+        return "needs ordinary dense tensors"
+    if getattr(spec.cell, "layer_norm", False):
+        return "its kernels do not normalize"
+    if any(getattr(mask, "per_gate", False) for mask in spec.masks):
+        return "its kernels have no masks for each gate"
+    if len(spec.masks) > MOST_MASKS:
+        return f"has room for {MOST_MASKS} masks"
+    if spec.residual and spec.cell.output_size != context.I:
+        return f"the residual sum needs inputs as wide as the outputs, {spec.cell.output_size}, got {context.I}"
+    return None
+
+
+def activation_refused(cell: Any) -> str | None:
+    """Why the kernels cannot compute a cell's activations; None where they can."""
+    for field in ("activation", "recurrent_activation"):
+        kind = getattr(cell, field, "tanh")
+        if not isinstance(kind, str):
+            return f"{field} is a function of the caller's"
+        if kind not in ACTIVATIONS:
+            return f"has no activation {kind}"
+    return None
+
+
+def too_large(schedule: Schedule | None, units: int, rows: int) -> str | None:
+    """The reason where nothing fits."""
+    if schedule is not None:
+        return None
+    found = chip()
+    return (
+        f"{units} units at {rows} rows do not fit: all programs must be at once on {found.processors} multiprocessors, "
+        f"each with its weights in {found.shared >> 10} KiB of shared memory"
+    )
+
+
+def precision(dtype: torch.dtype) -> str:
+    """How products of float32 are made: as torch is told to for its own recurrent layers."""
+    setting = torch.backends.cudnn.rnn.fp32_precision  # type: ignore[attr-defined]
+    return "tf32" if dtype == torch.float32 and setting in ("tf32", "none") else "ieee"
+
+
+class Launch(NamedTuple):
+    """A kernel with everything that it is launched with.
+
+    Attributes:
+        kernel: Its name in `module`. grid: Programs. arguments: By name, tensors and constants.
+    """
+
+    module: str
+    kernel: str
+    grid: int
+    arguments: dict[str, Any]
+
+    def function(self) -> Any:
+        """The kernel."""
+        return getattr(importlib.import_module(self.module), self.kernel)
+
+    def run(self) -> None:
+        """Launch it; where it is interpreted, fail if a program gave up waiting."""
+        counters: torch.Tensor = self.arguments["counters"]
+        if not counters.is_cuda:
+            self.function()[(self.grid,)](**self.arguments)
+            if counters[:, 1].any():
+                raise RuntimeError(f"{self.kernel}: expected all programs to meet, got one that waited in vain.")
+            return
+        with torch.cuda.device(counters.device):
+            self.function()[(self.grid,)](**self.arguments, **OPTIONS)
+
+
+class Loop(Protocol):
+    """A time loop with its constants: what `LoopFunction` runs."""
+
+    def forward(self, tensors: Tensors, *, save: bool) -> tuple[Tensors, Tensors]:
+        """Results, and what backward needs."""
+
+    def backward(self, tensors: Tensors, saved: Tensors, upstream: Tensors) -> Tensors:
+        """A gradient for each tensor, None for none."""
+
+    def again(self, tensors: Tensors) -> Tensors:
+        """The results by the reference, differentiable to any order."""
+
+
+class LoopFunction(torch.autograd.Function):
+    """A time loop as autograd runs it: the kernels' gradients, and second derivatives by the reference."""
+
+    @staticmethod
+    def forward(ctx: Any, loop: Loop, *tensors: torch.Tensor | None) -> Any:
+        """The loop's results."""
+        results, saved = loop.forward(tensors, save=True)
+        ctx.loop, ctx.count = loop, len(tensors)
+        ctx.save_for_backward(*tensors, *saved)
+        return tuple(results)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: torch.Tensor) -> Any:
+        """Gradients of the tensors."""
+        tensors, saved = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+        needed = ctx.needs_input_grad[1:]
+        if torch.is_grad_enabled():
+            return (None, *_differentiable(ctx.loop, tensors, upstream, needed))
+        found = ctx.loop.backward(tensors, saved, [d.contiguous() for d in upstream])
+        return (None, *[d if asked else None for d, asked in zip(found, needed, strict=True)])
+
+
+def _differentiable(loop: Loop, tensors: Tensors, upstream: Tensors, needed: Sequence[bool]) -> Tensors:
+    with torch.enable_grad():
+        given = [t.view_as(t) if asked else t for t, asked in zip(tensors, needed, strict=True)]
+        asked_for = [t for t, asked in zip(given, needed, strict=True) if asked]
+        grads = torch.autograd.grad(
+            list(loop.again(given)), asked_for, list(upstream), create_graph=True, allow_unused=True
+        )
+    found = iter(grads)
+    return [next(found) if asked else None for asked in needed]
+
+
+def run_loop(loop: Loop, tensors: Sequence[torch.Tensor | None]) -> Tensors:
+    """The loop's results, with gradients where they are asked for."""
+    dense = [None if t is None else t.contiguous() for t in tensors]
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in dense):
+        results: Tensors = LoopFunction.apply(loop, *dense)  # type: ignore[no-untyped-call]
+        return results
+    return loop.forward(dense, save=False)[0]
+
+
+def used_inputs(call: LayerCall) -> torch.Tensor:
+    """Inputs as they are multiplied, `[T, B, I]`: zero past a row's end, times the masks on them."""
+    x = without_padding(call.x, call.lengths)
+    masks = [mask for mask in call.masks if mask.spec.place == "input"]
+    if not masks:
+        return x
+    steps, rows, width = x.shape
+    order = reading_order(call.lengths, steps, x.device) if call.spec.reverse else None
+    x = read_in_order(x, order)
+    for mask in masks:
+        x = mask.apply(x, mask.draws(steps, rows, width, x))
+    return read_in_order(x, order)
+
+
+def runner(
+    loop_of: Callable[[LayerCall], tuple[Loop, Sequence[torch.Tensor | None]]],
+) -> Callable[[LayerCall], LayerResult]:
+    """What runs a call, from what makes its loop; that is asked only where there are steps and rows."""
+
+    def run(call: LayerCall) -> LayerResult:
+        steps, rows = call.x.shape[:2]
+        if steps == 0 or rows == 0:
+            out, rest = call.x.new_zeros(steps, rows, call.spec.cell.output_size), list(call.state)
+            if call.spec.all_states:
+                rest += [leaf.new_zeros(steps, *leaf.shape) for leaf in call.state]
+        else:
+            loop, tensors = loop_of(call)
+            out, *rest = run_loop(loop, tensors)
+        if call.spec.residual:
+            out = without_padding(call.x, call.lengths) + out
+        leaves = len(call.state)
+        return LayerResult(out, tuple(rest[:leaves]), tuple(rest[leaves:]))
+
+    return run
+
+
+@dataclass(frozen=True, eq=False)
+class Surroundings:
+    """The constants of a call that act inside the loop."""
+
+    lengths: torch.Tensor | None
+    resets: torch.Tensor | None
+    given: bool
+    reverse: bool
+
+    def arguments(self) -> dict[str, Any]:
+        """What a kernel takes."""
+        return {
+            "lengths": self.lengths, "resets": self.resets, "LENGTHS": self.lengths is not None,
+            "RESETS": self.resets is not None, "GIVEN_RESETS": self.resets is not None and self.given,
+            "REVERSE": self.reverse,
+        }  # fmt: skip
+
+
+def surroundings(call: LayerCall) -> Surroundings:
+    """Of a call."""
+    lengths = None if call.lengths is None else call.lengths.to(torch.int32).contiguous()
+    resets = None if call.resets is None else call.resets.to(torch.uint8).contiguous()
+    return Surroundings(lengths, resets, call.reset_state is not None, call.spec.reverse)
+
+
+def inner_masks(call: LayerCall) -> tuple[BoundMask, ...]:
+    """Those that act inside the loop."""
+    return tuple(mask for mask in call.masks if mask.spec.place != "input")
+
+
+def run_of_products(
+    call: LayerCall,
+    cell: CellSpec,
+    products: torch.Tensor,
+    state: tuple[torch.Tensor, ...],
+    weights: dict[str, torch.Tensor],
+    fresh: tuple[torch.Tensor, ...] | None,
+) -> LayerCall:
+    """A call whose inputs are input products already: without masks on inputs, and without a residual sum."""
+    masks = inner_masks(call)
+    run = replace(call.spec, cell=cell, residual=False, masks=tuple(mask.spec for mask in masks))
+    return LayerCall(run, products, state, weights, masks, call.lengths, call.resets, fresh)
+
+
+def as_columns(weights: Mapping[str, torch.Tensor], cell: Any) -> Mapping[str, torch.Tensor]:
+    """Weights with a column for each unit, whichever way they lie."""
+    if not cell.transposed:
+        return weights
+    return {name: weight.t() if weight.dim() == 2 and name != "bias" else weight for name, weight in weights.items()}
+
+
+def states_as(leaves: Sequence[str], states: Sequence[torch.Tensor]) -> dict[str, torch.Tensor | None]:
+    """States of all steps, or their gradients, as a kernel takes them; None where nobody asks for them."""
+    return dict(zip(leaves, states, strict=True)) if states else dict.fromkeys(leaves)
+
+
+def same(products: torch.Tensor) -> torch.Tensor:
+    """The weight that gives back what it multiplies."""
+    return torch.eye(products.shape[-1], dtype=products.dtype, device=products.device)
+
+
+def loop_arguments(
+    call: LayerCall, schedule: Schedule, around: Surroundings, masks: MaskTable, x_gates: torch.Tensor
+) -> dict[str, Any]:
+    """What the kernels of all recurrences take."""
+    cell: Any = call.spec.cell
+    T, B = x_gates.shape[:2]
+    return {
+        **around.arguments(), **masks.arguments(), "T": T, "B": B, "H": cell.units, "ROWS": schedule.rows,
+        "U": schedule.units, "PROGRAMS": schedule.programs, "SPLIT": schedule.split,
+        "counters": torch.zeros((schedule.groups, 2), dtype=torch.int32, device=x_gates.device),
+        "ACTIVATION": ACTIVATIONS[cell.activation], "ZONE_H": masks.has("zone_h"), "STATES": call.spec.all_states,
+        "PRECISION": precision(x_gates.dtype), "SPINS": 0 if x_gates.is_cuda else _INTERPRETED_SPINS,
+    }  # fmt: skip

@@ -1,0 +1,215 @@
+"""The gated recurrent unit as Triton kernels on CUDA devices."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple, cast
+
+import torch
+
+from cellweave.ops.common._calls import LayerCall
+from cellweave.ops.common._records import Backend, RunContext
+from cellweave.ops.common._triton_backend import (
+    ACTIVATIONS,
+    Launch,
+    Tensors,
+    activation_refused,
+    as_columns,
+    chip,
+    inner_masks,
+    loop_arguments,
+    run_of_products,
+    runner,
+    same,
+    states_as,
+    surroundings,
+    too_large,
+    triton_refuses,
+    used_inputs,
+)
+from cellweave.ops.common._triton_masks import mask_table
+from cellweave.ops.common._triton_schedule import Product, Schedule, plan_programs
+from cellweave.ops.gru._reference import gru_sequence, gru_split_weights
+from cellweave.specs import GRUSpec, RunSpec
+
+_KERNELS = "cellweave.ops.gru._triton_kernels"
+
+
+def schedules(spec: GRUSpec, rows: int, itemsize: int) -> tuple[Schedule | None, Schedule | None]:
+    """Of the forward and the backward kernel; None where nothing fits the device."""
+    H = spec.units
+    forward = (Product(H, 2 * H, 2), Product(H, H, 1))
+    backward = (Product(2 * H, H, 1), Product(H, H, 1))
+    return tuple(plan_programs(H, rows, products, itemsize, chip()) for products in (forward, backward))  # type: ignore[return-value]
+
+
+def _refuses(spec: RunSpec, context: RunContext) -> str | None:
+    cell = cast(GRUSpec, spec.cell)
+    reason = triton_refuses(spec, context) or activation_refused(cell)
+    if reason is not None:
+        return reason
+    forward, backward = schedules(cell, context.B, context.dtype.itemsize)
+    reason = too_large(forward, cell.units, context.B)
+    if reason is None and context.needs_grad:
+        reason = too_large(backward, cell.units, context.B)
+    return reason
+
+
+class _Packed(NamedTuple):
+    """Weights as the kernels have them: the candidate's columns, then `2 * unit + gate` of r and u.
+
+    Attributes:
+        from_x, bias: `[I, 3H]` and `[3H]` or None. gates: `[H, 2H]`. candidate: `[H, H]`. from_h: The bias of the
+            candidate's recurrent product, or None.
+    """
+
+    from_x: torch.Tensor
+    bias: torch.Tensor | None
+    gates: torch.Tensor
+    candidate: torch.Tensor
+    from_h: torch.Tensor | None
+
+
+def _two(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    return torch.stack([first, second], dim=-1).flatten(-2)
+
+
+def _packed(call: LayerCall) -> _Packed:
+    spec, depth = cast(GRUSpec, call.spec.cell), call.x.shape[2]
+    weights = as_columns(call.weights, spec)
+    if spec.joined_kernel and not spec.reset_after:
+        kernel, candidate = weights["gates/kernel"], weights["candidate/kernel"]
+        bias = torch.cat([weights["candidate/bias"], _two(*weights["gates/bias"].chunk(2))])
+        from_x = torch.cat([candidate[:depth], _two(*kernel[:depth].chunk(2, dim=1))], dim=1)
+        return _Packed(from_x, bias, _two(*kernel[depth:].chunk(2, dim=1)), candidate[depth:], None)
+    order = spec.gate_order
+    if spec.joined_kernel:
+        weights, order = gru_split_weights(weights), "ruc"
+
+    def parts(value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        found = dict(zip(order, value.chunk(3, dim=-1), strict=True))
+        return found["r"], found["u"], found["c"]
+
+    r, u, c = parts(weights["kernel"])
+    from_x = torch.cat([c, _two(r, u)], dim=1)
+    r, u, candidate = parts(weights["recurrent_kernel"])
+    found_bias, from_h = weights.get("bias"), None
+    if found_bias is not None and spec.reset_after:
+        from_h = parts(found_bias[1])[2]
+        in_gates = torch.cat([torch.ones_like(from_h) if gate != "c" else torch.zeros_like(from_h) for gate in order])
+        found_bias = found_bias[0] + found_bias[1] * in_gates
+    if found_bias is not None:
+        b_r, b_u, b_c = parts(found_bias)
+        found_bias = torch.cat([b_c, _two(b_r, b_u)])
+    return _Packed(from_x, found_bias, _two(r, u), candidate, from_h)
+
+
+def loop_of(call: LayerCall) -> tuple[GRULoop, list[torch.Tensor | None]]:
+    """The time loop of a call and its tensors; there must be steps and rows."""
+    steps, rows, depth = call.x.shape
+    packed = _packed(call)
+    x = used_inputs(call).reshape(steps * rows, depth)
+    x_gates = x @ packed.from_x if packed.bias is None else torch.addmm(packed.bias, x, packed.from_x)
+    fresh = None if call.reset_state is None else call.reset_state[0]
+    x_gates = x_gates.view(steps, rows, 3 * call.spec.cell.units)
+    return GRULoop(call), [x_gates, call.state[0], fresh, packed.gates, packed.candidate, packed.from_h]
+
+
+class GRULoop:
+    """The time loop of one call: from input products `[T, B, 3H]`, states, recurrent weights to outputs and state."""
+
+    def __init__(self, call: LayerCall) -> None:
+        self._call, self._spec = call, cast(GRUSpec, call.spec.cell)
+        rows, widths = call.x.shape[1], dict.fromkeys(("h", "output", "zone_h"), self._spec.units)
+        self._around, self._masks = surroundings(call), mask_table(inner_masks(call), rows, widths, call.x)
+        self.schedules = schedules(self._spec, rows, call.x.dtype.itemsize)
+
+    def forward(self, tensors: Tensors, *, save: bool) -> tuple[Tensors, Tensors]:
+        """Outputs and h; and operands, gates and candidates."""
+        launch, results, saved = self.forward_launch(tensors, save=save)
+        launch.run()
+        return results, saved
+
+    def backward(self, tensors: Tensors, saved: Tensors, upstream: Tensors) -> Tensors:
+        """Gradients of the loop's tensors."""
+        launch, made = self.backward_launch(tensors, saved, upstream)
+        launch.run()
+        return self._gradients(saved, made, with_bias=tensors[5] is not None)
+
+    def forward_launch(self, tensors: Tensors, *, save: bool) -> tuple[Launch, Tensors, Tensors]:
+        """The forward kernel's launch, its results and what it leaves for backward."""
+        x_gates, h0, fresh, gates_weight, candidate, bias = tensors
+        (T, B), H, after = x_gates.shape[:2], self._spec.units, self._spec.reset_after
+        out, hs, h = x_gates.new_empty(T, B, H), x_gates.new_empty(T, B, H), torch.empty_like(h0)
+        rhs = None if after else torch.empty_like(hs)
+        gates, values = (x_gates.new_empty(T, B, 2 * H), torch.empty_like(hs)) if save else (None, None)
+        from_h = torch.empty_like(hs) if save and after else None
+        states = (torch.empty_like(out),) if self._call.spec.all_states else ()
+        schedule = cast(Schedule, self.schedules[0])
+        arguments = {
+            "x_gates": x_gates, "weight": gates_weight, "candidate": candidate, "bias": bias, "h0": h0,
+            "reset_h": fresh, "out": out, "hs": hs, "rhs": rhs, "gates": gates, "values": values, "from_h": from_h,
+            "h_last": h, **states_as(("all_h",), states), "SAVE": save, "BIAS": bias is not None,
+            **self._shared_arguments(schedule, x_gates),
+        }  # fmt: skip
+        launch = Launch(_KERNELS, "gru_fwd_persistent", schedule.grid, arguments)
+        return launch, (out, h, *states), (hs, rhs, gates, values, from_h) if save else ()
+
+    def backward_launch(self, tensors: Tensors, saved: Tensors, upstream: Tensors) -> tuple[Launch, dict[str, Any]]:
+        """The backward kernel's launch and what it makes."""
+        x_gates, h0, fresh, gates_weight, candidate, _ = tensors
+        hs, _, gates, values, from_h = saved
+        made = {
+            "d_gates": torch.empty_like(x_gates), "d_h0": torch.empty_like(h0),
+            "d_reset_h": None if fresh is None else torch.zeros_like(fresh),
+            "d_from_h": torch.empty_like(hs) if self._spec.reset_after else None,
+        }  # fmt: skip
+        schedule = cast(Schedule, self.schedules[1])
+        arguments = {
+            "weight": gates_weight, "candidate": candidate, "hs": hs, "gates": gates, "values": values,
+            "from_h": from_h, "d_out": upstream[0], "d_h_last": upstream[1], **made,
+            **states_as(("d_all_h",), upstream[2:]),
+            **self._shared_arguments(schedule, x_gates), "M1": schedule.sides[0][0], "M2": schedule.sides[0][1],
+        }  # fmt: skip
+        return Launch(_KERNELS, "gru_bwd_exchange", schedule.grid, arguments), made
+
+    def _shared_arguments(self, schedule: Schedule, x_gates: torch.Tensor) -> dict[str, Any]:
+        k1, k2 = schedule.sides[1]
+        return loop_arguments(self._call, schedule, self._around, self._masks, x_gates) | {
+            "K1": k1, "K2": k2, "AFTER": self._spec.reset_after,
+            "GATE_ACTIVATION": ACTIVATIONS[cast(str, self._spec.recurrent_activation)],
+        }  # fmt: skip
+
+    def _gradients(self, saved: Tensors, made: dict[str, Any], *, with_bias: bool) -> Tensors:
+        hs, rhs, H = saved[0].flatten(0, 1), saved[1], self._spec.units
+        d_gates, d_from_h = made["d_gates"].flatten(0, 1), made["d_from_h"]
+        if rhs is None:
+            d_candidate = hs.t() @ d_from_h.flatten(0, 1)
+        else:
+            d_candidate = rhs.flatten(0, 1).t() @ d_gates[:, :H]
+        d_bias = d_from_h.sum((0, 1)) if with_bias else None
+        return made["d_gates"], made["d_h0"], made["d_reset_h"], hs.t() @ d_gates[:, H:], d_candidate, d_bias
+
+    def again(self, tensors: Tensors) -> Tensors:
+        """Outputs and h by the reference, whose inputs are the products."""
+        x_gates, h0, fresh, gates_weight, candidate, bias = tensors
+        H = self._spec.units
+
+        def unpacked(gates: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
+            r, u = gates.view(*gates.shape[:-1], H, 2).unbind(-1)
+            return torch.cat([r, u, last], dim=-1)
+
+        products = unpacked(x_gates[..., H:].contiguous(), x_gates[..., :H])
+        weights = {"kernel": same(products), "recurrent_kernel": unpacked(gates_weight, candidate)}
+        if bias is not None:
+            none = products.new_zeros(3 * H)
+            weights["bias"] = torch.stack([none, torch.cat([none[: 2 * H], bias])])
+        cell = dataclasses.replace(
+            self._spec, gate_order="ruc", joined_kernel=False, use_bias=bias is not None, transposed=False
+        )
+        start = None if fresh is None else (fresh,)
+        out, state, states = gru_sequence(run_of_products(self._call, cell, products, (h0,), weights, start))
+        return out, *state, *states
+
+
+TRITON = Backend("triton", _refuses, runner(loop_of))

@@ -1,0 +1,223 @@
+"""The LSTM as Triton kernels on CUDA devices."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, cast
+
+import torch
+
+from cellweave.ops.common._calls import LayerCall
+from cellweave.ops.common._records import Backend, RunContext
+from cellweave.ops.common._triton_backend import (
+    ACTIVATIONS,
+    Launch,
+    Surroundings,
+    Tensors,
+    activation_refused,
+    as_columns,
+    chip,
+    inner_masks,
+    loop_arguments,
+    run_of_products,
+    runner,
+    same,
+    states_as,
+    surroundings,
+    too_large,
+    triton_refuses,
+    used_inputs,
+)
+from cellweave.ops.common._triton_masks import MaskTable, mask_table
+from cellweave.ops.common._triton_schedule import Product, Schedule, plan_programs
+from cellweave.ops.lstm._reference import lstm_sequence
+from cellweave.specs import LSTMSpec, RunSpec
+
+_KERNELS = "cellweave.ops.lstm._triton_kernels"
+#: The kernels' order of gates.
+_ORDER = "ijfo"
+
+
+def schedules(spec: LSTMSpec, rows: int, itemsize: int) -> tuple[Schedule | None, Schedule | None]:
+    """Of the forward and the backward kernel; None where nothing fits the device."""
+    H, P = spec.units, spec.output_size
+    forward = [Product(P, 4 * H, 4)]
+    backward = [Product(4 * H, P, 0 if spec.projection else 1)]
+    if spec.projection is not None:
+        forward.append(Product(H, P, 0))
+        backward.append(Product(P, H, 1))
+    return (
+        plan_programs(H, rows, tuple(forward), itemsize, chip()),
+        plan_programs(H, rows, tuple(backward), itemsize, chip()),
+    )
+
+
+def _refuses(spec: RunSpec, context: RunContext) -> str | None:
+    reason = triton_refuses(spec, context)
+    if reason is not None:
+        return reason
+    cell = cast(LSTMSpec, spec.cell)
+    reason = activation_refused(cell)
+    if reason is not None:
+        return reason
+    forward, backward = schedules(cell, context.B, context.dtype.itemsize)
+    reason = too_large(forward, cell.units, context.B)
+    if reason is None and context.needs_grad:
+        reason = too_large(backward, cell.units, context.B)
+    return reason
+
+
+def packed_gates(weight: torch.Tensor, spec: LSTMSpec) -> torch.Tensor:
+    """Columns `gate * H + unit` in the cell's order to `4 * unit + gate` in the kernels'; zeros for a missing gate."""
+    parts = dict(zip(spec.gate_order, weight.chunk(len(spec.gate_order), dim=-1), strict=True))
+    if spec.coupled:
+        parts["i"] = torch.zeros_like(parts["f"])
+    return torch.stack([parts[gate] for gate in _ORDER], dim=-1).flatten(-2)
+
+
+def loop_of(call: LayerCall) -> tuple[LSTMLoop, list[torch.Tensor | None]]:
+    """The time loop of a call and its tensors; there must be steps and rows."""
+    spec, (steps, rows, depth) = cast(LSTMSpec, call.spec.cell), call.x.shape
+    weights = as_columns(call.weights, spec)
+    kernel = weights["kernel"]
+    recurrent = kernel[depth:] if spec.joined_kernel else weights["recurrent_kernel"]
+    x = used_inputs(call).reshape(steps * rows, depth)
+    from_x, bias = packed_gates(kernel[:depth], spec), weights.get("bias")
+    x_gates = x @ from_x if bias is None else torch.addmm(packed_gates(bias, spec), x, from_x)
+    diagonals = [weights.get(f"w_{gate}_diag") for gate in "fio"]
+    peephole = None
+    if spec.peepholes:
+        peephole = torch.stack([torch.zeros_like(weights["w_f_diag"]) if d is None else d for d in diagonals])
+    widths = {"h": spec.output_size, "c": spec.units, "output": spec.output_size}
+    widths |= {"zone_h": spec.output_size, "zone_c": spec.units}
+    loop = LSTMLoop(call, surroundings(call), mask_table(inner_masks(call), rows, widths, call.x))
+    fresh = call.reset_state or (None, None)
+    (c0, h0), (fresh_c, fresh_h) = call.state, fresh
+    return loop, [
+        x_gates.view(steps, rows, 4 * spec.units), c0, h0, fresh_c, fresh_h, packed_gates(recurrent, spec), peephole,
+        weights.get("projection/kernel"),
+    ]  # fmt: skip
+
+
+class LSTMLoop:
+    """The time loop of one call: from input products `[T, B, 4H]`, states, recurrent weights to outputs and state."""
+
+    def __init__(self, call: LayerCall, around: Surroundings, masks: MaskTable) -> None:
+        self._call, self._around, self._masks = call, around, masks
+        self._spec = cast(LSTMSpec, call.spec.cell)
+        self._dtype = call.x.dtype
+        self._rows = call.x.shape[1]
+        self.schedules = schedules(self._spec, self._rows, self._dtype.itemsize)
+
+    def forward(self, tensors: Tensors, *, save: bool) -> tuple[Tensors, Tensors]:
+        """Outputs, c and h; and gates, operands, cells and projections."""
+        launch, results, saved = self.forward_launch(tensors, save=save)
+        launch.run()
+        return results, saved
+
+    def backward(self, tensors: Tensors, saved: Tensors, upstream: Tensors) -> Tensors:
+        """Gradients of the loop's tensors."""
+        launch, made = self.backward_launch(tensors, saved, upstream)
+        launch.run()
+        return self._gradients(tensors, saved, made)
+
+    def forward_launch(self, tensors: Tensors, *, save: bool) -> tuple[Launch, Tensors, Tensors]:
+        """The forward kernel's launch, its results and what it leaves for backward."""
+        x_gates, c0, h0, fresh_c, fresh_h, weight, peephole, projection = tensors
+        spec, schedule = self._spec, cast(Schedule, self.schedules[0])
+        (T, B), H, P = x_gates.shape[:2], spec.units, spec.output_size
+        hs = x_gates.new_empty(T, B, P)
+        cs = x_gates.new_empty((T, B, H), dtype=torch.float32) if save else None
+        gates = torch.empty_like(x_gates) if save else None
+        ms = x_gates.new_empty(T, B, H) if spec.projection is not None else None
+        raw = x_gates.new_empty(T, B, P) if save and self._clips_projection else None
+        out, c, h = x_gates.new_empty(T, B, P), torch.empty_like(c0), torch.empty_like(h0)
+        states = (x_gates.new_empty(T, B, H), torch.empty_like(out)) if self._call.spec.all_states else ()
+        arguments = {
+            "x_gates": x_gates, "weight": weight, "h0": h0, "c0": c0, "reset_h": fresh_h, "reset_c": fresh_c,
+            "peephole": peephole, "projection": projection, "out": out, "hs": hs, "cs": cs, "gates": gates, "ms": ms,
+            "raw": raw, "h_last": h, "c_last": c, "forget_bias": float(spec.forget_bias), "SAVE": save,
+            **states_as(("all_c", "all_h"), states), **self._shared_arguments(schedule, x_gates),
+        }  # fmt: skip
+        launch = Launch(_KERNELS, "lstm_fwd_persistent", schedule.grid, arguments)
+        return launch, (out, c, h, *states), (hs, cs, gates, ms, raw) if save else ()
+
+    def backward_launch(
+        self, tensors: Tensors, saved: Tensors, upstream: Tensors
+    ) -> tuple[Launch, dict[str, torch.Tensor | None]]:
+        """The backward kernel's launch and what it makes."""
+        x_gates, c0, h0, fresh_c, fresh_h, weight, peephole, projection = tensors
+        _, cs, gates, _, raw = saved
+        d_out, d_c, d_h, *d_states = upstream
+        spec, schedule = self._spec, cast(Schedule, self.schedules[1])
+        made = {
+            "d_gates": torch.empty_like(x_gates),
+            "d_projected": torch.empty_like(d_out) if spec.projection is not None else None,
+            "d_h0": torch.empty_like(h0), "d_c0": torch.empty_like(c0),
+            "d_reset_h": None if fresh_h is None else torch.zeros_like(fresh_h),
+            "d_reset_c": None if fresh_c is None else torch.zeros_like(fresh_c),
+            "d_peephole": x_gates.new_empty((3, *c0.shape), dtype=torch.float32) if spec.peepholes else None,
+        }  # fmt: skip
+        arguments = {
+            "weight": weight, "peephole": peephole, "projection": projection, "cs": cs, "gates": gates, "raw": raw,
+            "d_out": d_out, "d_h_last": d_h, "d_c_last": d_c, **states_as(("d_all_c", "d_all_h"), d_states), **made,
+            **self._shared_arguments(schedule, x_gates),
+        }  # fmt: skip
+        return Launch(_KERNELS, "lstm_bwd_exchange", schedule.grid, arguments), made
+
+    def _shared_arguments(self, schedule: Schedule, x_gates: torch.Tensor) -> dict[str, Any]:
+        spec = self._spec
+        (k1, k2), (m1, m2) = schedule.sides[0], schedule.sides[-1]
+        clip = 0 if spec.cell_clip is None else 2 if spec.clip_passes_gradient else 1
+        has_projection = spec.projection is not None
+        return {
+            **loop_arguments(self._call, schedule, self._around, self._masks, x_gates), "P": spec.output_size,
+            "V": schedule.share(spec.output_size) if has_projection else schedule.units,
+            "K1": k1, "K2": k2, "M1": m1, "M2": m2,
+            "cell_clip": float(spec.cell_clip or 0.0), "proj_clip": float(spec.proj_clip or 0.0),
+            "GATE_ACTIVATION": ACTIVATIONS[cast(str, spec.recurrent_activation)],
+            "COUPLED": spec.coupled, "PEEPHOLES": spec.peepholes, "CLIP": clip, "PROJECTION": has_projection,
+            "PROJ_CLIP": self._clips_projection, "ZONE_C": self._masks.has("zone_c"),
+        }  # fmt: skip
+
+    @property
+    def _clips_projection(self) -> bool:
+        return self._spec.projection is not None and self._spec.proj_clip is not None
+
+    def _gradients(self, tensors: Tensors, saved: Tensors, made: dict[str, torch.Tensor | None]) -> Tensors:
+        hs, _, _, ms, _ = saved
+        d_gates = cast(torch.Tensor, made["d_gates"])
+        d_weight = hs.flatten(0, 1).t() @ d_gates.flatten(0, 1)
+        d_peephole = d_projection = None
+        if made["d_peephole"] is not None:
+            d_peephole = made["d_peephole"].sum(1).to(d_gates.dtype)
+        if made["d_projected"] is not None:
+            d_projection = ms.flatten(0, 1).t() @ made["d_projected"].flatten(0, 1)
+        return (
+            d_gates, made["d_c0"], made["d_h0"], made["d_reset_c"], made["d_reset_h"], d_weight, d_peephole,
+            d_projection,
+        )  # fmt: skip
+
+    def again(self, tensors: Tensors) -> Tensors:
+        """Outputs, c and h by the reference, whose inputs are the products."""
+        x_gates, c0, h0, fresh_c, fresh_h, weight, peephole, projection = tensors
+        spec = self._spec
+        order = "".join(gate for gate in _ORDER if gate in spec.gate_order)
+
+        def unpacked(value: torch.Tensor) -> torch.Tensor:
+            parts = dict(zip(_ORDER, value.view(*value.shape[:-1], spec.units, 4).unbind(-1), strict=True))
+            return torch.cat([parts[gate] for gate in order], dim=-1)
+
+        products = unpacked(x_gates)
+        weights = {"kernel": torch.cat([same(products), unpacked(weight)])}
+        if peephole is not None:
+            weights |= {f"w_{gate}_diag": row for gate, row in zip("fio", peephole.unbind(0), strict=True)}
+        if projection is not None:
+            weights["projection/kernel"] = projection
+        cell = dataclasses.replace(spec, gate_order=order, joined_kernel=True, use_bias=False, transposed=False)
+        fresh = None if fresh_c is None else (fresh_c, fresh_h)
+        out, state, states = lstm_sequence(run_of_products(self._call, cell, products, (c0, h0), weights, fresh))
+        return out, *state, *states
+
+
+TRITON = Backend("triton", _refuses, runner(loop_of))

@@ -1,0 +1,129 @@
+"""The plain recurrent network as Triton kernels on CUDA devices."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, cast
+
+import torch
+
+from cellweave.ops.common._calls import LayerCall
+from cellweave.ops.common._records import Backend, RunContext
+from cellweave.ops.common._triton_backend import (
+    Launch,
+    Tensors,
+    activation_refused,
+    as_columns,
+    chip,
+    inner_masks,
+    loop_arguments,
+    run_of_products,
+    runner,
+    same,
+    states_as,
+    surroundings,
+    too_large,
+    triton_refuses,
+    used_inputs,
+)
+from cellweave.ops.common._triton_masks import mask_table
+from cellweave.ops.common._triton_schedule import Product, Schedule, plan_programs
+from cellweave.ops.rnn._reference import rnn_sequence
+from cellweave.specs import RNNSpec, RunSpec
+
+_KERNELS = "cellweave.ops.rnn._triton_kernels"
+
+
+def schedules(spec: RNNSpec, rows: int, itemsize: int) -> tuple[Schedule | None, Schedule | None]:
+    """Of the forward and the backward kernel, which need the same; None where nothing fits the device."""
+    found = plan_programs(spec.units, rows, (Product(spec.units, spec.units, 1),), itemsize, chip())
+    return found, found
+
+
+def _refuses(spec: RunSpec, context: RunContext) -> str | None:
+    cell = cast(RNNSpec, spec.cell)
+    reason = triton_refuses(spec, context) or activation_refused(cell)
+    return reason or too_large(schedules(cell, context.B, context.dtype.itemsize)[0], cell.units, context.B)
+
+
+def loop_of(call: LayerCall) -> tuple[RNNLoop, list[torch.Tensor | None]]:
+    """The time loop of a call and its tensors; there must be steps and rows."""
+    spec, (steps, rows, depth) = cast(RNNSpec, call.spec.cell), call.x.shape
+    weights = as_columns(call.weights, spec)
+    kernel, bias = weights["kernel"], weights.get("bias")
+    recurrent = kernel[depth:] if spec.joined_kernel else weights["recurrent_kernel"]
+    x = used_inputs(call).reshape(steps * rows, depth)
+    x_gates = x @ kernel[:depth] if bias is None else torch.addmm(bias, x, kernel[:depth])
+    fresh = None if call.reset_state is None else call.reset_state[0]
+    return RNNLoop(call), [x_gates.view(steps, rows, spec.units), call.state[0], fresh, recurrent]
+
+
+class RNNLoop:
+    """The time loop of one call: from input products `[T, B, H]`, states, recurrent weights to outputs and state."""
+
+    def __init__(self, call: LayerCall) -> None:
+        self._call, self._spec = call, cast(RNNSpec, call.spec.cell)
+        rows, widths = call.x.shape[1], dict.fromkeys(("h", "output", "zone_h"), self._spec.units)
+        self._around, self._masks = surroundings(call), mask_table(inner_masks(call), rows, widths, call.x)
+        self.schedules = schedules(self._spec, rows, call.x.dtype.itemsize)
+
+    def forward(self, tensors: Tensors, *, save: bool) -> tuple[Tensors, Tensors]:
+        """Outputs and h; and operands and values."""
+        launch, results, saved = self.forward_launch(tensors, save=save)
+        launch.run()
+        return results, saved
+
+    def backward(self, tensors: Tensors, saved: Tensors, upstream: Tensors) -> Tensors:
+        """Gradients of the loop's tensors."""
+        launch, made = self.backward_launch(tensors, saved, upstream)
+        launch.run()
+        d_weight = saved[0].flatten(0, 1).t() @ made["d_gates"].flatten(0, 1)
+        return made["d_gates"], made["d_h0"], made["d_reset_h"], d_weight
+
+    def forward_launch(self, tensors: Tensors, *, save: bool) -> tuple[Launch, Tensors, Tensors]:
+        """The forward kernel's launch, its results and what it leaves for backward."""
+        x_gates, h0, fresh, weight = tensors
+        out, hs, h = torch.empty_like(x_gates), torch.empty_like(x_gates), torch.empty_like(h0)
+        gates = torch.empty_like(x_gates) if save else None
+        states = (torch.empty_like(out),) if self._call.spec.all_states else ()
+        schedule = cast(Schedule, self.schedules[0])
+        arguments = {
+            "x_gates": x_gates, "weight": weight, "h0": h0, "reset_h": fresh, "out": out, "hs": hs, "gates": gates,
+            "h_last": h, **states_as(("all_h",), states), "SAVE": save, **self._shared_arguments(schedule, x_gates),
+        }  # fmt: skip
+        launch = Launch(_KERNELS, "rnn_fwd_persistent", schedule.grid, arguments)
+        return launch, (out, h, *states), (hs, gates) if save else ()
+
+    def backward_launch(self, tensors: Tensors, saved: Tensors, upstream: Tensors) -> tuple[Launch, dict[str, Any]]:
+        """The backward kernel's launch and what it makes."""
+        x_gates, h0, fresh, weight = tensors
+        made = {
+            "d_gates": torch.empty_like(x_gates), "d_h0": torch.empty_like(h0),
+            "d_reset_h": None if fresh is None else torch.zeros_like(fresh),
+        }  # fmt: skip
+        schedule = cast(Schedule, self.schedules[1])
+        arguments = {
+            "weight": weight, "gates": saved[1], "d_out": upstream[0], "d_h_last": upstream[1], **made,
+            **states_as(("d_all_h",), upstream[2:]),
+            **self._shared_arguments(schedule, x_gates),
+        }  # fmt: skip
+        return Launch(_KERNELS, "rnn_bwd_exchange", schedule.grid, arguments), made
+
+    def _shared_arguments(self, schedule: Schedule, x_gates: torch.Tensor) -> dict[str, Any]:
+        ((k1, k2),) = schedule.sides
+        return loop_arguments(self._call, schedule, self._around, self._masks, x_gates) | {
+            "K1": k1,
+            "K2": k2,
+        }
+
+    def again(self, tensors: Tensors) -> Tensors:
+        """Outputs and h by the reference, whose inputs are the products."""
+        x_gates, h0, fresh, weight = tensors
+        cell = dataclasses.replace(self._spec, joined_kernel=False, use_bias=False, transposed=False)
+        weights = {"kernel": same(x_gates), "recurrent_kernel": weight}
+        start = None if fresh is None else (fresh,)
+        out, state, states = rnn_sequence(run_of_products(self._call, cell, x_gates, (h0,), weights, start))
+        return out, *state, *states
+
+
+TRITON = Backend("triton", _refuses, runner(loop_of))

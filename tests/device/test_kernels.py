@@ -1,0 +1,93 @@
+"""Whole layers on a device: our kernels and cuDNN's against the float64 oracle, in every dtype."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cellweave.ops.common import BoundMask, LayerCall
+from cellweave.ops.common._masks import apply_mask
+from cellweave.specs import MaskSpec, RNNSpec, RunSpec
+from helpers.layer_cases import VARIANTS, LayerCase, LayerData, backend_of, context_of, make_call, make_data, on_device
+from helpers.layer_checks import from_backend, from_oracle
+from helpers.tolerances import assert_close, assert_same_bits, worst_error
+
+NORMALIZED = ("norm", "coupled-norm")
+KERNELS = [variant for variant in VARIANTS if variant.name not in NORMALIZED]
+SIZES = [(4, 3, 5), (3, 18, 11)]
+CUDNN = ("rnn", "rnn-relu", "gru-after", "lstm", "lstm-split", "proj")
+#: A step of each dtype's mantissa, and how much of it a short sequence may add to twice plain torch's error.
+STEPS = {"float32": 2.0**-20, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+
+
+def _check(case: LayerCase, backend: str, device: str, floor: float) -> None:
+    data: LayerData = make_data(case)
+    run = case.run()
+    assert backend_of(run, backend).refuses(run, context_of(case, device_type=device)) is None
+    expected = from_oracle(data)
+    plain, got = (from_backend(case, data, name, device) for name in ("reference", backend))
+    for kind, mine, base, wanted in zip(("", "d "), got, plain, expected, strict=True):
+        for name in wanted:
+            error = worst_error(base[name].double().cpu(), wanted[name])
+            assert_close(kind + name, mine[name].double(), wanted[name], 2.0 * error + floor)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("variant", KERNELS, ids=lambda variant: variant.name)
+def test_everything_in_float32(variant: object, size: tuple[int, int, int], device: str) -> None:
+    case = LayerCase(variant, *size, "twice", "ragged", "given", True, True, dtype="float32")  # type: ignore[arg-type]
+    _check(case, "triton", device, STEPS["float32"])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("variant", KERNELS, ids=lambda variant: variant.name)
+def test_half_precision(variant: object, dtype: str, device: str) -> None:
+    if device == "cpu" and dtype == "bfloat16":
+        pytest.skip("Triton's interpreter computes wrongly in bfloat16")
+    case = LayerCase(variant, 3, 3, 11, "none", "ragged", "given", dtype=dtype)  # type: ignore[arg-type]
+    _check(case, "triton", device, STEPS[dtype])
+
+
+def test_tf32(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", "tf32")
+    _check(LayerCase(VARIANTS[0], 3, 3, 40, dtype="float32"), "triton", device, 2.0**-9)
+
+
+@pytest.mark.parametrize("name", CUDNN)
+def test_cudnn(name: str, device: str) -> None:
+    if device == "cpu":
+        pytest.skip("cuDNN needs a CUDA device")
+    variant = next(v for v in VARIANTS if v.name == name)
+    for lengths in ("full", "ragged"):
+        case = LayerCase(variant, 5, 4, 6, "input", lengths, residual=True, dtype="float32")
+        _check(case, "torch", device, STEPS["float32"])
+
+
+def test_the_same_bits_fifty_times(device: str) -> None:
+    variant = next(v for v in VARIANTS if v.name == "all")
+    case = LayerCase(variant, 4, 18, 130 if device == "cuda" else 11, "rows", "ragged", "given", dtype="float32")
+    call = on_device(make_call(case, make_data(case)), device)
+    first: list[torch.Tensor] = []
+    for _ in range(50 if device == "cuda" else 2):
+        out, state, _ = backend_of(call.spec, "triton").run(call)
+        got = [out, *state, *torch.autograd.grad(out.sum(), [call.x, *call.weights.values()])]
+        for number, (a, b) in enumerate(zip(got, first or got, strict=True)):
+            assert_same_bits(f"result {number}", a, b)
+        first = first or got
+
+
+@pytest.mark.parametrize("per_step", [True, False])
+def test_both_kinds_of_devices_draw_the_same_masks(per_step: bool, device: str) -> None:
+    T, B, H = 3, 2, 11
+    spec = MaskSpec("output", per_step, True)
+    mask = BoundMask(spec, 0.6, True, 2**63 + 11, 5, 2**64 - 1, 7 if per_step else 0)
+    run = RunSpec(RNNSpec(H, "linear", joined_kernel=False), (spec,))
+    weights = {"kernel": torch.zeros(1, H), "recurrent_kernel": torch.zeros(H, H), "bias": torch.ones(H)}
+    call = on_device(LayerCall(run, torch.zeros(T, B, 1), (torch.zeros(B, H),), weights, (mask,)), device)
+    out = backend_of(run, "triton").run(call).outputs
+    assert_same_bits("kept", out.cpu(), apply_mask(torch.ones(T, B, H), mask))
+
+
+@pytest.mark.parametrize("size", [(1, 1, 1), (1, 16, 8), (2, 17, 9)], ids=str)
+def test_the_smallest_sizes(size: tuple[int, int, int], device: str) -> None:
+    _check(LayerCase(VARIANTS[0], *size, dtype="float32"), "triton", device, STEPS["float32"])

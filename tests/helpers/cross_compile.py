@@ -1,0 +1,122 @@
+"""Compiling kernels for a GPU that is not there, and what can be read off the result."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from cellweave.ops.common import BoundMask, LayerCall
+from cellweave.ops.common._triton_backend import OPTIONS, Launch
+from cellweave.specs import MaskSpec, RunSpec
+
+#: NVIDIA Hopper: H100, H200.
+HOPPER = GPUTarget("cuda", 90, 32)
+_TYPES = {
+    torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.int32: "*i32",
+    torch.int64: "*i64", torch.uint8: "*u8",
+}  # fmt: skip
+_TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A kernel for sm_90.
+
+    Attributes:
+        shared: Bytes of shared memory of a program.
+        registers, spilled: Registers of a thread, and bytes that it keeps in memory for want of more.
+        ttgir: Triton's last own form, where loops and shared memory can be told apart.
+        sass: The machine code.
+    """
+
+    shared: int
+    registers: int
+    spilled: int
+    ttgir: str
+    sass: str
+
+    def weights_stay(self) -> bool:
+        """All that is loaded before the time loop into shared memory is read in it, and nothing of that size is again.
+
+        Shared memory is told apart by its shapes: a weight's tile is allocated before the loop only.
+        """
+        before, loop = self.ttgir.split("scf.for", 1)
+        allocated = re.compile(r"ttg\.local_alloc .*-> !ttg\.memdesc<([0-9x]+)x\w+, (#\w+)")
+        used = re.compile(r"(?:local_load|warp_group_dot|memdesc_trans|tt\.dot) .*memdesc<([0-9x]+)x\w+, (#\w+)")
+        weights = set(allocated.findall(before))
+        return bool(weights) and not weights & set(allocated.findall(loop)) and weights <= set(used.findall(loop))
+
+    def count(self, instruction: str) -> int:
+        """How often an instruction stands in the machine code."""
+        return len(re.findall(rf"\b{instruction}\b", self.sass))
+
+
+def compile_launch(launch: Launch) -> Compiled:
+    """Compile what a launch would run."""
+    function, arguments = launch.function(), launch.arguments | {"SPINS": 0}  # as on a device
+    signature, constants, attributes = {}, {}, {}
+    for number, parameter in enumerate(function.params):
+        value = arguments[parameter.name]
+        if parameter.is_constexpr or value is None:
+            signature[parameter.name], constants[(number,)] = "constexpr", value
+        elif isinstance(value, torch.Tensor):
+            signature[parameter.name] = _TYPES[value.dtype]
+            # torch's memory starts at such addresses, and the launcher tells the compiler so
+            attributes[(number,)] = [["tt.divisibility", 16]]
+        else:
+            signature[parameter.name] = "fp32" if isinstance(value, float) else "i32"
+    source = ASTSource(function, signature, constants, attributes)
+    found = triton.compile(source, target=HOPPER, options=OPTIONS)
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(found.asm["cubin"])
+        file.flush()
+        usage = _tool("cuobjdump", "--dump-resource-usage", file.name)
+        sass = _tool("cuobjdump", "-sass", file.name)
+    numbers = {name: int(value) for name, value in re.findall(r"\b(REG|STACK|LOCAL):(\d+)", usage)}
+    return Compiled(
+        found.metadata.shared, numbers["REG"], max(numbers["STACK"], numbers["LOCAL"]), found.asm["ttgir"], sass
+    )
+
+
+def _tool(name: str, *arguments: str) -> str:
+    return subprocess.run([str(_TOOLS / name), *arguments], check=True, capture_output=True, text=True).stdout
+
+
+#: Bytes of shared memory that a program on Hopper may use.
+SHARED = 227 << 10
+
+
+def plain_call(
+    spec: Any, steps: int, rows: int, dtype: torch.dtype, *, masks: str = "", lengths: bool = False,
+    resets: bool = False, reverse: bool = False, states: bool = False,
+) -> LayerCall:  # fmt: skip
+    """A call of some sizes whose numbers nobody reads; masks such as "h:rows c:step"."""
+    depth, kinds = 16, [word.split(":") for word in masks.split()]
+    specs = tuple(MaskSpec(place, kind == "step", kind == "rows") for place, kind in kinds)  # type: ignore[arg-type]
+    size = spec.state_size
+    state = tuple(torch.zeros(rows, n, dtype=dtype) for n in ((size,) if isinstance(size, int) else size))
+    return LayerCall(
+        RunSpec(spec, specs, lengths=lengths, resets=resets, reverse=reverse, all_states=states),
+        torch.zeros(steps, rows, depth, dtype=dtype), state,
+        {weight.name: torch.zeros(weight.shape, dtype=dtype) for weight in spec.weights(depth)},
+        tuple(BoundMask(mask, 0.5, True, 1, 2, 3, 4 if mask.per_step else 0) for mask in specs),
+        torch.full((rows,), steps, dtype=torch.int32) if lengths else None,
+        torch.zeros(steps, rows, dtype=torch.bool) if resets else None, state if resets else None,
+    )  # fmt: skip
+
+
+def compiled_pair(loop: Any, tensors: list[Any]) -> list[tuple[Compiled, Any]]:
+    """A loop's forward and backward kernels with their schedules."""
+    dense = [None if tensor is None else tensor.contiguous() for tensor in tensors]
+    forward, results, saved = loop.forward_launch(dense, save=True)
+    backward, _ = loop.backward_launch(dense, saved, results)
+    return [(compile_launch(forward), loop.schedules[0]), (compile_launch(backward), loop.schedules[1])]

@@ -1,0 +1,22 @@
+"""Tests of the kernels in Triton's interpreter: a process of their own, which tests/numerics/test_triton.py starts.
+
+Triton decides whether a kernel is interpreted when the kernel's module is imported.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+collect_ignore_glob = [] if os.environ.get("CELLWEAVE_TRITON_TESTS") == "interpreted" else ["test_*.py"]
+
+
+@pytest.fixture(autouse=True)
+def all_programs_at_once() -> Iterator[None]:
+    """Programs of a launch can wait for each other."""
+    from helpers.threaded_grid import programs_at_once  # imports Triton, which another process may lack
+
+    with programs_at_once():
+        yield

@@ -1,0 +1,88 @@
+"""What the Triton backends say where they cannot run: each limit in words."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+
+from cellweave.ops import gru, lstm, rnn
+from cellweave.ops.common import RunContext
+from cellweave.ops.common import _triton_backend as triton_backend
+from cellweave.specs import GRUSpec, LSTMSpec, MaskSpec, RNNSpec, RunSpec
+
+CONTEXT = RunContext(torch.float32, "cuda", 5, 3, 7, needs_grad=True, transforms=False)
+RECORDS = {
+    kind: next(backend for backend in recurrence.BACKENDS if backend.name == "triton")
+    for kind, recurrence in ((RNNSpec, rnn), (GRUSpec, gru), (LSTMSpec, lstm))
+}
+RECORD = RECORDS[LSTMSpec]
+
+
+@pytest.fixture(autouse=True)
+def with_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton_backend, "missing_reason", lambda: None)
+
+
+@pytest.mark.parametrize(
+    "changes, spec, words",
+    [
+        ({"dtype": torch.float64}, {}, "float32, float16 and bfloat16, not in float64"),
+        ({"transforms": True}, {}, "torch.func"),
+        ({"plain": False}, {}, "dense"),
+        ({}, {"cell": LSTMSpec(4, layer_norm=True)}, "normalize"),
+        ({}, {"cell": LSTMSpec(4, "swish")}, "no activation swish"),
+        ({}, {"cell": LSTMSpec(4, torch.cos)}, "a function of the caller's"),
+        ({}, {"residual": True}, "as wide as the outputs, 4, got 7"),
+        ({}, {"masks": (MaskSpec("h", False, False),) * 10}, "room for 9 masks"),
+        ({"B": 64, "dtype": torch.bfloat16}, {"cell": LSTMSpec(1024)}, "1024 units at 64 rows do not fit"),
+    ],
+)
+def test_limits(changes: dict[str, Any], spec: dict[str, Any], words: str) -> None:
+    run = dataclasses.replace(RunSpec(LSTMSpec(4)), **spec)
+    assert words in str(RECORD.refuses(run, dataclasses.replace(CONTEXT, **changes)))
+
+
+@pytest.mark.parametrize(
+    "cell, words",
+    [
+        (RNNSpec(4, "swish"), "no activation swish"),
+        (GRUSpec(4, recurrent_activation=torch.cos), "a function of the caller's"),
+        (RNNSpec(5000), "5000 units at 3 rows do not fit"),
+        (GRUSpec(3000, reset_after=True), "3000 units at 3 rows do not fit"),
+    ],
+)
+def test_limits_of_the_other_recurrences(cell: Any, words: str) -> None:
+    refuses = RECORDS[type(cell)].refuses
+    assert words in str(refuses(RunSpec(cell), CONTEXT))
+    assert refuses(RunSpec(type(cell)(4)), CONTEXT) is None
+    assert "torch.func" in str(refuses(RunSpec(type(cell)(4)), dataclasses.replace(CONTEXT, transforms=True)))
+
+
+def test_a_plain_layer_on_a_cuda_device_is_not_refused() -> None:
+    assert RECORD.refuses(RunSpec(LSTMSpec(4)), CONTEXT) is None
+    assert RECORD.refuses(RunSpec(LSTMSpec(4)), dataclasses.replace(CONTEXT, dtype=torch.bfloat16)) is None
+
+
+def test_the_cpu_only_for_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_cpu = dataclasses.replace(CONTEXT, device_type="cpu")
+    monkeypatch.setattr(triton_backend, "interpreting", lambda: False)
+    assert "needs a CUDA tensor" in str(RECORD.refuses(RunSpec(LSTMSpec(4)), on_cpu))
+    monkeypatch.setattr(triton_backend, "interpreting", lambda: True)
+    assert RECORD.refuses(RunSpec(LSTMSpec(4)), on_cpu) is None
+    half = dataclasses.replace(on_cpu, dtype=torch.bfloat16)
+    assert "wrongly in bfloat16" in str(RECORD.refuses(RunSpec(LSTMSpec(4)), half))
+
+
+def test_without_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton_backend, "missing_reason", lambda: "Triton is not installed")
+    assert RECORD.refuses(RunSpec(LSTMSpec(4)), CONTEXT) == "Triton is not installed"
+
+
+def test_products_of_float32_follow_torchs_own_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert triton_backend.precision(torch.float32) == "tf32"
+    monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", "ieee")
+    assert triton_backend.precision(torch.float32) == "ieee"
+    assert triton_backend.precision(torch.float16) == "ieee"
