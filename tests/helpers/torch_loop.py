@@ -17,11 +17,22 @@ STRIDE = 1 << 32
 Rows = list[torch.Tensor]
 
 
+def norm(value: torch.Tensor, w: dict[str, torch.Tensor], part: str, gate: int = 0) -> torch.Tensor:
+    """A row with mean 0 and variance 1, times gamma plus beta, where there are some."""
+    if f"gamma{part}" not in w:
+        return value
+    unit = (value - value.mean()) / torch.sqrt(value.var(unbiased=False) + 1e-5)
+    n = len(value)
+    return unit * w[f"gamma{part}"][gate * n : (gate + 1) * n] + w[f"beta{part}"][gate * n : (gate + 1) * n]
+
+
 def lstm(x: torch.Tensor, state: Rows, w: dict[str, torch.Tensor], module: Any) -> Rows:
     """h and c after a step."""
     h, c = state
-    i, f, g, o = (x @ w["ih"].t() + h @ w["hh"].t() + w["bih"] + w["bhh"]).chunk(4)
+    sums = (x @ w["ih"].t() + h @ w["hh"].t() + w["bih"] + w["bhh"]).chunk(4)
+    i, f, g, o = (norm(part, w, "", k) for k, part in enumerate(sums))
     c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+    c = norm(c, w, "_c")
     h = torch.sigmoid(o) * torch.tanh(c)
     return [w["hr"] @ h if module.proj_size else h, c]
 
@@ -32,14 +43,18 @@ def gru(x: torch.Tensor, state: Rows, w: dict[str, torch.Tensor], module: Any) -
     xr, xz, xn = (x @ w["ih"].t() + w["bih"]).chunk(3)
     wr, wz, wn = w["hh"].chunk(3)
     br, bz, bn = w["bhh"].chunk(3)
-    r, z = torch.sigmoid(xr + wr @ h + br), torch.sigmoid(xz + wz @ h + bz)
-    n = torch.tanh(xn + (r * (wn @ h + bn) if module.reset_after else wn @ (r * h) + bn))
+    r, z = torch.sigmoid(norm(xr + wr @ h + br, w, "", 0)), torch.sigmoid(norm(xz + wz @ h + bz, w, "", 1))
+    if module.reset_after:
+        n = norm(xn, w, "", 2) + r * norm(wn @ h + bn, w, "_h")
+    else:
+        n = norm(xn + wn @ (r * h) + bn, w, "", 2)
+    n = torch.tanh(n)
     return [(1 - z) * n + z * h]
 
 
 def rnn(x: torch.Tensor, state: Rows, w: dict[str, torch.Tensor], module: Any) -> Rows:
     """h after a step."""
-    total = w["ih"] @ x + w["hh"] @ state[0] + w["bih"] + w["bhh"]
+    total = norm(w["ih"] @ x + w["hh"] @ state[0] + w["bih"] + w["bhh"], w, "")
     return [torch.relu(total) if module.nonlinearity == "relu" else torch.tanh(total)]
 
 
@@ -57,6 +72,10 @@ def weights_of(module: Any, place: str, dropout: float) -> dict[str, torch.Tenso
         found[name] = getattr(module, f"bias_{name[1:]}{place}") if module.bias else zeros
     if module.proj_size:
         found["hr"] = getattr(module, f"weight_hr{place}")
+    for part in ("", "_c", "_h") if module.layer_norm else ():
+        for mine, theirs in (("gamma", "norm_weight"), ("beta", "norm_bias")):
+            if hasattr(module, f"{theirs}{part}{place}"):
+                found[mine + part] = getattr(module, f"{theirs}{part}{place}")
     return found
 
 

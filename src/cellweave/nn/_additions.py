@@ -19,6 +19,7 @@ class Arguments(TypedDict, total=False):
     mask_per_row: bool
     weight_dropout: float
     zoneout: float | tuple[float, float]
+    layer_norm: bool
     residual: bool
 
 
@@ -42,6 +43,7 @@ class Additions:
     mask_per_row: bool = True
     weight_dropout: float = 0.0
     zoneout: float | tuple[float, float] = 0.0
+    layer_norm: bool = False
     residual: bool = False
     reset_after: bool = True
 

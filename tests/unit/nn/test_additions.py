@@ -25,6 +25,7 @@ TABLE: dict[str, tuple[Any, ...]] = {
     "masks": ("rows", "shared", "steps"),
     "weight_dropout": (0.0, 0.4),
     "zoneout": (0.0, 0.4, (0.3, 0.0)),
+    "layer_norm": (False, True),
     "states": (False, True),
     "residual": (False, True),
     "reset_after": (True, False),
@@ -91,6 +92,10 @@ def make(name: str, case: dict[str, Any]) -> Any:
     module = getattr(cellweave.nn, name)(
         I, H, batch_first=case["layout"] == "batch", dtype=torch.float64, **shape, **MASKS[case["masks"]], **arguments
     )
+    with torch.no_grad():
+        for key, weight in module.named_parameters():
+            if key.startswith("norm_"):
+                weight.add_(0.3 * torch.randn_like(weight))
     return module.train(case["mode"] == "train")
 
 
@@ -284,6 +289,22 @@ def test_transforms_of_torch_func_run_step_by_step(name: str) -> None:
     _, slope = torch.func.jvp(lambda x: loss(parameters, x), (x,), (torch.ones_like(x),))
     wanted = torch.autograd.grad(loss(parameters, x.requires_grad_()), x)[0].sum()
     assert_close("jvp", slope, wanted, TOLERANCE)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_norms_start_from_one_and_zero(name: str) -> None:
+    torch.manual_seed(3)
+    plain = getattr(cellweave.nn, name)(I, H, 2, bidirectional=True)
+    torch.manual_seed(3)
+    module = getattr(cellweave.nn, name)(I, H, 2, bidirectional=True, layer_norm=True)
+    for key, weight in plain.named_parameters():
+        assert torch.equal(getattr(module, key), weight), key
+    for again in (False, True):
+        if again:
+            module.reset_parameters()
+        norms = {key: weight for key, weight in module.named_parameters() if key.startswith("norm_")}
+        assert len(norms) == 4 * {"RNN": 2, "LSTM": 4, "GRU": 4}[name]
+        assert all(bool((weight == key.startswith("norm_weight")).all()) for key, weight in norms.items())
 
 
 @pytest.mark.parametrize("name", NAMES)
