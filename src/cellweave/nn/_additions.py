@@ -17,6 +17,7 @@ class Arguments(TypedDict, total=False):
     output_dropout: float
     variational: bool
     mask_per_row: bool
+    mask_per_gate: bool
     weight_dropout: float
     zoneout: float | tuple[float, float]
     layer_norm: bool
@@ -41,6 +42,7 @@ class Additions:
     output_dropout: float = 0.0
     variational: bool = True
     mask_per_row: bool = True
+    mask_per_gate: bool = False
     weight_dropout: float = 0.0
     zoneout: float | tuple[float, float] = 0.0
     layer_norm: bool = False

@@ -31,6 +31,7 @@ class RecurrentModule(torch.nn.RNNBase):
     output_dropout = Addition()
     variational = Addition()
     mask_per_row = Addition()
+    mask_per_gate = Addition()
     weight_dropout = Addition()
     zoneout = Addition()
     layer_norm = Addition()

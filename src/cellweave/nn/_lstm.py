@@ -31,6 +31,9 @@ class LSTM(RecurrentModule):
         variational: One mask for all steps of a call (Gal & Ghahramani 2016); False: a new one at every step. Default
             True.
         mask_per_row: Each row of the batch has a mask of its own; False: all rows share one. Default True.
+        mask_per_gate: Each gate multiplies inputs and h by masks of its own before its weights (Gal & Ghahramani's
+            untied form); on h they act inside every step, the first one too, and leave the state as it is. Default
+            False.
         weight_dropout: Probability of dropping an element of each recurrent matrix, one mask for a whole call
             (DropConnect, Wan et al. 2013; Merity et al. 2018). In training mode only. Default 0.
         zoneout: Probability, in [0, 1], that an element of the state stays what it was before the step: a number for h

@@ -145,7 +145,11 @@ def _masks(facts: Facts) -> list[tuple[MaskSpec, float]]:
     rates: tuple[tuple[MaskPlace, float], ...] = (
         ("input", given.input_dropout), ("output", given.output_dropout), ("h", given.state_dropout),
     )  # fmt: skip
-    drops = [(MaskSpec(p, not given.variational, given.mask_per_row), 1.0 - rate) for p, rate in rates if rate > 0]
+    drops = [
+        (MaskSpec(p, not given.variational, given.mask_per_row, given.mask_per_gate and p != "output"), 1.0 - rate)
+        for p, rate in rates
+        if rate > 0
+    ]
     return found + drops
 
 

@@ -24,8 +24,8 @@ class RNN(RecurrentModule):
     Args:
         input_size, hidden_size, num_layers, nonlinearity, bias, batch_first, dropout, bidirectional, device, dtype: As
             of `torch.nn.RNN`. The others by keyword only:
-        input_dropout, state_dropout, output_dropout, variational, mask_per_row, weight_dropout, zoneout, layer_norm,
-            residual: As of `LSTM`, without c.
+        input_dropout, state_dropout, output_dropout, variational, mask_per_row, mask_per_gate, weight_dropout,
+            zoneout, layer_norm, residual: As of `LSTM`, without c.
 
     A call takes and returns what one of `LSTM` does, with h `[L * D, B, H]` in place of `(h, c)`.
 

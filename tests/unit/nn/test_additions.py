@@ -23,6 +23,7 @@ TABLE: dict[str, tuple[Any, ...]] = {
     "state_dropout": (0.0, 0.3),
     "output_dropout": (0.0, 0.3),
     "masks": ("rows", "shared", "steps"),
+    "mask_per_gate": (False, True),
     "weight_dropout": (0.0, 0.4),
     "zoneout": (0.0, 0.4, (0.3, 0.0)),
     "layer_norm": (False, True),
@@ -151,7 +152,9 @@ def test_as_the_loop_has_it(name: str, case: dict[str, Any]) -> None:
     for number, (a, b) in enumerate(zip(*grads, strict=True)):
         assert_close(f"gradient {number}", a, b, TOLERANCE)
     plan = module.plan(inputs, state, **call)
-    assert set(plan.backends) == {"native"}, str(plan)
+    drops = (case["input_dropout"] or case["state_dropout"]) and case["mode"] == "train"
+    if not (case["mask_per_gate"] and drops and case["masks"] != "shared"):  # such masks are no factors of weights
+        assert set(plan.backends) == {"native"}, str(plan)
 
 
 def to_right(value: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
