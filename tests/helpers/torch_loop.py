@@ -6,6 +6,7 @@ that the documentation gives.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,32 +18,54 @@ STRIDE = 1 << 32
 Rows = list[torch.Tensor]
 
 
-def lstm(x: torch.Tensor, state: Rows, w: dict[str, torch.Tensor], module: Any) -> Rows:
-    """h and c after a step."""
+def norm(value: torch.Tensor, w: dict[str, torch.Tensor], part: str, gate: int = 0) -> torch.Tensor:
+    """A row with mean 0 and variance 1, times gamma plus beta, where there are some."""
+    if f"gamma{part}" not in w:
+        return value
+    unit = (value - value.mean()) / torch.sqrt(value.var(unbiased=False) + 1e-5)
+    n = len(value)
+    return unit * w[f"gamma{part}"][gate * n : (gate + 1) * n] + w[f"beta{part}"][gate * n : (gate + 1) * n]
+
+
+Masked = Callable[[torch.Tensor, int], torch.Tensor]
+
+
+def lstm(x: Masked, state: Rows, w: dict[str, torch.Tensor], module: Any, on_h: Masked) -> Rows:
+    """h and c after a step; `x` and `on_h` give what a gate sees of inputs and of a state."""
     h, c = state
-    i, f, g, o = (x @ w["ih"].t() + h @ w["hh"].t() + w["bih"] + w["bhh"]).chunk(4)
+    rows = zip(w["ih"].chunk(4), w["hh"].chunk(4), (w["bih"] + w["bhh"]).chunk(4), strict=True)
+    sums = [wx @ x(k) + wh @ on_h(h, k) + b for k, (wx, wh, b) in enumerate(rows)]
+    i, f, g, o = (norm(part, w, "", k) for k, part in enumerate(sums))
     c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+    c = norm(c, w, "_c")
     h = torch.sigmoid(o) * torch.tanh(c)
     return [w["hr"] @ h if module.proj_size else h, c]
 
 
-def gru(x: torch.Tensor, state: Rows, w: dict[str, torch.Tensor], module: Any) -> Rows:
+def gru(x: Masked, state: Rows, w: dict[str, torch.Tensor], module: Any, on_h: Masked) -> Rows:
     """h after a step."""
     h = state[0]
-    xr, xz, xn = (x @ w["ih"].t() + w["bih"]).chunk(3)
+    rows = zip(w["ih"].chunk(3), w["bih"].chunk(3), strict=True)
+    xr, xz, xn = (wx @ x(k) + b for k, (wx, b) in enumerate(rows))
     wr, wz, wn = w["hh"].chunk(3)
     br, bz, bn = w["bhh"].chunk(3)
-    r, z = torch.sigmoid(xr + wr @ h + br), torch.sigmoid(xz + wz @ h + bz)
-    n = torch.tanh(xn + (r * (wn @ h + bn) if module.reset_after else wn @ (r * h) + bn))
-    return [(1 - z) * n + z * h]
+    r = torch.sigmoid(norm(xr + wr @ on_h(h, 0) + br, w, "", 0))
+    z = torch.sigmoid(norm(xz + wz @ on_h(h, 1) + bz, w, "", 1))
+    if module.reset_after:
+        n = norm(xn, w, "", 2) + r * norm(wn @ on_h(h, 2) + bn, w, "_h")
+    else:
+        n = norm(xn + wn @ on_h(r * h, 2) + bn, w, "", 2)
+    return [(1 - z) * torch.tanh(n) + z * h]
 
 
-def rnn(x: torch.Tensor, state: Rows, w: dict[str, torch.Tensor], module: Any) -> Rows:
+def rnn(x: Masked, state: Rows, w: dict[str, torch.Tensor], module: Any, on_h: Masked) -> Rows:
     """h after a step."""
-    total = w["ih"] @ x + w["hh"] @ state[0] + w["bih"] + w["bhh"]
+    total = norm(w["ih"] @ x(0) + w["hh"] @ on_h(state[0], 0) + w["bih"] + w["bhh"], w, "")
     return [torch.relu(total) if module.nonlinearity == "relu" else torch.tanh(total)]
 
 
+#: Which of a row's numbers belong to torch's gates, of masks that each gate has for itself.
+GATES = {"LSTM": (0, 2, 1, 3), "GRU": (0, 1, 2), "RNN_TANH": (0,), "RNN_RELU": (0,)}
 CELLS = {"LSTM": lstm, "GRU": gru, "RNN_TANH": rnn, "RNN_RELU": rnn}
 
 
@@ -57,12 +80,17 @@ def weights_of(module: Any, place: str, dropout: float) -> dict[str, torch.Tenso
         found[name] = getattr(module, f"bias_{name[1:]}{place}") if module.bias else zeros
     if module.proj_size:
         found["hr"] = getattr(module, f"weight_hr{place}")
+    for part in ("", "_c", "_h") if module.layer_norm else ():
+        for mine, theirs in (("gamma", "norm_weight"), ("beta", "norm_bias")):
+            if hasattr(module, f"{theirs}{part}{place}"):
+                found[mine + part] = getattr(module, f"{theirs}{part}{place}")
     return found
 
 
 def masks_of(module: Any, seeds: list[int], steps: int, rows: int, depth: int) -> dict[str, torch.Tensor]:
     """What acts at each place, `[T, B, N]`, with the first seeds of the list, which are taken from it."""
     width = module.proj_size or module.hidden_size
+    gates = len(GATES[module.mode]) if module.mask_per_gate and module.training else 1
     sizes = {"input": depth, "output": width, "h": width, "zone_h": width, "zone_c": module.hidden_size}
     found = {name: torch.ones(steps, rows, n, dtype=torch.float64) for name, n in sizes.items()}
     for place, rate in zip(("zone_h", "zone_c"), zones_of(module), strict=True):
@@ -76,10 +104,15 @@ def masks_of(module: Any, seeds: list[int], steps: int, rows: int, depth: int) -
     for place, rate in rates if module.training else ():
         if rate:
             draws = 1 if module.variational else steps
-            shape = (1 if not module.mask_per_row else rows, found[place].shape[2])
+            own = gates if place != "output" else 1
+            shape = (1 if not module.mask_per_row else rows, found[place].shape[2] * own)
             stream = (seeds.pop(0) & (2**64 - 1), 0, 0)
             values = mask_values(draws, shape, "float64", 1.0 - rate, by_floor=False, stream=stream, stride=STRIDE)
-            found[place] = found[place] * torch.from_numpy(values)
+            values = torch.from_numpy(values)
+            if module.mask_per_gate and place != "output":
+                found[f"{place} of gates"] = values.expand(steps, rows, -1)
+            else:
+                found[place] = found[place] * values
     return found
 
 
@@ -135,6 +168,19 @@ def loop(
     return x, joined[0], joined[1]
 
 
+def _seen(module: Any, masks: dict[str, torch.Tensor], place: str, value: torch.Tensor, s: int, b: int) -> Any:
+    """What each gate sees of a value."""
+    parts = masks.get(f"{place} of gates")
+    if parts is None:
+        return lambda _: value * masks[place][s, b] if place == "input" else value
+    order = GATES[module.mode]
+    return lambda gate: value * parts[s, b].chunk(len(order))[order[gate]]
+
+
+def _seen_h(module: Any, masks: dict[str, torch.Tensor], s: int, b: int) -> Any:
+    return lambda value, gate: _seen(module, masks, "h", value, s, b)(gate)
+
+
 def _rows(
     cell: Any, w: Any, module: Any, x: torch.Tensor, start: Rows, again: Rows, ends: list[int],
     resets: torch.Tensor | None, masks: dict[str, torch.Tensor], backwards: bool,
@@ -149,7 +195,7 @@ def _rows(
             border = t + 1 if backwards else t  # a piece starts at a reset; backwards it is entered at its end
             if resets is not None and border < ends[b] and resets[border, b]:
                 state = [leaf[b] for leaf in again]
-            new = cell(x[t, b] * masks["input"][s, b], state, w, module)
+            new = cell(_seen(module, masks, "input", x[t, b], s, b), state, w, module, _seen_h(module, masks, s, b))
             zones = (masks["zone_h"][s, b], masks["zone_c"][s, b])
             new = [zone * a + (1 - zone) * old for zone, a, old in zip(zones, new, state, strict=False)]
             outputs[t] = new[0] * masks["output"][s, b]

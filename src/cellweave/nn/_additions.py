@@ -17,8 +17,10 @@ class Arguments(TypedDict, total=False):
     output_dropout: float
     variational: bool
     mask_per_row: bool
+    mask_per_gate: bool
     weight_dropout: float
     zoneout: float | tuple[float, float]
+    layer_norm: bool
     residual: bool
 
 
@@ -40,8 +42,10 @@ class Additions:
     output_dropout: float = 0.0
     variational: bool = True
     mask_per_row: bool = True
+    mask_per_gate: bool = False
     weight_dropout: float = 0.0
     zoneout: float | tuple[float, float] = 0.0
+    layer_norm: bool = False
     residual: bool = False
     reset_after: bool = True
 

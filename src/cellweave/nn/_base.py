@@ -11,6 +11,7 @@ from cellweave._errors import ArgumentError, MisfitError
 from cellweave._types import dtype_name
 from cellweave.nn._additions import Addition, Additions, check_names
 from cellweave.nn._entry import Extras, enter, leave
+from cellweave.nn._norms import add_norms, reset_norms
 from cellweave.nn._plan_table import table_of
 from cellweave.nn._run import run_stack
 from cellweave.nn._weights import parameter
@@ -30,8 +31,10 @@ class RecurrentModule(torch.nn.RNNBase):
     output_dropout = Addition()
     variational = Addition()
     mask_per_row = Addition()
+    mask_per_gate = Addition()
     weight_dropout = Addition()
     zoneout = Addition()
+    layer_norm = Addition()
     residual = Addition()
     reset_after = Addition()
 
@@ -41,6 +44,8 @@ class RecurrentModule(torch.nn.RNNBase):
         additions = Additions().changed(where, given)
         super().__init__(mode, *args, **kwargs)
         self.additions = additions
+        if self.layer_norm:
+            add_norms(self, kwargs.get("device"), kwargs.get("dtype"))
         if self.residual and self.num_layers == 1 and self.input_size != self._output_size():
             raise ArgumentError(
                 f"{where}: expected residual=False because no layer's inputs are as wide as its outputs, "
@@ -79,6 +84,11 @@ class RecurrentModule(torch.nn.RNNBase):
         """How a call with these arguments would run. Nothing is run or drawn."""
         feed, _ = enter(self, input, hx, Extras(lengths, padding_side, resets, reset_state, return_all_states))
         return table_of(self, feed)
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew as torch.nn does; gammas become 1, betas 0."""
+        super().reset_parameters()
+        reset_norms(self)
 
     def flatten_parameters(self) -> None:
         """Nothing: there is no packed copy of the weights to bring up to date."""

@@ -129,7 +129,7 @@ def _without_form(module: Any) -> str:
 
 
 #: Say how masks are drawn, if any are.
-_WITHOUT_EFFECT = ("variational", "mask_per_row")
+_WITHOUT_EFFECT = ("variational", "mask_per_row", "mask_per_gate")
 
 
 def _plain_class(module: torch.nn.Module) -> type:

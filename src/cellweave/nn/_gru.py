@@ -24,8 +24,10 @@ class GRU(RecurrentModule):
             `torch.nn.GRU`. The others by keyword only:
         reset_after: False: `n = tanh(x W + b + (r*h) R + b')`, as Cho et al. 2014 and TF1 have it, with the same
             parameters. Default True.
-        input_dropout, state_dropout, output_dropout, variational, mask_per_row, weight_dropout, zoneout, residual: As
-            of `LSTM`; zoneout has no c.
+        input_dropout, state_dropout, output_dropout, variational, mask_per_row, mask_per_gate, weight_dropout,
+            zoneout, layer_norm, residual: As of `LSTM`, without c. With `reset_after` the two summands of n are
+            normalized each by itself: `n(x W + b) + r*n(h R + b')`, the second with `norm_weight_h_l0`,
+            `norm_bias_h_l0`.
 
     A call takes and returns what one of `LSTM` does, with h `[L * D, B, H]` in place of `(h, c)`.
 
@@ -49,6 +51,6 @@ class GRU(RecurrentModule):
         **additions: Unpack[GRUArguments],
     ) -> None:
         super().__init__(
-            "GRU", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0, device, dtype,
-            given=additions, known=GRUArguments,
+            "GRU", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device=device,
+            dtype=dtype, given=additions, known=GRUArguments,
         )  # fmt: skip

@@ -31,10 +31,16 @@ class LSTM(RecurrentModule):
         variational: One mask for all steps of a call (Gal & Ghahramani 2016); False: a new one at every step. Default
             True.
         mask_per_row: Each row of the batch has a mask of its own; False: all rows share one. Default True.
+        mask_per_gate: Each gate multiplies inputs and h by masks of its own before its weights (Gal & Ghahramani's
+            untied form); on h they act inside every step, the first one too, and leave the state as it is. Default
+            False.
         weight_dropout: Probability of dropping an element of each recurrent matrix, one mask for a whole call
             (DropConnect, Wan et al. 2013; Merity et al. 2018). In training mode only. Default 0.
         zoneout: Probability, in [0, 1], that an element of the state stays what it was before the step: a number for h
             and c, or two. In evaluation mode the expected mixture of both (Krueger et al. 2017). Default 0.
+        layer_norm: Normalize each gate's sum over its units, and the new c, each with a gamma and a beta of its own (Ba
+            et al. 2016): parameters `norm_weight_l0`, `norm_bias_l0` in the order of the weights' rows, and
+            `norm_weight_c_l0`, `norm_bias_c_l0`, behind the others. Default False.
         residual: Each layer whose inputs are as wide as its outputs adds them to those, after all masks but the
             `dropout` between layers. Default False.
 
@@ -85,8 +91,8 @@ class LSTM(RecurrentModule):
         **additions: Unpack[Arguments],
     ) -> None:
         super().__init__(
-            "LSTM", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size, device,
-            dtype, given=additions, known=Arguments,
+            "LSTM", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size,
+            device=device, dtype=dtype, given=additions, known=Arguments,
         )  # fmt: skip
 
     get_expected_cell_size = torch.nn.LSTM.get_expected_cell_size

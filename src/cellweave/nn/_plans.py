@@ -17,6 +17,10 @@ from cellweave.weave import REFERENCE, Choice, choose
 _MOST_PLANS = 1024
 
 
+#: What a layer normalization adds to a row's variance. Source: `torch.nn.LayerNorm`.
+EPSILON = 1e-5
+
+
 class Facts(NamedTuple):
     """Of a module, what its runs rest on."""
 
@@ -118,26 +122,14 @@ def stack_plan(facts: Facts, options: Options) -> StackPlan:
 
 
 def _cell(facts: Facts) -> tuple[str, CellSpec]:
+    units = facts.hidden_size
+    layout: dict[str, Any] = {"joined_kernel": False, "use_bias": facts.bias, "transposed": True}
+    norm: dict[str, Any] = {"layer_norm": True, "norm_epsilon": EPSILON} if facts.additions.layer_norm else {}
     if facts.mode == "LSTM":
-        projection = facts.proj_size or None
-        return "lstm", LSTMSpec(
-            facts.hidden_size,
-            gate_order="ifjo",
-            projection=projection,
-            joined_kernel=False,
-            use_bias=facts.bias,
-            transposed=True,
-        )
+        return "lstm", LSTMSpec(units, gate_order="ifjo", projection=facts.proj_size or None, **layout, **norm)
     if facts.mode == "GRU":
-        return "gru", GRUSpec(
-            facts.hidden_size,
-            reset_after=facts.additions.reset_after,
-            joined_kernel=False,
-            use_bias=facts.bias,
-            transposed=True,
-        )
-    activation = "relu" if facts.mode == "RNN_RELU" else "tanh"
-    return "rnn", RNNSpec(facts.hidden_size, activation, joined_kernel=False, use_bias=facts.bias, transposed=True)
+        return "gru", GRUSpec(units, reset_after=facts.additions.reset_after, **layout, **norm)
+    return "rnn", RNNSpec(units, "relu" if facts.mode == "RNN_RELU" else "tanh", **layout, **norm)
 
 
 def _masks(facts: Facts) -> list[tuple[MaskSpec, float]]:
@@ -153,7 +145,11 @@ def _masks(facts: Facts) -> list[tuple[MaskSpec, float]]:
     rates: tuple[tuple[MaskPlace, float], ...] = (
         ("input", given.input_dropout), ("output", given.output_dropout), ("h", given.state_dropout),
     )  # fmt: skip
-    drops = [(MaskSpec(p, not given.variational, given.mask_per_row), 1.0 - rate) for p, rate in rates if rate > 0]
+    drops = [
+        (MaskSpec(p, not given.variational, given.mask_per_row, given.mask_per_gate and p != "output"), 1.0 - rate)
+        for p, rate in rates
+        if rate > 0
+    ]
     return found + drops
 
 

@@ -24,8 +24,8 @@ class RNN(RecurrentModule):
     Args:
         input_size, hidden_size, num_layers, nonlinearity, bias, batch_first, dropout, bidirectional, device, dtype: As
             of `torch.nn.RNN`. The others by keyword only:
-        input_dropout, state_dropout, output_dropout, variational, mask_per_row, weight_dropout, zoneout, residual: As
-            of `LSTM`; zoneout has no c.
+        input_dropout, state_dropout, output_dropout, variational, mask_per_row, mask_per_gate, weight_dropout,
+            zoneout, layer_norm, residual: As of `LSTM`, without c.
 
     A call takes and returns what one of `LSTM` does, with h `[L * D, B, H]` in place of `(h, c)`.
 
@@ -54,7 +54,7 @@ class RNN(RecurrentModule):
         if nonlinearity not in _MODES:
             raise ArgumentError(f"RNN: expected nonlinearity 'tanh' or 'relu', got {nonlinearity!r}.")
         super().__init__(
-            _MODES[nonlinearity], input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0,
-            device, dtype, given=additions, known=Arguments,
+            _MODES[nonlinearity], input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
+            device=device, dtype=dtype, given=additions, known=Arguments,
         )  # fmt: skip
         self.nonlinearity = nonlinearity

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from cellweave.nn._norms import norms_of
 from cellweave.nn._plans import Place
 
 
@@ -38,6 +39,10 @@ def named_parameters(module: Any, place: Place) -> dict[str, torch.Tensor]:
         found["recurrent_bias"] = parameter(module, "bias_hh" + suffix)
     if module.proj_size > 0:
         found["projection/kernel"] = parameter(module, "weight_hr" + suffix)
+    for name, gates in norms_of(place.spec.cell):
+        for kind, ours in (("gamma", "norm_weight"), ("beta", "norm_bias")):
+            parts = parameter(module, ours + name + suffix).chunk(len(gates))
+            found |= {f"{gate}/{kind}": part for gate, part in zip(gates, parts, strict=True)}
     return found
 
 
