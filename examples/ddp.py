@@ -118,6 +118,7 @@ def spawn(settings: Settings) -> list[float]:
             code = process.wait(settings.seconds)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)  # torchrun and what it started
+            process.wait()
             raise
         if code:
             raise SystemExit(f"torchrun ended with {code}")
