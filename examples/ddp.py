@@ -31,7 +31,7 @@ from torch.nn import functional as F
 
 import cellweave as cw
 
-SYMBOLS, LONG = 8, 30  # kinds of symbols, steps of a sequence
+SYMBOLS, LONG = 8, 12  # kinds of symbols, steps of a sequence
 #: The two curves may lie this far apart: sums of gradients round differently, and training carries that on.
 AGREE = 1e-3
 
@@ -40,7 +40,7 @@ AGREE = 1e-3
 class Settings:
     """Of a run."""
 
-    steps: int = 300
+    steps: int = 500
     rows: int = 64  # of all processes together
     units: int = 64
     seed: int = 1
@@ -118,6 +118,7 @@ def spawn(settings: Settings) -> list[float]:
             code = process.wait(settings.seconds)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)  # torchrun and what it started
+            process.wait()
             raise
         if code:
             raise SystemExit(f"torchrun ended with {code}")

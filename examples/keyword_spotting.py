@@ -6,8 +6,8 @@
 No recording comes with this script: the words are made here. Vowels and other voiced sounds are harmonics under three
 formants (vowels: Peterson & Barney 1952), consonants are bands of noise and silences; pitch, vocal tract, speed,
 loudness and background vary. That is far from speech, so the scores say nothing about real microphones. What is real is
-the way: train a GRU over whole clips, then feed it a stream frame by frame with `cellweave.nn.Stream`, whose outputs
-have the same bits as those of one call over everything.
+the way: train a GRU over whole clips, then feed it a stream frame by frame with `cellweave.nn.Stream`. At its end the
+script says how far the stream's outputs lie from those of one call over everything.
 """
 
 from __future__ import annotations
@@ -294,14 +294,14 @@ def draw(sound: Sound, heard: Heard, path: Path) -> None:
     top.imshow(
         heard.features[shown].T.numpy(), origin="lower", aspect="auto", cmap="Greys", extent=(0, seconds, 0, BANDS)
     )
-    top.set_ylabel("mel band")
+    top.set(ylabel="mel band", ylim=(0, BANDS + 7))
     top.set_title("Sound, and what was said (keywords in colour)", loc="left")
-    colours = ["#999999", "#c8553d", "#2f6f9f", "#4f9a58", "#9a5fb0"]
+    colours = ["#555555", "#c8553d", "#2f6f9f", "#4f9a58", "#9a5fb0"]
     for chosen, name, first, end in sound.words:
         if end / RATE <= seconds:
-            top.plot([first / RATE, end / RATE], [BANDS - 0.8] * 2, color=colours[chosen], linewidth=3)
+            top.plot([first / RATE, end / RATE], [BANDS + 1] * 2, color=colours[chosen], linewidth=3)
             top.annotate(
-                name, ((first + end) / 2 / RATE, BANDS - 1.5), ha="center", va="top", fontsize=9,
+                name, ((first + end) / 2 / RATE, BANDS + 2), ha="center", va="bottom", fontsize=9,
                 color=colours[chosen], fontweight="bold" if chosen else "normal",
             )  # fmt: skip
     for number, name in enumerate(KEYWORDS, 1):
