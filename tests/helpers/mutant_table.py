@@ -136,29 +136,29 @@ MUTANTS = (
     Mutant(
         "gru: reset and update swapped",
         GRU,
-        "r, u = gates.chunk(2, dim=1)",
-        "u, r = gates.chunk(2, dim=1)",
+        "r, u = (_joined_product",
+        "u, r = (_joined_product",
         _golden("step_gru"),
     ),
     Mutant(
         "gru: reset behind the product",
         GRU,
-        "torch.cat([inputs, r * h], dim=1) @ candidate_kernel",
+        "_joined_product(inputs, r * h, candidate_kernel, (2,), masks)",
         "(inputs @ candidate_kernel[: inputs.shape[1]] + r * (h @ candidate_kernel[inputs.shape[1] :]))",
         _golden("step_gru"),
     ),
     Mutant(
         "gru: update takes the new state",
         GRU,
-        "c = activation_function(spec.activation)(total)\n    return u * h + (1 - u) * c",
-        "c = activation_function(spec.activation)(total)\n    return u * c + (1 - u) * h",
+        'c = activation_function(spec.activation)(norm(total, "c"))\n    return u * h + (1 - u) * c',
+        'c = activation_function(spec.activation)(norm(total, "c"))\n    return u * c + (1 - u) * h',
         _numerics("-gru-"),
     ),
     Mutant(
         "keras gru: reset before the product",
         GRU,
-        'c = act(x["c"] + r * s["c"])',
-        'c = act(x["c"] + s["c"])',
+        '+ r * norm(s["c"], "h")',
+        '+ norm(s["c"], "h")',
         _golden("v2_gru_step"),
     ),
     Mutant(
@@ -279,7 +279,7 @@ MUTANTS = (
         "torch: gates not permuted", "ops/lstm/_torch.py", '_ORDER = "ifjo"', '_ORDER = "ijfo"', _torch_layers("lstm")
     ),
     Mutant(
-        "torch: gates of the GRU swapped", "ops/gru/_torch.py", 'gate in "ruc"', 'gate in "urc"', _torch_layers("gru")
+        "torch: gates of the GRU swapped", "ops/gru/_torch.py", '_ORDER = "ruc"', '_ORDER = "urc"', _torch_layers("gru")
     ),
     Mutant("nine rounds", "ops/common/_philox.py", "_ROUNDS = 10", "_ROUNDS = 9", _golden("rng_float32")),
     Mutant(
@@ -400,7 +400,7 @@ MUTANTS = (
     Mutant(
         "native: the first step's operand has no part in the weights' gradient",
         "ops/common/_native_backward.py",
-        "multiply(call.start[-1].t(), first, target, add=True, columns=used)",
+        "_by_layout(call, call.start[-1].t(), first, target, add=True, columns=used)",
         "pass",
         _numerics("-lstm-"),
     ),

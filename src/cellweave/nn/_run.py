@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from cellweave._errors import BackendError
 from cellweave.nn._masks import bound_masks, draw_seeds
-from cellweave.nn._plans import Facts, Options, StackPlan, Surroundings, choices_for, facts_of, stack_plan
+from cellweave.nn._plans import Options, StackPlan, Surroundings, choices_for, facts_of, stack_plan
 from cellweave.nn._weights import weights_of
 from cellweave.ops.common import LayerCall, LayerResult, within, without_padding
 from cellweave.weave import asked_backend
@@ -64,17 +64,16 @@ PlaceRunner = Callable[[int, torch.Tensor, States, "States | None", "torch.Tenso
 
 def run_stack(module: Any, feed: Feed) -> Ran:
     """Run all layers of a module."""
-    facts, options = facts_of(module), options_of(feed)
     if torch.compiler.is_compiling():
-        from cellweave.nn._traced import traced_runner
+        from cellweave.nn._traced import run_traced
 
-        plan, runner = traced_runner(module, facts, options, feed)
-    else:
-        plan, runner = _runner(module, facts, options, feed)
-    return through_layers(module, plan, feed, runner)
+        return run_traced(module, feed)
+    return run_eagerly(module, feed)
 
 
-def _runner(module: Any, facts: Facts, options: Options, feed: Feed) -> tuple[StackPlan, PlaceRunner]:
+def run_eagerly(module: Any, feed: Feed) -> Ran:
+    """Run all layers of a module outside of traces."""
+    facts, options = facts_of(module), options_of(feed)
     plan = stack_plan(facts, options)
     weights = [weights_of(module, place, plan.weight_dropout) for place in plan.places]
     choices = choices_for(facts, options, surroundings_of(feed, weights))
@@ -90,7 +89,7 @@ def _runner(module: Any, facts: Facts, options: Options, feed: Feed) -> tuple[St
         call = LayerCall(place.spec, x, state, weights[number], masks, feed.lengths, resets, fresh, choice.threads)
         return choice.backend.run(call)
 
-    return plan, run_place
+    return through_layers(module, plan, feed, run_place)
 
 
 def options_of(feed: Feed) -> Options:

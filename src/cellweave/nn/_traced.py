@@ -12,10 +12,11 @@ import torch
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 
+from cellweave._errors import ModeError
 from cellweave.nn._additions import Additions
 from cellweave.nn._masks import STRIDE, draw_seeds
-from cellweave.nn._plans import Facts, Options, Place, StackPlan, Surroundings, choices_for, stack_plan
-from cellweave.nn._run import Feed, PlaceRunner, States
+from cellweave.nn._plans import Facts, Options, Place, StackPlan, Surroundings, choices_for, facts_of, stack_plan
+from cellweave.nn._run import Feed, Ran, States, options_of, run_eagerly, through_layers
 from cellweave.nn._weights import weights_of
 from cellweave.ops.common import LayerCall, LayerResult
 from cellweave.ops.common._native_backend import native_result
@@ -56,11 +57,17 @@ class TracedPlace:
 
 @dataclass(eq=False)
 class TracedStack:
-    """A module's runs in constants, and its masks' keep probabilities."""
+    """A module's runs in constants.
+
+    Attributes:
+        keeps: Its masks' keep probabilities.
+        reason: Why no trace can have it; "" where one can.
+    """
 
     plan: StackPlan
     places: list[TracedPlace]
     keeps: list[float]
+    reason: str = ""
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
@@ -92,15 +99,40 @@ def _traced_stack(
                     place, choice, operator, names, *text, choice.threads, first, len(keeps)
                 )
             )  # fmt: skip
-    return TracedStack(plan, places, keeps)
+    return TracedStack(plan, places, keeps, _untraceable(places))
 
 
-def traced_runner(module: Any, facts: Facts, options: Options, feed: Feed) -> tuple[StackPlan, PlaceRunner]:
-    """The plan of a module for a trace, and what runs one place of it."""
-    x = feed.x
+def _untraceable(places: list[TracedPlace]) -> str:
+    for traced in places:
+        if any(mask.per_gate for mask in traced.place.spec.masks):
+            return "masks of each gate's own are made outside of its operators"
+        if traced.place.keeps and traced.operator == "":
+            return f"random masks do not act in graphs on the backend {traced.choice.name}: {traced.choice.why}"
+    return ""
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def run_outside(module: Any, feed: Feed, reason: str) -> Ran:
+    """Run a module that no trace can have, outside of graphs.
+
+    Raises:
+        ModeError: an export, which has no outside.
+    """
+    if torch.compiler.is_exporting():
+        where = type(module).__name__
+        raise ModeError(f"{where}: expected a module that a graph can have, got one that cannot: {reason}.")
+    return run_eagerly(module, feed)
+
+
+def run_traced(module: Any, feed: Feed) -> Ran:
+    """Run all layers of a module in a trace."""
+    x, facts, options = feed.x, facts_of(module), options_of(feed)
     stack = _traced_stack(
         tuple(facts[:-2]), facts.additions, facts.training, tuple(options), x.dtype, x.device, torch.is_grad_enabled()
     )  # fmt: skip
+    if stack.reason != "":
+        outside: Ran = run_outside(module, feed, stack.reason)
+        return outside
     weights = [weights_of(module, traced.place, stack.plan.weight_dropout) for traced in stack.places]
     streams, keeps = None, None
     if len(stack.keeps) > 0:
@@ -133,4 +165,4 @@ def traced_runner(module: Any, facts: Facts, options: Options, feed: Feed) -> tu
         )  # fmt: skip
         return native_result(call, outputs, given)
 
-    return stack.plan, run_place
+    return through_layers(module, stack.plan, feed, run_place)

@@ -89,3 +89,22 @@ def test_export(name: str, kind: str, tmp_path: Path) -> None:
     lengths = torch.tensor([8, 0, 5])
     for a, b in zip(leaves(again(x, lengths=lengths)), leaves(module(x, lengths=lengths)), strict=True):
         assert_close("output", a, b, DIFFERENCE[torch.float32])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "backend"),
+    [({"mask_per_gate": True, "mask_per_row": False}, None), ({"variational": False}, "reference")],
+    ids=["masks of each gate", "masks without the core"],
+)
+def test_masks_that_no_graph_can_have_act_outside_of_it(arguments: dict[str, Any], backend: str | None) -> None:
+    torch._dynamo.reset()
+    module = cellweave.nn.LSTM(5, 7, input_dropout=0.4, state_dropout=0.4, **arguments)
+    x = torch.randn(6, 4, 5)
+    with cellweave.use_backend(backend):
+        outputs = []
+        for function in (module, torch.compile(module, backend="aot_eager")):
+            torch.manual_seed(3)
+            outputs.append(function(x)[0])
+        with pytest.raises(cellweave.ModeError, match="graph"):
+            torch.export.export(module, (x,))
+    assert_close("outputs", outputs[1], outputs[0], DIFFERENCE[torch.float32])

@@ -9,7 +9,7 @@ import torch
 
 import cellweave as cw
 from cellweave.specs import LSTMSpec, MaskSpec, RunSpec
-from cellweave.weave._plan import _inside
+from cellweave.weave._plan import inside_of
 from helpers.fake_backend import Fake, fakes
 
 X = torch.zeros(2, 5, 3)
@@ -47,7 +47,7 @@ def test_zoneout_and_all_states() -> None:
     masks = [MaskSpec(place, per_step, True) for place, per_step in (("zone_h", True), ("h", False), ("zone_c", True))]
     run = RunSpec(LSTMSpec(3), (*masks, MaskSpec("zone_h", False, True)), lengths=True, all_states=True)
     words = "masks per run on h, zoneout per step on h, c, zoneout per run on h, lengths, all states"
-    assert _inside(run) == words
+    assert inside_of(run) == words
 
 
 def test_what_steps_says_why() -> None:
