@@ -58,7 +58,7 @@ def test_table_covers_what_it_must() -> None:
     for variant in VARIANTS:
         mine = [c for c in cases if c.variant is variant and c.T > 1]
         assert {c.lengths for c in mine} == {"full", "ragged"} and {c.reverse for c in mine} == {False, True}
-        assert len({c.masks for c in mine}) > 3
+        assert len({c.masks for c in mine}) >= 3
 
 
 def test_masks_keep_what_they_should() -> None:

@@ -91,6 +91,8 @@ def test_export(name: str, kind: str, tmp_path: Path) -> None:
         assert_close("output", a, b, DIFFERENCE[torch.float32])
 
 
+# dynamo's own, of each tensor that comes back from outside of a graph
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 @pytest.mark.parametrize(
     ("arguments", "backend"),
     [({"mask_per_gate": True, "mask_per_row": False}, None), ({"variational": False}, "reference")],

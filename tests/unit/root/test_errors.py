@@ -20,6 +20,7 @@ TREE = {
     "OrderError": RuntimeError,
     "NodeError": AttributeError,
     "MemberError": AttributeError,
+    "MisfitError": RuntimeError,
     "BackendError": RuntimeError,
     "CheckpointError": ValueError,
     "RunError": RuntimeError,
