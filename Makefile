@@ -30,7 +30,7 @@ setup: $(VENV)/.ready-dev $(VENV)/.ready-docs $(VENV)/.ready-native  ## Make .ve
 demo: $(VENV)/.ready-train $(VENV)/.ready-native  ## Train a small language model on real text (about 3 minutes) and show what it learned
 	$(BIN)/cellweave train --preset demo --out $(DEMO_OUT) --overwrite --compare
 
-test: $(VENV)/.ready-dev $(VENV)/.ready-native  ## Run all tests (under 5 minutes on 2 cores)
+test: $(VENV)/.ready-dev $(VENV)/.ready-native  ## Run all tests (about 10 minutes on 2 cores)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS)
 
 test-native:  ## Test the native core in C++, as released and under sanitizers (about 3 minutes on 2 cores)
