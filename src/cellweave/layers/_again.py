@@ -10,13 +10,11 @@ from typing import Any
 import torch
 
 from cellweave._types import DTypeLike, Nest, as_dtype
-from cellweave.layers._autocast import autocast_is_on
 from cellweave.layers._readiness import is_ready
 from cellweave.layers._sequence import as_lengths, as_resets, steps_to_run
 from cellweave.layers._stepping import Task, padded
 from cellweave.layers._weaving import (
     PLAIN,
-    is_transformed,
     misfit,
     run_surveyed,
     surroundings,
@@ -30,7 +28,9 @@ from cellweave.weave import (
     LayerRun,
     Program,
     asked_backend,
+    autocast_is_on,
     choice_for,
+    is_transformed,
     kept_program,
     run_layer,
     still_holds,

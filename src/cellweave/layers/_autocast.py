@@ -10,13 +10,7 @@ import torch
 from cellweave import _nest
 from cellweave._types import Nest
 from cellweave.layers._stepping import Task
-
-
-def autocast_is_on(device_type: str) -> bool:
-    """Whether `torch.autocast` is on for a device."""
-    if device_type == "meta" or not torch.amp.is_autocast_available(device_type):
-        return False
-    return torch.is_autocast_enabled(device_type)
+from cellweave.weave import autocast_is_on
 
 
 def autocast_dtype(cell: Any, x: Any) -> torch.dtype | None:

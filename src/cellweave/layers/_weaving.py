@@ -8,12 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch.autograd import forward_ad
 
 from cellweave import _nest
 from cellweave._errors import BackendError
 from cellweave._types import Nest
-from cellweave.layers._autocast import autocast_is_on, in_dtype_of_weights
+from cellweave.layers._autocast import in_dtype_of_weights
 from cellweave.layers._readiness import has_variables, is_ready
 from cellweave.layers._sequence import reverse_sequence, run_for_variables, take_back_late_steps, without_padding
 from cellweave.layers._stepping import Task, padded, step_through
@@ -31,8 +30,11 @@ from cellweave.weave import (
     StaticBinding,
     Stepping,
     asked_backend,
+    autocast_is_on,
     choice_for,
     first_sites,
+    is_transformed,
+    needs_steps,
     plan_of,
     program_of,
     run_program,
@@ -181,11 +183,6 @@ def _feed(program: Program, task: Task, leaves: list[torch.Tensor], grad: bool, 
     )  # fmt: skip
 
 
-def is_transformed() -> bool:
-    """Whether a transform of `torch.func` or forward-mode differentiation is active."""
-    return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
-
-
 def _check_asked(where: str, asked: str, found: Survey) -> None:
     """Raise unless the backend asked for can run every layer."""
     reasons = [found.reason] if found.reason and not found.choices else []
@@ -280,12 +277,9 @@ def obstacle(task: Task) -> str:
 
 def surroundings(device_type: str) -> str:
     """What goes on around the call that only single steps are sure to honour; "" for nothing."""
-    if device_type == "meta":
-        return "its tensors have no values"
-    if torch._C._len_torch_dispatch_stack():
-        return "a mode of torch watches every operation"
-    if torch._C._get_tracing_state() is not None:
-        return "torch.jit.trace is on"
+    reason = needs_steps(device_type)
+    if reason:
+        return reason
     if torch.nn.modules.module._has_any_global_hook():  # type: ignore[no-untyped-call]
         return "hooks stand on all modules"
     return ""

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 from cellweave._errors import BackendError
@@ -14,7 +13,7 @@ from cellweave.nn._masks import bound_masks, draw_seeds
 from cellweave.nn._plans import Options, StackPlan, Surroundings, choices_for, facts_of, stack_plan
 from cellweave.nn._weights import weights_of
 from cellweave.ops.common import LayerCall, LayerResult, within, without_padding
-from cellweave.weave import asked_backend
+from cellweave.weave import asked_backend, autocast_is_on, is_transformed, needs_steps
 
 States = tuple[torch.Tensor, ...]
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
@@ -161,7 +160,7 @@ def surroundings_of(feed: Feed, weights: list[dict[str, torch.Tensor]]) -> Surro
     """What decides beside the runs which backend takes them."""
     x = feed.x
     dtype, device = x.dtype, x.device
-    autocast = torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+    autocast = autocast_is_on(device.type)
     tensors = [x, *(feed.state or ()), *(feed.fresh or ())]
     for group in weights:
         tensors += group.values()
@@ -177,19 +176,6 @@ def surroundings_of(feed: Feed, weights: list[dict[str, torch.Tensor]]) -> Surro
             plain = False
     return Surroundings(
         weights[0]["kernel"].dtype, device.type, x.shape[1], needs_grad and torch.is_grad_enabled(),
-        torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0,
-        plain, autocast, asked_backend(), _only_steps(x), torch.get_num_threads(),
+        is_transformed(), plain, autocast, asked_backend(),
+        "there are no rows" if x.shape[1] == 0 else needs_steps(device.type), torch.get_num_threads(),
     )  # fmt: skip
-
-
-def _only_steps(x: torch.Tensor) -> str:
-    """Why only single steps give what is wanted of a call; "" for no reason."""
-    if x.shape[1] == 0:
-        return "there are no rows"
-    if x.device.type == "meta":
-        return "its tensors have no values"
-    if torch._C._len_torch_dispatch_stack() > 0:
-        return "a mode of torch watches every operation"
-    if torch._C._get_tracing_state() is not None:
-        return "torch.jit.trace is on"
-    return ""

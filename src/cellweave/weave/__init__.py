@@ -35,3 +35,6 @@ from cellweave.weave._stages import Stepping as Stepping
 from cellweave.weave._state_parts import Piece as Piece
 from cellweave.weave._static import StaticBinding as StaticBinding
 from cellweave.weave._static import static_program as static_program
+from cellweave.weave._surroundings import autocast_is_on as autocast_is_on
+from cellweave.weave._surroundings import is_transformed as is_transformed
+from cellweave.weave._surroundings import needs_steps as needs_steps

@@ -102,6 +102,7 @@ def _other_row(
 
 
 def size_of(spec: RunSpec) -> str:
+    """A cell's width, and its activation where that is not tanh."""
     cell = spec.cell
     size = str(cell.units)
     if isinstance(cell, LSTMSpec) and cell.projection is not None:
@@ -110,6 +111,7 @@ def size_of(spec: RunSpec) -> str:
 
 
 def inside_of(spec: RunSpec) -> str:
+    """What acts inside a run's time loop, such as `masks per run on h, lengths`."""
     parts = [_masks(spec.masks)] if spec.masks else []
     parts += [words for name, words in _OPTIONS.items() if getattr(spec, name)]
     return ", ".join([*parts, *(["residual"] if spec.residual else [])])
