@@ -12,6 +12,7 @@ import torch
 from cellweave.onnx._nodes import Nodes, Values
 from cellweave.onnx._steps import ROWS, Axes, step_graph
 from cellweave.onnx._weights import Weights
+from cellweave.ops.common._native_frame import recurs_on_outputs
 from cellweave.specs import RunSpec
 
 _TORCH_DTYPES = {ir.DataType.FLOAT: torch.float32, ir.DataType.DOUBLE: torch.float64, ir.DataType.BOOL: torch.bool}
@@ -55,14 +56,9 @@ def run_scan(nodes: Nodes, run: RunSpec, given: ScanInputs, weights: Weights) ->
         within, first = nodes("Unsqueeze", active, nodes.constant([2])), nodes.constant([0])
         pairs = zip(states, last, strict=False)
         states = [nodes("Where", within, value, nodes("Unsqueeze", end, first)) for value, end in pairs]
-    if recurs_on_outputs(run):
+    if recurs_on_outputs(run, given.lengths, given.resets):
         states = states[:-1]  # the operator leaves h out, which its outputs are
     return found[len(carried)], [*last, *states]
-
-
-def recurs_on_outputs(run: RunSpec) -> bool:
-    """Whether the outputs are the states h, none of them changed on its way out."""
-    return not (run.masks or run.lengths or run.resets)
 
 
 def _active(nodes: Nodes, x: ir.Value, lengths: ir.Value) -> ir.Value:

@@ -30,7 +30,8 @@ RUNS = {
 @pytest.mark.parametrize("name", RUNS)
 def test_scan(name: str, tmp_path: Path) -> None:
     from cellweave.onnx._nodes import Nodes
-    from cellweave.onnx._scan import ScanInputs, recurs_on_outputs, run_scan
+    from cellweave.onnx._scan import ScanInputs, run_scan
+    from cellweave.ops.common._native_frame import recurs_on_outputs
 
     run = RUNS[name]
     torch.manual_seed(4)
@@ -76,6 +77,7 @@ def test_scan(name: str, tmp_path: Path) -> None:
                     ("state", "fresh")]  # fmt: skip
     call = LayerCall(run, given["x"], state, weights, masks, given.get("lengths"), given.get("resets"), fresh or None)
     expected = reference.run(call)
-    states = expected.states[:-1] if recurs_on_outputs(run) else expected.states
+    plain = recurs_on_outputs(run, call.lengths, call.resets)
+    states = expected.states[:-1] if plain else expected.states
     for number, (a, b) in enumerate(zip(found, [expected.outputs, *expected.state, *states], strict=True)):
         assert_close(f"result {number}", a, b, 1e-6)

@@ -64,6 +64,7 @@ def native_forward(call: NativeCall, *, save: bool) -> Results:
     out = torch.empty((T, B, call.P), dtype=dtype, device="cpu")
     hs, cs, states = _operands(call, out, save=save)
     raw = POOL.empty((T, B, call.P), dtype) if save and layout.clips_projection else None
+    # zeros past a row's end, which the loop leaves out: operators must save the same numbers each time
     norms = torch.zeros((T, B, layout.norm_numbers), dtype=dtype, device="cpu") if save and layout.norms else None
     gates = _buffer("gates", (steps * B * columns * call.H if save or ahead else 0,), dtype, save=save)
     s = call.struct(save=save, gates=gates if save or ahead else None, rows=steps * B, state=call.start)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from cellweave.ops.common._library import core
+from cellweave.ops.common._pool import if_free
 
 #: Bytes that are kept; beyond them those go that were longest not used. Larger weights are packed at every call.
 MOST_KEPT = 1 << 28
@@ -113,11 +114,7 @@ class PackedWeights:
 
     def _take_out(self, key: Key) -> None:
         self._dead.append(key)
-        if self._lock.acquire(blocking=False):
-            try:
-                self._collect()
-            finally:
-                self._lock.release()
+        if_free(self._lock, self._collect)
 
     def _collect(self) -> None:
         while self._dead:

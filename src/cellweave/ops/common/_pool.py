@@ -86,11 +86,7 @@ class BufferPool:
 
     def _give_back(self, block: torch.Tensor) -> None:
         self._returned.append(block)
-        if self._lock.acquire(blocking=False):
-            try:
-                self._collect()
-            finally:
-                self._lock.release()
+        if_free(self._lock, self._collect)
 
     def _collect(self) -> None:
         while self._returned:
@@ -104,6 +100,15 @@ class BufferPool:
             if not self._idle[oldest]:
                 del self._idle[oldest]
             self._idle_bytes -= oldest
+
+
+def if_free(lock: threading.Lock, act: Callable[[], None]) -> None:
+    """Do something under a lock, unless somebody holds it, who will do it in time: perhaps this very thread."""
+    if lock.acquire(blocking=False):
+        try:
+            act()
+        finally:
+            lock.release()
 
 
 class _Blocks:
