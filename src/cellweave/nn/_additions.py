@@ -129,4 +129,10 @@ class Addition:
 
     def __set__(self, module: Any, value: Any) -> None:
         """Another value, checked."""
-        module.additions = module.additions.changed(type(module).__name__, {self._name: value})
+        where = type(module).__name__
+        if self._name == "layer_norm" and value != module.additions.layer_norm:
+            raise ArgumentError(
+                f"{where}: expected layer_norm to stay {module.additions.layer_norm} because its parameters are made "
+                f"with the module, got {value!r}. Make a new module."
+            )
+        module.additions = module.additions.changed(where, {self._name: value})

@@ -15,8 +15,6 @@ from cellweave.weave import REFERENCE, Choice, choose
 
 #: Modules and their options that one process has plans for; more start the table anew.
 _MOST_PLANS = 1024
-
-
 #: What a layer normalization adds to a row's variance. Source: `torch.nn.LayerNorm`.
 EPSILON = 1e-5
 

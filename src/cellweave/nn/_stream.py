@@ -174,9 +174,8 @@ class Stream:
             for name, weight in self._module._parameters.items()
             if weight is not None
         ]
-        if len(self._watched) < len(
-            list(self._module.parameters())
-        ):  # a parametrization: nothing tells when it changes
+        # Nothing tells when what a parametrization makes has changed.
+        if len(self._watched) < len(list(self._module.parameters())):
             self._steps = []
 
     def _changed(self) -> bool:

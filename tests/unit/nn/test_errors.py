@@ -133,6 +133,15 @@ def test_bad_options_of_a_call(call: dict[str, Any], error: type[Exception], mat
         cellweave.nn.GRU(5, 7, 2)(torch.zeros(3, 2, 5), **call)
 
 
+def test_layer_norm_is_for_good() -> None:
+    """Its parameters are made with the module."""
+    for made in (False, True):
+        module = cellweave.nn.GRU(3, 4, layer_norm=made)
+        module.layer_norm = made
+        with pytest.raises(cellweave.ArgumentError, match=rf"layer_norm to stay {made}"):
+            module.layer_norm = not made
+
+
 def test_packed_inputs_have_lengths_of_their_own() -> None:
     packed = pack_sequence([torch.zeros(3, 5), torch.zeros(2, 5)])
     with pytest.raises(cellweave.ArgumentError, match="no lengths because packed"):
