@@ -16,6 +16,7 @@
 #endif
 
 #include "cellweave.h"
+#include "check.h"
 #include "kernels.h"
 
 namespace cellweave {
@@ -73,7 +74,7 @@ struct Execute {
 
 template <class R, class Do>
 void with_forward(const cw_sequence &s, Do &act) {
-  const bool norm = s.gamma[1] != nullptr || s.gamma[0] != nullptr, coupled = s.coupled != 0;
+  const bool norm = normalizes(s), coupled = s.coupled != 0;
   switch (s.op) {
     case CW_RNN:
       return norm ? act.template operator()<RnnNormForward<R>>(s) : act.template operator()<RnnForward<R>>(s);
@@ -89,7 +90,7 @@ void with_forward(const cw_sequence &s, Do &act) {
 }
 template <class R, class Do>
 void with_backward(const cw_sequence &s, Do &act) {
-  const bool norm = s.gamma[1] != nullptr || s.gamma[0] != nullptr, coupled = s.coupled != 0;
+  const bool norm = normalizes(s), coupled = s.coupled != 0;
   switch (s.op) {
     case CW_RNN:
       return norm ? act.template operator()<RnnNormBackward<R>>(s) : act.template operator()<RnnBackward<R>>(s);

@@ -295,6 +295,15 @@ struct Share {
   }
 };
 
+// Add to the gradient [B, width] of an operand what the gradients of its gates give.
+template <class R>
+__attribute__((noinline)) void add_products(const Panels<R> &p, const Operand<R> *operands, int count, const Share &share, R *to,
+                                            int64_t width) {
+  const Part own = share.panels(p);
+  multiply(p, own.from, own.to, operands, count, share.rows.from, share.rows.to, [](int64_t, int64_t) {},
+           [&](int64_t b, int64_t u, int n, const R *z) { store(to + b * width + u, load(to + b * width + u, n) + load(z), n); });
+}
+
 template <class R>
 __attribute__((noinline)) void copy_or_zero(R *to, const void *from, int64_t n) {
   if (to == nullptr) return;
@@ -332,6 +341,17 @@ struct Backward {
       if (run.mask_out.any()) o = o * run.mask_out.at(b, u, n);
       d = d + o;
     }
+    return d;
+  }
+  // Gradient of the h that a step made in row b, 0 past the row's end, from that of the operand of the step after it, which
+  // lies in dh; there stays what goes past the step to its own operand.
+  CW_INLINE Vec<R> of_new_h(int64_t step, int64_t m, int64_t b, int64_t u, int n, R *dh, bool active) const {
+    const int64_t i = b * run.P + u;
+    Vec<R> d = of_state(step, b, i, n, load(dh + i, n), s.d_reset_h, s.d_h_states, run.P);
+    store(dh + i, active ? zero<R>() : d, n);
+    if (!active) return zero<R>();
+    d = of_h(m, b, u, n, d);
+    if (run.zone_h.any()) store(dh + i, part_of_old(run.zone_h, b, u, n, d), n);
     return d;
   }
   // Under zoneout: the operand's part of the gradient `d` of what was mixed; `d` becomes that of the new value.

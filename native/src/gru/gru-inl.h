@@ -145,8 +145,7 @@ struct GruBeforeBackward {
                });
       share.sync();
       const Operand<R> ru[2] = {run.gate_rows(0, at), run.gate_rows(1, at)};
-      multiply(to_h, own.from, own.to, ru, 2, b0, b1, [](int64_t, int64_t) {},
-               [&](int64_t b, int64_t u, int n, const R *z) { store(dh + b * H + u, load(dh + b * H + u, n) + load(z), n); });
+      add_products(to_h, ru, 2, share, dh, H);
     }
     share.barrier.wait();
     if (share.id == 0) copy_or_zero(static_cast<R *>(s.d_h0), dh, run.B * H);
@@ -241,7 +240,7 @@ struct GruAfterBackward {
       copy_or_zero(static_cast<R *>(s.d_reset_h), nullptr, run.B * run.H);
     }
     share.barrier.wait();
-    const Part own = share.panels(to_h), units = share.units(to_h);
+    const Part units = share.units(to_h);
     const int64_t b0 = share.rows.from, b1 = share.rows.to, H = run.H;
     for (int64_t step = run.T - 1; step >= 0; --step) {
       const int64_t at = run.at(step);
@@ -273,8 +272,7 @@ struct GruAfterBackward {
       }
       share.sync();
       const Operand<R> operands[3] = {run.gate_rows(0, at), run.gate_rows(1, at), run.gate_rows(3, at)};
-      multiply(to_h, own.from, own.to, operands, 3, b0, b1, [](int64_t, int64_t) {},
-               [&](int64_t b, int64_t u, int n, const R *z) { store(dh + b * H + u, load(dh + b * H + u, n) + load(z), n); });
+      add_products(to_h, operands, 3, share, dh, H);
     }
     share.barrier.wait();
     if (share.id == 0) copy_or_zero(static_cast<R *>(s.d_h0), dh, run.B * H);

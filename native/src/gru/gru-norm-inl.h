@@ -239,8 +239,7 @@ struct GruBeforeNormBackward {
       for (int64_t b = mine.from; b < mine.to; ++b) reset_row(step, at, b, temporary);
       share.sync();
       const Operand<R> ru[2] = {run.gate_rows(0, at), run.gate_rows(1, at)};
-      multiply(to_h, own.from, own.to, ru, 2, b0, b1, [](int64_t, int64_t) {},
-               [&](int64_t b, int64_t u, int n, const R *z) { store(dh + b * H + u, load(dh + b * H + u, n) + load(z), n); });
+      add_products(to_h, ru, 2, share, dh, H);
       share.sync();
     }
     share.barrier.wait();
@@ -412,16 +411,15 @@ struct GruAfterNormBackward {
       norms.clear();
     }
     share.barrier.wait();
-    const Part own = share.panels(to_h), mine = share.single_rows(run.B);
-    const int64_t b0 = share.rows.from, b1 = share.rows.to, H = run.H;
+    const Part mine = share.single_rows(run.B);
+    const int64_t H = run.H;
     for (int64_t step = run.T - 1; step >= 0; --step) {
       const int64_t at = run.at(step);
       run.draw(step, mine.from, mine.to, {0, H}, {0, 0});
       for (int64_t b = mine.from; b < mine.to; ++b) row(step, at, b, rows + share.id * 4 * H);
       share.sync();
       const Operand<R> operands[3] = {run.gate_rows(0, at), run.gate_rows(1, at), run.gate_rows(3, at)};
-      multiply(to_h, own.from, own.to, operands, 3, b0, b1, [](int64_t, int64_t) {},
-               [&](int64_t b, int64_t u, int n, const R *z) { store(dh + b * H + u, load(dh + b * H + u, n) + load(z), n); });
+      add_products(to_h, operands, 3, share, dh, H);
       share.sync();
     }
     share.barrier.wait();

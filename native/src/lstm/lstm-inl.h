@@ -6,6 +6,89 @@ inline bool is_standard_lstm(const cw_sequence &s) {
   return s.activation == CW_TANH && s.gate_activation == CW_SIGMOID && s.peephole[0] == nullptr && s.cell_clip < 0;
 }
 
+// What the loops with and without layer normalization share. FIRST: number of the first gate that has weights.
+
+template <class R, int FIRST>
+void pack_forward(const Run<R> &run, const Inputs<R> &inputs, const Panels<R> &gates, const Panels<R> &projection,
+                  const Share &share) {
+  Matrix<R> weights[8];
+  int64_t depths[2];
+  const int parts = inputs.weights(FIRST, 4 - FIRST, run.P, weights, depths);
+  share.pack_own(gates, weights, depths, parts);
+  if (run.s.projection == nullptr) return;
+  const Matrix<R> p = projection_weights<R>(run.s);
+  share.pack_own(projection, &p, &run.H, 1);
+}
+// From what is projected, m [B, H], to a step's new h.
+template <class R>
+__attribute__((noinline)) void project(const Run<R> &run, const Panels<R> &projection, const R *m, int64_t step, const Share &share) {
+  const cw_sequence &s = run.s;
+  const int64_t at = run.at(step);
+  const Part own = share.panels(projection);
+  const Operand<R> rows = {m, run.H, run.H};
+  const R bound = R(s.proj_clip);
+  multiply(
+      projection, own.from, own.to, &rows, 1, share.rows.from, share.rows.to, [](int64_t, int64_t) {},
+      [&](int64_t b, int64_t u, int n, const R *z) {
+        Vec<R> p = load(z);
+        if (s.proj_clip >= 0) {
+          if (run.save) store(static_cast<R *>(s.proj_raw) + (at * run.B + b) * run.P + u, p, n);
+          p = at_least<R>(at_most<R>(p, bound), -bound);
+        }
+        run.finish_h(step, at, b, u, n, p);
+      });
+  share.sync();
+}
+
+template <class R, int FIRST>
+void pack_backward(const Run<R> &run, const Panels<R> &to_h, const Panels<R> &to_m, const Share &share) {
+  Matrix<R> weights[4];
+  int64_t depths[4];
+  for (int g = FIRST; g < 4; ++g) weights[g - FIRST] = recurrent_weights<R>(run.s, g).transposed(), depths[g - FIRST] = run.H;
+  share.pack_own(to_h, weights, depths, 4 - FIRST);
+  if (run.s.projection == nullptr) return;
+  const Matrix<R> p = projection_weights<R>(run.s).transposed();
+  share.pack_own(to_m, &p, &run.P, 1);
+}
+// By one thread, before the others begin.
+template <class R>
+void start_gradients(const Run<R> &run, R *dh, R *dc) {
+  const cw_sequence &s = run.s;
+  copy_or_zero(dh, s.d_h_last, run.B * run.P);
+  copy_or_zero(dc, s.d_c_last, run.B * run.H);
+  copy_or_zero(static_cast<R *>(s.d_reset_h), nullptr, run.B * run.P);
+  copy_or_zero(static_cast<R *>(s.d_reset_c), nullptr, run.B * run.H);
+  copy_or_zero(static_cast<R *>(s.d_peephole), nullptr, run.B * 3 * run.H);
+}
+template <class R>
+void give_first_gradients(const Run<R> &run, const R *dh, const R *dc) {
+  copy_or_zero(static_cast<R *>(run.s.d_h0), dh, run.B * run.P);
+  copy_or_zero(static_cast<R *>(run.s.d_c0), dc, run.B * run.H);
+}
+// Gradients of the projected h before its clip, for some of its units.
+template <class R>
+void gradients_of_projected(const Run<R> &run, int64_t step, Part units, const Share &share, R *dh) {
+  const cw_sequence &s = run.s;
+  const Backward<R> back = {run, s};
+  const int64_t at = run.at(step), first = at * run.B * run.P;
+  R *d_proj = static_cast<R *>(s.d_proj) + first;
+  const R *raw = s.proj_clip >= 0 ? static_cast<const R *>(s.proj_raw) + first : nullptr;
+  const R bound = R(s.proj_clip);
+  for (int64_t b = share.rows.from; b < share.rows.to; ++b) {
+    const bool active = run.active(at, b);
+    for (int64_t u = units.from; u < units.to; u += kLanes<R>) {
+      const int n = int(units.to - u < kLanes<R> ? units.to - u : kLanes<R>);
+      Vec<R> d = back.of_new_h(step, at, b, u, n, dh, active);
+      if (raw != nullptr) {
+        const Vec<R> p = load(raw + b * run.P + u, n);
+        d = select<R>((p > bound) | (p < -bound), zero<R>(), d);
+      }
+      store(d_proj + b * run.P + u, d, n);
+    }
+  }
+  share.sync();
+}
+
 // COUPLED: the input gate is 1 - f, and has no weights. It is rare enough to do without loops of known functions.
 template <class R, bool COUPLED = false>
 struct LstmForward {
@@ -38,7 +121,7 @@ struct LstmForward {
     const R forget_bias = R(s.forget_bias), clip = R(s.cell_clip);
     const bool clipped = !STANDARD && s.cell_clip >= 0;
     const Part own = share.panels(gates), units = share.units(gates);
-    const Part own_p = projected ? share.panels(projection) : own, units_p = projected ? share.units(projection) : units;
+    const Part units_p = projected ? share.units(projection) : units;
     const int64_t b0 = share.rows.from, b1 = share.rows.to, H = run.H;
     const Part columns = share.columns(inputs.width);
     const R *pf = static_cast<const R *>(s.peephole[0]), *pi = static_cast<const R *>(s.peephole[1]),
@@ -82,34 +165,13 @@ struct LstmForward {
           });
       inputs.prepare(run, step + 1, b0, b1, columns);
       share.sync();
-      if (!projected) continue;
-      const Operand<R> rows = {m, H, H};
-      const R bound = R(s.proj_clip);
-      multiply(
-          projection, own_p.from, own_p.to, &rows, 1, b0, b1, [](int64_t, int64_t) {},
-          [&](int64_t b, int64_t u, int n, const R *z) {
-            Vec<R> p = load(z);
-            if (s.proj_clip >= 0) {
-              if (run.save) store(static_cast<R *>(s.proj_raw) + (at * run.B + b) * run.P + u, p, n);
-              p = at_least<R>(at_most<R>(p, bound), -bound);
-            }
-            run.finish_h(step, at, b, u, n, p);
-          });
-      share.sync();
+      if (projected) project(run, projection, m, step, share);
     }
   }
   void work(const Share &share) const {
-    const cw_sequence &s = run.s;
-    Matrix<R> weights[8];
-    int64_t depths[2];
-    const int parts = inputs.weights(kFirst, kGates, run.P, weights, depths);
-    share.pack_own(gates, weights, depths, parts);
-    if (s.projection != nullptr) {
-      const Matrix<R> p = projection_weights<R>(s);
-      share.pack_own(projection, &p, &run.H, 1);
-    }
+    pack_forward<R, kFirst>(run, inputs, gates, projection, share);
     share.begin(run, inputs);
-    if (!COUPLED && is_standard_lstm(s))
+    if (!COUPLED && is_standard_lstm(run.s))
       steps<!COUPLED>(share);
     else
       steps<false>(share);
@@ -187,77 +249,42 @@ struct LstmBackward {
     constexpr int L = kLanes<R>;
     const Backward<R> back = {run, s};
     const bool projected = s.projection != nullptr;
-    const Part own = share.panels(to_h), units = share.units(to_h);  // of h
-    const Part own_m = projected ? share.panels(to_m) : own, units_m = projected ? share.units(to_m) : units;
+    const Part units = share.units(to_h);  // of h
+    const Part own_m = projected ? share.panels(to_m) : Part{0, 0}, units_m = projected ? share.units(to_m) : units;
     const int64_t b0 = share.rows.from, b1 = share.rows.to, P = run.P;
-    R *d_proj = static_cast<R *>(s.d_proj);
-    const R *proj_raw = s.proj_clip >= 0 ? static_cast<const R *>(s.proj_raw) : nullptr;
-    const R bound = R(s.proj_clip);
     for (int64_t step = run.T - 1; step >= 0; --step) {
       const int64_t at = run.at(step);
       run.draw(step, b0, b1, units, units_m);
-      for (int64_t b = b0; b < b1; ++b) {
-        const bool active = run.active(at, b);
-        for (int64_t u = units.from; u < units.to; u += L) {
-          const int n = int(units.to - u < L ? units.to - u : L);
-          const int64_t index = b * P + u;
-          Vec<R> d = back.of_state(step, b, index, n, load(dh + index, n), s.d_reset_h, s.d_h_states, P);
-          store(dh + index, active ? zero<R>() : d, n);
-          d = active ? back.of_h(at, b, u, n, d) : zero<R>();
-          if (active && run.zone_h.any()) store(dh + index, back.part_of_old(run.zone_h, b, u, n, d), n);
-          if (!projected) {
-            gates_of<STANDARD>(step, at, b, u, n, d);
-            continue;
+      if (projected) {
+        gradients_of_projected(run, step, units, share, dh);
+        const Operand<R> rows = {static_cast<const R *>(s.d_proj) + at * run.B * P, P, P};
+        multiply(to_m, own_m.from, own_m.to, &rows, 1, b0, b1, [](int64_t, int64_t) {},
+                 [&](int64_t b, int64_t u, int n, const R *z) { gates_of<STANDARD>(step, at, b, u, n, load(z)); });
+      } else {
+        for (int64_t b = b0; b < b1; ++b) {
+          const bool active = run.active(at, b);
+          for (int64_t u = units.from; u < units.to; u += L) {
+            const int n = int(units.to - u < L ? units.to - u : L);
+            gates_of<STANDARD>(step, at, b, u, n, back.of_new_h(step, at, b, u, n, dh, active));
           }
-          if (proj_raw != nullptr) {
-            const Vec<R> raw = load(proj_raw + at * run.B * P + index, n);
-            d = select<R>((raw > bound) | (raw < -bound), zero<R>(), d);
-          }
-          store(d_proj + at * run.B * P + index, d, n);
         }
       }
       share.sync();
-      if (projected) {
-        const Operand<R> rows = {d_proj + at * run.B * P, P, P};
-        multiply(to_m, own_m.from, own_m.to, &rows, 1, b0, b1, [](int64_t, int64_t) {},
-                 [&](int64_t b, int64_t u, int n, const R *z) { gates_of<STANDARD>(step, at, b, u, n, load(z)); });
-        share.sync();
-      }
       Operand<R> operands[kGates];
       for (int g = 0; g < kGates; ++g) operands[g] = run.gate_rows(kFirst + g, at);
-      multiply(to_h, own.from, own.to, operands, kGates, b0, b1, [](int64_t, int64_t) {},
-               [&](int64_t b, int64_t u, int n, const R *z) {
-                 store(dh + b * P + u, load(dh + b * P + u, n) + load(z), n);
-               });
+      add_products(to_h, operands, kGates, share, dh, P);
     }
   }
   void work(const Share &share) const {
-    const cw_sequence &s = run.s;
-    Matrix<R> weights[kGates];
-    int64_t depths[kGates];
-    for (int g = 0; g < kGates; ++g) weights[g] = recurrent_weights<R>(s, kFirst + g).transposed(), depths[g] = run.H;
-    share.pack_own(to_h, weights, depths, kGates);
-    if (s.projection != nullptr) {
-      const Matrix<R> p = projection_weights<R>(s).transposed();
-      share.pack_own(to_m, &p, &run.P, 1);
-    }
+    pack_backward<R, kFirst>(run, to_h, to_m, share);
     share.draw_shared(run);
-    if (share.id == 0) {
-      copy_or_zero(dh, s.d_h_last, run.B * run.P);
-      copy_or_zero(dc, s.d_c_last, run.B * run.H);
-      copy_or_zero(static_cast<R *>(s.d_reset_h), nullptr, run.B * run.P);
-      copy_or_zero(static_cast<R *>(s.d_reset_c), nullptr, run.B * run.H);
-      copy_or_zero(static_cast<R *>(s.d_peephole), nullptr, run.B * 3 * run.H);
-    }
+    if (share.id == 0) start_gradients(run, dh, dc);
     share.barrier.wait();
-    if (!COUPLED && is_standard_lstm(s))
+    if (!COUPLED && is_standard_lstm(run.s))
       steps<!COUPLED>(share);
     else
       steps<false>(share);
     share.barrier.wait();
-    if (share.id == 0) {
-      copy_or_zero(static_cast<R *>(s.d_h0), dh, run.B * run.P);
-      copy_or_zero(static_cast<R *>(s.d_c0), dc, run.B * run.H);
-    }
+    if (share.id == 0) give_first_gradients(run, dh, dc);
   }
 };

@@ -96,7 +96,7 @@ struct LstmNormForward {
     constexpr int L = kLanes<R>;
     const bool standard = !COUPLED && is_standard_lstm(s), projected = s.projection != nullptr;
     const Part none = {0, 0}, own = share.panels(gates), rows = share.single_rows(run.B);
-    const Part own_p = projected ? share.panels(projection) : none, units_p = projected ? share.units(projection) : none;
+    const Part units_p = projected ? share.units(projection) : none;
     const int64_t b0 = share.rows.from, b1 = share.rows.to, H = run.H;
     const Part columns = share.columns(inputs.width);
     for (int64_t step = 0; step < run.T; ++step) {
@@ -121,32 +121,11 @@ struct LstmNormForward {
       for (int64_t b = rows.from; b < rows.to; ++b)
         standard ? row<!COUPLED>(step, at, b, cells + share.id * H) : row<false>(step, at, b, cells + share.id * H);
       share.sync();
-      if (!projected) continue;
-      const Operand<R> of_m = {m, H, H};
-      const R bound = R(s.proj_clip);
-      multiply(
-          projection, own_p.from, own_p.to, &of_m, 1, b0, b1, [](int64_t, int64_t) {},
-          [&](int64_t b, int64_t u, int n, const R *z) {
-            Vec<R> p = load(z);
-            if (s.proj_clip >= 0) {
-              if (run.save) store(static_cast<R *>(s.proj_raw) + (at * run.B + b) * run.P + u, p, n);
-              p = at_least<R>(at_most<R>(p, bound), -bound);
-            }
-            run.finish_h(step, at, b, u, n, p);
-          });
-      share.sync();
+      if (projected) project(run, projection, m, step, share);
     }
   }
   void work(const Share &share) const {
-    const cw_sequence &s = run.s;
-    Matrix<R> weights[8];
-    int64_t depths[2];
-    const int parts = inputs.weights(kFirst, kGates, run.P, weights, depths);
-    share.pack_own(gates, weights, depths, parts);
-    if (s.projection != nullptr) {
-      const Matrix<R> p = projection_weights<R>(s);
-      share.pack_own(projection, &p, &run.H, 1);
-    }
+    pack_forward<R, kFirst>(run, inputs, gates, projection, share);
     share.begin(run, inputs);
     steps(share);
   }
@@ -178,15 +157,8 @@ struct LstmNormBackward {
   }
   // The gradient of o * act(c), which is h or what was projected.
   CW_INLINE Vec<R> of_m(int64_t step, int64_t at, int64_t b, int64_t u, int n, bool active) const {
-    const int64_t index = b * run.H + u;
-    if (dm != nullptr) return load(dm + index, n);
-    const Backward<R> back = {run, run.s};
-    Vec<R> d = back.of_state(step, b, index, n, load(dh + index, n), run.s.d_reset_h, run.s.d_h_states, run.P);
-    store(dh + index, active ? zero<R>() : d, n);
-    if (!active) return d;
-    d = back.of_h(at, b, u, n, d);
-    if (run.zone_h.any()) store(dh + index, back.part_of_old(run.zone_h, b, u, n, d), n);
-    return d;
+    if (dm != nullptr) return load(dm + b * run.H + u, n);
+    return Backward<R>{run, run.s}.of_new_h(step, at, b, u, n, dh, active);
   }
   void inactive_row(int64_t step, int64_t at, int64_t b) const {
     const cw_sequence &s = run.s;
@@ -293,31 +265,9 @@ struct LstmNormBackward {
   }
   // With projection: gradients of the projected h for the thread's own units of it, then those of what was projected.
   void unproject(const Share &share, int64_t step, int64_t at, Part units, Part own_m) const {
-    const cw_sequence &s = run.s;
-    constexpr int L = kLanes<R>;
-    const Backward<R> back = {run, s};
     const int64_t b0 = share.rows.from, b1 = share.rows.to, P = run.P;
-    R *d_proj = static_cast<R *>(s.d_proj) + at * run.B * P;
-    const R *raw = s.proj_clip >= 0 ? static_cast<const R *>(s.proj_raw) + at * run.B * P : nullptr;
-    const R bound = R(s.proj_clip);
-    for (int64_t b = b0; b < b1; ++b) {
-      const bool active = run.active(at, b);
-      for (int64_t u = units.from; u < units.to; u += L) {
-        const int n = lanes_from<R>(u, units.to);
-        const int64_t index = b * P + u;
-        Vec<R> d = back.of_state(step, b, index, n, load(dh + index, n), s.d_reset_h, s.d_h_states, run.P);
-        store(dh + index, active ? zero<R>() : d, n);
-        d = active ? back.of_h(at, b, u, n, d) : zero<R>();
-        if (active && run.zone_h.any()) store(dh + index, back.part_of_old(run.zone_h, b, u, n, d), n);
-        if (raw != nullptr) {
-          const Vec<R> p = load(raw + index, n);
-          d = select<R>((p > bound) | (p < -bound), zero<R>(), d);
-        }
-        store(d_proj + index, d, n);
-      }
-    }
-    share.sync();
-    const Operand<R> projected = {d_proj, P, P};
+    gradients_of_projected(run, step, units, share, dh);
+    const Operand<R> projected = {static_cast<const R *>(run.s.d_proj) + at * run.B * P, P, P};
     multiply(to_m, own_m.from, own_m.to, &projected, 1, b0, b1, [](int64_t, int64_t) {},
              [&](int64_t b, int64_t u, int n, const R *z) { store(dm + b * run.H + u, load(z), n); });
     share.sync();
@@ -325,7 +275,7 @@ struct LstmNormBackward {
   void steps(const Share &share) const {
     const cw_sequence &s = run.s;
     const bool standard = !COUPLED && is_standard_lstm(s), projected = s.projection != nullptr;
-    const Part none = {0, 0}, own = share.panels(to_h), units = share.units(to_h), mine = share.single_rows(run.B);
+    const Part none = {0, 0}, units = share.units(to_h), mine = share.single_rows(run.B);
     const Part own_m = projected ? share.panels(to_m) : none;
     const int64_t b0 = share.rows.from, b1 = share.rows.to, P = run.P;
     for (int64_t step = run.T - 1; step >= 0; --step) {
@@ -343,38 +293,20 @@ struct LstmNormBackward {
       share.sync();
       Operand<R> operands[kGates];
       for (int g = 0; g < kGates; ++g) operands[g] = run.gate_rows(kFirst + g, at);
-      multiply(to_h, own.from, own.to, operands, kGates, b0, b1, [](int64_t, int64_t) {},
-               [&](int64_t b, int64_t u, int n, const R *z) {
-                 store(dh + b * P + u, load(dh + b * P + u, n) + load(z), n);
-               });
+      add_products(to_h, operands, kGates, share, dh, P);
       if (!projected) share.sync();  // rows read what other threads' units left in dh
     }
   }
   void work(const Share &share) const {
-    const cw_sequence &s = run.s;
-    Matrix<R> weights[kGates];
-    int64_t depths[kGates];
-    for (int g = 0; g < kGates; ++g) weights[g] = recurrent_weights<R>(s, kFirst + g).transposed(), depths[g] = run.H;
-    share.pack_own(to_h, weights, depths, kGates);
-    if (s.projection != nullptr) {
-      const Matrix<R> p = projection_weights<R>(s).transposed();
-      share.pack_own(to_m, &p, &run.P, 1);
-    }
+    pack_backward<R, kFirst>(run, to_h, to_m, share);
     share.draw_shared(run);
     if (share.id == 0) {
-      copy_or_zero(dh, s.d_h_last, run.B * run.P);
-      copy_or_zero(dc, s.d_c_last, run.B * run.H);
-      copy_or_zero(static_cast<R *>(s.d_reset_h), nullptr, run.B * run.P);
-      copy_or_zero(static_cast<R *>(s.d_reset_c), nullptr, run.B * run.H);
-      copy_or_zero(static_cast<R *>(s.d_peephole), nullptr, run.B * 3 * run.H);
+      start_gradients(run, dh, dc);
       norms.clear();
     }
     share.barrier.wait();
     steps(share);
     share.barrier.wait();
-    if (share.id == 0) {
-      copy_or_zero(static_cast<R *>(s.d_h0), dh, run.B * run.P);
-      copy_or_zero(static_cast<R *>(s.d_c0), dc, run.B * run.H);
-    }
+    if (share.id == 0) give_first_gradients(run, dh, dc);
   }
 };

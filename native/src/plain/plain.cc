@@ -3,6 +3,7 @@
 
 #include <cstring>
 
+#include "check.h"
 #include "kernels.h"
 #include "plain/masks.h"
 #include "plain/norm.h"
@@ -14,7 +15,7 @@ namespace {
 
 // One row before its projection, and one of gates where they have no buffer; behind them those of normalizations.
 int64_t scratch_bytes(const cw_sequence *s, int64_t backward) {
-  const bool norms = s->gamma[0] || s->gamma[1];
+  const bool norms = normalizes(*s);
   const int64_t rows = norms || (backward && s->op == CW_LSTM) ? kRowsBeforeNorms + kNormRows
                        : backward ? 0
                        : s->x && !s->save && !s->ahead ? 5 : s->projection ? 1 : 0;

@@ -66,7 +66,7 @@ struct RnnBackward {
       copy_or_zero(static_cast<R *>(s.d_reset_h), nullptr, run.B * run.H);
     }
     share.barrier.wait();
-    const Part own = share.panels(to_h), units = share.units(to_h);
+    const Part units = share.units(to_h);
     const int64_t b0 = share.rows.from, b1 = share.rows.to, H = run.H;
     for (int64_t step = run.T - 1; step >= 0; --step) {
       const int64_t at = run.at(step);
@@ -75,19 +75,14 @@ struct RnnBackward {
         const bool active = run.active(at, b);
         for (int64_t u = units.from; u < units.to; u += L) {
           const int n = int(units.to - u < L ? units.to - u : L);
-          const int64_t index = b * H + u;
           R *gate = run.gate(0, at, b, u);
-          Vec<R> d = back.of_state(step, b, index, n, load(dh + index, n), s.d_reset_h, s.d_h_states, H);
-          store(dh + index, active ? zero<R>() : d, n);
-          if (active) d = back.of_h(at, b, u, n, d);
-          if (active && run.zone_h.any()) store(dh + index, back.part_of_old(run.zone_h, b, u, n, d), n);
+          const Vec<R> d = back.of_new_h(step, at, b, u, n, dh, active);
           store(gate, active ? d * slope<R>(s.activation, load(gate, n)) : zero<R>(), n);
         }
       }
       share.sync();
       const Operand<R> rows = run.gate_rows(0, at);
-      multiply(to_h, own.from, own.to, &rows, 1, b0, b1, [](int64_t, int64_t) {},
-               [&](int64_t b, int64_t u, int n, const R *z) { store(dh + b * H + u, load(dh + b * H + u, n) + load(z), n); });
+      add_products(to_h, &rows, 1, share, dh, H);
     }
     share.barrier.wait();
     if (share.id == 0) copy_or_zero(static_cast<R *>(s.d_h0), dh, run.B * H);

@@ -91,16 +91,12 @@ struct RnnNormBackward {
     BackNorm<R> of;
     for (int64_t u = 0; u < H; u += kLanes<R>) {
       const int n = lanes_from<R>(u, H);
-      const int64_t index = b * H + u;
-      Vec<R> d = back.of_state(step, b, index, n, load(dh + index, n), s.d_reset_h, s.d_h_states, run.P);
-      store(dh + index, active ? zero<R>() : d, n);
+      const Vec<R> d = back.of_new_h(step, at, b, u, n, dh, active);
       if (!active) {
         store(z + u, zero<R>(), n);
         continue;
       }
       const Vec<R> unit = load(z + u, n), h = activate<R>(s.activation, norms.scaled(0, unit, u, n));
-      d = back.of_h(at, b, u, n, d);
-      if (run.zone_h.any()) store(dh + index, back.part_of_old(run.zone_h, b, u, n, d), n);
       const Vec<R> d_unit = norms.back(0, b, u, n, d * slope<R>(s.activation, h), unit);
       of.add(d_unit, unit);
       store(d_units + u, d_unit, n);
@@ -123,16 +119,15 @@ struct RnnNormBackward {
       norms.clear();
     }
     share.barrier.wait();
-    const Part own = share.panels(to_h), mine = share.single_rows(run.B);
-    const int64_t b0 = share.rows.from, b1 = share.rows.to, H = run.H;
+    const Part mine = share.single_rows(run.B);
+    const int64_t H = run.H;
     for (int64_t step = run.T - 1; step >= 0; --step) {
       const int64_t at = run.at(step);
       run.draw(step, mine.from, mine.to, {0, H}, {0, 0});
       for (int64_t b = mine.from; b < mine.to; ++b) row(step, at, b, rows + share.id * H);
       share.sync();
       const Operand<R> z = run.gate_rows(0, at);
-      multiply(to_h, own.from, own.to, &z, 1, b0, b1, [](int64_t, int64_t) {},
-               [&](int64_t b, int64_t u, int n, const R *sum) { store(dh + b * H + u, load(dh + b * H + u, n) + load(sum), n); });
+      add_products(to_h, &z, 1, share, dh, H);
       share.sync();
     }
     share.barrier.wait();
