@@ -83,9 +83,9 @@ def triton_refuses(spec: RunSpec, context: RunContext) -> str | None:
         return "knows no torch.func transforms and no forward-mode gradients"
     if not context.plain:
         return "needs ordinary dense tensors"
-    if getattr(spec.cell, "layer_norm", False):
+    if spec.cell.layer_norm:
         return "its kernels do not normalize"
-    if any(getattr(mask, "per_gate", False) for mask in spec.masks):
+    if any(mask.per_gate for mask in spec.masks):
         return "its kernels have no masks for each gate"
     if len(spec.masks) > MOST_MASKS:
         return f"has room for {MOST_MASKS} masks"

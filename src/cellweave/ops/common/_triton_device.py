@@ -162,6 +162,32 @@ def step_rows(step, T, B, length, rows, LENGTHS: tl.constexpr, REVERSE: tl.const
 
 
 @triton.jit
+def row_lengths(lengths, rows, here, T, LENGTHS: tl.constexpr):
+    """Steps of each row; all T where rows have no lengths of their own."""
+    if LENGTHS:
+        found = tl.load(lengths + rows, mask=here, other=0)
+    else:
+        found = tl.zeros_like(rows) + T
+    return found
+
+
+@triton.jit
+def begins_anew(resets, first, near, here, active):
+    """Which rows `[ROWS, 1]` are reset before a step that belongs to them."""
+    return active & (tl.load(resets + first + near, mask=here, other=0) != 0)[:, None]
+
+
+@triton.jit
+def reset_to(state, given, at, inside, fresh, GIVEN: tl.constexpr):
+    """A state with those rows replaced: by given ones, else by zeros."""
+    if GIVEN:
+        found = tl.where(fresh, tl.load(given + at, mask=inside, other=0.0).to(tl.float32), state)
+    else:
+        found = tl.where(fresh, 0.0, state)
+    return found
+
+
+@triton.jit
 def load_weights(
     base, first, size, stride_k, stride_n, columns, columns_inside, PIECE: tl.constexpr, SPLIT: tl.constexpr
 ):  # fmt: skip

@@ -12,6 +12,7 @@ import triton.language as tl
 from cellweave.ops.common._triton_device import (
     activated,
     arrive,
+    begins_anew,
     factors,
     hand_back,
     hand_on,
@@ -19,6 +20,8 @@ from cellweave.ops.common._triton_device import (
     load_operand,
     load_weights,
     multiply,
+    reset_to,
+    row_lengths,
     slope,
     split_two,
     step_rows,
@@ -64,10 +67,7 @@ def gru_fwd_persistent(
         candidate2 = load_weights(candidate, K1, H, H, 1, units, units < H, K2, SPLIT)
     if BIAS:
         shift = tl.load(bias + units, mask=units < H, other=0.0).to(tl.float32)[None, :]
-    if LENGTHS:
-        length = tl.load(lengths + rows, mask=here, other=0)
-    else:
-        length = tl.zeros_like(rows) + T
+    length = row_lengths(lengths, rows, here, T, LENGTHS)
     always = factors(table, scales, given, 0, rows, units, inside, H, _H, 0, COUNT, KINDS, BITS)
     always_out = factors(table, scales, given, 0, rows, units, inside, H, _OUTPUT, 0, COUNT, KINDS, BITS)
     always_zone = factors(table, scales, given, 0, rows, units, inside, H, _ZONE_H, 0, COUNT, KINDS, BITS)
@@ -77,11 +77,8 @@ def gru_fwd_persistent(
         first, near = step_rows(step, T, B, length, rows, LENGTHS, REVERSE)
         active = (step < length)[:, None]
         if RESETS:
-            fresh = active & (tl.load(resets + first + near, mask=here, other=0) != 0)[:, None]
-            if GIVEN_RESETS:
-                h = tl.where(fresh, tl.load(reset_h + at, mask=inside, other=0.0).to(tl.float32), h)
-            else:
-                h = tl.where(fresh, 0.0, h)
+            fresh = begins_anew(resets, first, near, here, active)
+            h = reset_to(h, reset_h, at, inside, fresh, GIVEN_RESETS)
         here_h = near[:, None] * H + units[None, :]
         tl.store(hs + first * H + here_h, h.to(hs.dtype.element_ty), mask=inside)
         arrive(counter, PROGRAMS)
@@ -163,10 +160,7 @@ def gru_bwd_exchange(
     candidate1 = load_weights(candidate, 0, H, 1, H, units, units < H, K1, SPLIT)
     if K2 > 0:
         candidate2 = load_weights(candidate, K1, H, 1, H, units, units < H, K2, SPLIT)
-    if LENGTHS:
-        length = tl.load(lengths + rows, mask=here, other=0)
-    else:
-        length = tl.zeros_like(rows) + T
+    length = row_lengths(lengths, rows, here, T, LENGTHS)
     always = factors(table, scales, given, 0, rows, units, inside, H, _H, 0, COUNT, KINDS, BITS)
     always_out = factors(table, scales, given, 0, rows, units, inside, H, _OUTPUT, 0, COUNT, KINDS, BITS)
     always_zone = factors(table, scales, given, 0, rows, units, inside, H, _ZONE_H, 0, COUNT, KINDS, BITS)
@@ -232,7 +226,7 @@ def gru_bwd_exchange(
                 operand = load_operand(d_from_h + first * H, near * H, here, K1, H, K2, SPLIT)
                 d_h += multiply(operand, candidate2, SPLIT, PRECISION)
         if RESETS:
-            fresh = active & (tl.load(resets + first + near, mask=here, other=0) != 0)[:, None]
+            fresh = begins_anew(resets, first, near, here, active)
             if GIVEN_RESETS:
                 sum_reset += tl.where(fresh, d_h, 0.0)
             d_h = tl.where(fresh, 0.0, d_h)

@@ -13,11 +13,14 @@ import triton.language as tl
 from cellweave.ops.common._triton_device import (
     activated,
     arrive,
+    begins_anew,
     factors,
     join_four,
     load_operand,
     load_weights,
     multiply,
+    reset_to,
+    row_lengths,
     slope,
     split_four,
     step_rows,
@@ -71,10 +74,7 @@ def lstm_fwd_persistent(
         diagonal_f = tl.load(peephole + units, mask=units < H, other=0.0).to(tl.float32)[None, :]
         diagonal_i = tl.load(peephole + H + units, mask=units < H, other=0.0).to(tl.float32)[None, :]
         diagonal_o = tl.load(peephole + 2 * H + units, mask=units < H, other=0.0).to(tl.float32)[None, :]
-    if LENGTHS:
-        length = tl.load(lengths + rows, mask=here, other=0)
-    else:
-        length = tl.zeros_like(rows) + T
+    length = row_lengths(lengths, rows, here, T, LENGTHS)
     always_h = factors(table, scales, given, 0, rows, places, in_h, P, _H, 0, COUNT, KINDS, BITS)
     always_c = factors(table, scales, given, 0, rows, units, in_c, H, _C, 0, COUNT, KINDS, BITS)
     always_out = factors(table, scales, given, 0, rows, places, in_h, P, _OUTPUT, 0, COUNT, KINDS, BITS)
@@ -88,13 +88,9 @@ def lstm_fwd_persistent(
         first, near = step_rows(step, T, B, length, rows, LENGTHS, REVERSE)
         active = (step < length)[:, None]
         if RESETS:
-            fresh = active & (tl.load(resets + first + near, mask=here, other=0) != 0)[:, None]
-            if GIVEN_RESETS:
-                h = tl.where(fresh, tl.load(reset_h + at_h, mask=in_h, other=0.0).to(tl.float32), h)
-                c = tl.where(fresh, tl.load(reset_c + at_c, mask=in_c, other=0.0).to(tl.float32), c)
-            else:
-                h = tl.where(fresh, 0.0, h)
-                c = tl.where(fresh, 0.0, c)
+            fresh = begins_anew(resets, first, near, here, active)
+            h = reset_to(h, reset_h, at_h, in_h, fresh, GIVEN_RESETS)
+            c = reset_to(c, reset_c, at_c, in_c, fresh, GIVEN_RESETS)
         here_c, here_h = near[:, None] * H + units[None, :], near[:, None] * P + places[None, :]
         tl.store(hs + first * P + here_h, h.to(hs.dtype.element_ty), mask=in_h)
         arrive(counter, PROGRAMS)
@@ -223,10 +219,7 @@ def lstm_bwd_exchange(
         )  # fmt: skip
     if GIVEN_RESETS:
         sum_reset_h, sum_reset_c = tl.zeros((ROWS, V), tl.float32), tl.zeros((ROWS, U), tl.float32)
-    if LENGTHS:
-        length = tl.load(lengths + rows, mask=here, other=0)
-    else:
-        length = tl.zeros_like(rows) + T
+    length = row_lengths(lengths, rows, here, T, LENGTHS)
     always_h = factors(table, scales, given, 0, rows, places, in_h, P, _H, 0, COUNT, KINDS, BITS)
     always_c = factors(table, scales, given, 0, rows, units, in_c, H, _C, 0, COUNT, KINDS, BITS)
     always_out = factors(table, scales, given, 0, rows, places, in_h, P, _OUTPUT, 0, COUNT, KINDS, BITS)
@@ -320,7 +313,7 @@ def lstm_bwd_exchange(
             operand = load_operand(d_gates + first * (4 * H), near * (4 * H), here, K1, 4 * H, K2, SPLIT)
             d_h += multiply(operand, weight2, SPLIT, PRECISION)
         if RESETS:
-            fresh = active & (tl.load(resets + first + near, mask=here, other=0) != 0)[:, None]
+            fresh = begins_anew(resets, first, near, here, active)
             if GIVEN_RESETS:
                 sum_reset_h += tl.where(fresh, d_h, 0.0)
                 sum_reset_c += tl.where(fresh, d_c, 0.0)

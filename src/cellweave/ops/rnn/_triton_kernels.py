@@ -8,12 +8,15 @@ import triton.language as tl
 from cellweave.ops.common._triton_device import (
     activated,
     arrive,
+    begins_anew,
     factors,
     hand_back,
     hand_on,
     load_operand,
     load_weights,
     multiply,
+    reset_to,
+    row_lengths,
     slope,
     step_rows,
     wait,
@@ -48,10 +51,7 @@ def rnn_fwd_persistent(
     weight1 = load_weights(weight, 0, H, H, 1, units, units < H, K1, SPLIT)
     if K2 > 0:
         weight2 = load_weights(weight, K1, H, H, 1, units, units < H, K2, SPLIT)
-    if LENGTHS:
-        length = tl.load(lengths + rows, mask=here, other=0)
-    else:
-        length = tl.zeros_like(rows) + T
+    length = row_lengths(lengths, rows, here, T, LENGTHS)
     always = factors(table, scales, given, 0, rows, units, inside, H, _H, 0, COUNT, KINDS, BITS)
     always_out = factors(table, scales, given, 0, rows, units, inside, H, _OUTPUT, 0, COUNT, KINDS, BITS)
     always_zone = factors(table, scales, given, 0, rows, units, inside, H, _ZONE_H, 0, COUNT, KINDS, BITS)
@@ -61,11 +61,8 @@ def rnn_fwd_persistent(
         first, near = step_rows(step, T, B, length, rows, LENGTHS, REVERSE)
         active = (step < length)[:, None]
         if RESETS:
-            fresh = active & (tl.load(resets + first + near, mask=here, other=0) != 0)[:, None]
-            if GIVEN_RESETS:
-                h = tl.where(fresh, tl.load(reset_h + at, mask=inside, other=0.0).to(tl.float32), h)
-            else:
-                h = tl.where(fresh, 0.0, h)
+            fresh = begins_anew(resets, first, near, here, active)
+            h = reset_to(h, reset_h, at, inside, fresh, GIVEN_RESETS)
         here_h = near[:, None] * H + units[None, :]
         tl.store(hs + first * H + here_h, h.to(hs.dtype.element_ty), mask=inside)
         arrive(counter, PROGRAMS)
@@ -111,10 +108,7 @@ def rnn_bwd_exchange(
     weight1 = load_weights(weight, 0, H, 1, H, units, units < H, K1, SPLIT)
     if K2 > 0:
         weight2 = load_weights(weight, K1, H, 1, H, units, units < H, K2, SPLIT)
-    if LENGTHS:
-        length = tl.load(lengths + rows, mask=here, other=0)
-    else:
-        length = tl.zeros_like(rows) + T
+    length = row_lengths(lengths, rows, here, T, LENGTHS)
     always = factors(table, scales, given, 0, rows, units, inside, H, _H, 0, COUNT, KINDS, BITS)
     always_out = factors(table, scales, given, 0, rows, units, inside, H, _OUTPUT, 0, COUNT, KINDS, BITS)
     always_zone = factors(table, scales, given, 0, rows, units, inside, H, _ZONE_H, 0, COUNT, KINDS, BITS)
@@ -148,7 +142,7 @@ def rnn_bwd_exchange(
             operand = load_operand(d_gates + first * H, near * H, here, K1, H, K2, SPLIT)
             d_h += multiply(operand, weight2, SPLIT, PRECISION)
         if RESETS:
-            fresh = active & (tl.load(resets + first + near, mask=here, other=0) != 0)[:, None]
+            fresh = begins_anew(resets, first, near, here, active)
             if GIVEN_RESETS:
                 sum_reset += tl.where(fresh, d_h, 0.0)
             d_h = tl.where(fresh, 0.0, d_h)
