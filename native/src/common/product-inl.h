@@ -23,8 +23,11 @@ struct Operand {
   int64_t ld, depth;
 };
 
-// Sums of ROWS rows and a strip of NV columns, to z[row][z_ld].
-template <class R, int ROWS, int NV>
+// How far ahead of use the weights are asked for, in bytes, by the first of several tiles that read them.
+constexpr int kAhead = 4096;
+
+// Sums of ROWS rows and a strip of NV columns, to z[row][z_ld]. FIRST: other tiles will read the same weights after it.
+template <class R, int ROWS, int NV, bool FIRST>
 __attribute__((noinline)) void tile(const Operand<R> *operands, int count, int64_t row, const R *w, R *z, int z_ld) {
   Vec<R> acc[ROWS][NV];
 #pragma GCC unroll 8
@@ -40,6 +43,7 @@ __attribute__((noinline)) void tile(const Operand<R> *operands, int count, int64
 #pragma GCC unroll 4
       for (int v = 0; v < NV; ++v) {
         x[v] = *reinterpret_cast<const Vec<R> *>(w + v * kLanes<R>);
+        if (FIRST && v * CW_BYTES % 64 == 0) __builtin_prefetch(reinterpret_cast<const char *>(w + v * kLanes<R>) + kAhead);
       }
       w += NV * kLanes<R>;
 #pragma GCC unroll 8
@@ -83,17 +87,17 @@ __attribute__((noinline)) void row_pair(const Operand<R> *operands, int count, i
   for (int v = 0; v < 8; ++v) *reinterpret_cast<Vec<R> *>(z + v * kLanes<R>) = acc[v];
 }
 
-template <class R, int NV>
+template <class R, int NV, bool FIRST>
 CW_INLINE void tile_of(int rows, const Operand<R> *operands, int count, int64_t row, const R *w, R *z, int z_ld) {
   switch (rows) {
-    case 1: return tile<R, 1, NV>(operands, count, row, w, z, z_ld);
-    case 2: return tile<R, 2, NV>(operands, count, row, w, z, z_ld);
-    case 3: return tile<R, 3, NV>(operands, count, row, w, z, z_ld);
-    case 4: return tile<R, 4, NV>(operands, count, row, w, z, z_ld);
-    case 5: return tile<R, 5, NV>(operands, count, row, w, z, z_ld);
-    case 6: return tile<R, 6, NV>(operands, count, row, w, z, z_ld);
-    case 7: return tile<R, 7, NV>(operands, count, row, w, z, z_ld);
-    default: return tile<R, 8, NV>(operands, count, row, w, z, z_ld);
+    case 1: return tile<R, 1, NV, FIRST>(operands, count, row, w, z, z_ld);
+    case 2: return tile<R, 2, NV, FIRST>(operands, count, row, w, z, z_ld);
+    case 3: return tile<R, 3, NV, FIRST>(operands, count, row, w, z, z_ld);
+    case 4: return tile<R, 4, NV, FIRST>(operands, count, row, w, z, z_ld);
+    case 5: return tile<R, 5, NV, FIRST>(operands, count, row, w, z, z_ld);
+    case 6: return tile<R, 6, NV, FIRST>(operands, count, row, w, z, z_ld);
+    case 7: return tile<R, 7, NV, FIRST>(operands, count, row, w, z, z_ld);
+    default: return tile<R, 8, NV, FIRST>(operands, count, row, w, z, z_ld);
   }
 }
 
@@ -129,45 +133,54 @@ struct Matrix {
   Matrix transposed() const { return {base, column, row}; }
 };
 
+// Rows [k0, k1) of a column of L units, the first n of which there are, to to[k * width].
+template <class R>
+CW_INLINE void pack_column(const Matrix<R> &m, int64_t k0, int64_t k1, int64_t u0, int n, R *to, int64_t width) {
+  constexpr int L = kLanes<R>;
+  if (m.column == 1) {
+    for (int64_t k = k0; k < k1; ++k) store(to + k * width, load(m.base + k * m.row + u0, n));
+    return;
+  }
+  // transposed: read along k, which is mostly contiguous, in blocks that stay in the cache
+  for (; k0 < k1; k0 += L) {
+    const int kn = int(k1 - k0 < L ? k1 - k0 : L);
+    R block[L][L];
+    for (int u = 0; u < n; ++u) {
+      const R *from = m.base + (u0 + u) * m.column + k0 * m.row;
+      if (m.row == 1)
+        store(block[u], load(from, kn));
+      else
+        for (int k = 0; k < kn; ++k) block[u][k] = from[k * m.row];
+    }
+    for (int k = 0; k < kn; ++k) {
+      Vec<R> lanes = {};
+      for (int u = 0; u < n; ++u) lanes[u] = block[u][k];
+      store(to + (k0 + k) * width, lanes);
+    }
+  }
+}
+
 // Pack panels [from, to). `parts` matrices per gate lie below each other (their depths sum up to p.depth).
 template <class R>
 __attribute__((noinline)) void pack(const Panels<R> &p, int64_t from, int64_t to, const Matrix<R> *weights, const int64_t *depths, int parts) {
   constexpr int L = kLanes<R>;
-  for (int64_t i = from; i < to; ++i) {
-    const int columns = p.vectors_of(i) * p.gates;
-    int64_t above = 0;
-    for (int part = 0; part < parts; ++part) {
-      for (int column = 0; column < columns; ++column) {
-        const int64_t u0 = p.first_unit(i) + column / p.gates * L;
-        const int n = int(p.units - u0 < L ? p.units - u0 : L);
-        const int strip = column / kStrip, left = columns - strip * kStrip;
-        const int64_t width = int64_t(left < kStrip ? left : kStrip) * L;
-        R *to_column = p.panel(i) + strip * p.strip() + above * width + column % kStrip * L;
-        const Matrix<R> m = weights[part * p.gates + column % p.gates];
-        if (m.column == 1) {
-          for (int64_t k = 0; k < depths[part]; ++k) store(to_column + k * width, load(m.base + k * m.row + u0, n));
-          continue;
-        }
-        // transposed: read along k, which is mostly contiguous, in blocks that stay in the cache
-        for (int64_t k0 = 0; k0 < depths[part]; k0 += L) {
-          const int kn = int(depths[part] - k0 < L ? depths[part] - k0 : L);
-          R block[L][L];
-          for (int u = 0; u < n; ++u) {
-            const R *from = m.base + (u0 + u) * m.column + k0 * m.row;
-            if (m.row == 1)
-              store(block[u], load(from, kn));
-            else
-              for (int k = 0; k < kn; ++k) block[u][k] = from[k * m.row];
-          }
-          for (int k = 0; k < kn; ++k) {
-            Vec<R> lanes = {};
-            for (int u = 0; u < n; ++u) lanes[u] = block[u][k];
-            store(to_column + (k0 + k) * width, lanes);
-          }
+  constexpr int64_t kFewRows = 32;  // so many rows of a matrix, one page each, are read side by side
+  int64_t above = 0;
+  for (int part = 0; part < parts; ++part) {
+    const int64_t depth = depths[part], block = weights[part * p.gates].column == 1 ? kFewRows : depth;
+    for (int64_t k = 0; k < depth; k += block)
+      for (int64_t i = from; i < to; ++i) {
+        const int columns = p.vectors_of(i) * p.gates;
+        for (int column = 0; column < columns; ++column) {
+          const int64_t u0 = p.first_unit(i) + column / p.gates * L;
+          const int n = int(p.units - u0 < L ? p.units - u0 : L);
+          const int strip = column / kStrip, left = columns - strip * kStrip;
+          const int64_t width = int64_t(left < kStrip ? left : kStrip) * L;
+          pack_column<R>(weights[part * p.gates + column % p.gates], k, k + block < depth ? k + block : depth, u0, n,
+                         p.panel(i) + strip * p.strip() + above * width + column % kStrip * L, width);
         }
       }
-      above += depths[part];
-    }
+    above += depth;
   }
 }
 
@@ -179,22 +192,26 @@ constexpr int kSeparate = 8 * 4 * 16;
 
 // A strip of NV or more columns.
 template <class R, int NV>
-CW_INLINE void strip_of(int width, int rows, const Operand<R> *operands, int count, int64_t b, const R *w, R *z, int z_ld) {
+CW_INLINE void strip_of([[maybe_unused]] int width, int rows, bool leads, const Operand<R> *operands, int count, int64_t b,
+                        const R *w, R *z, int z_ld) {
   if constexpr (NV < kStrip) {
-    if (width > NV) return strip_of<R, NV + 1>(width, rows, operands, count, b, w, z, z_ld);
+    if (width > NV) return strip_of<R, NV + 1>(width, rows, leads, operands, count, b, w, z, z_ld);
   }
-  tile_of<R, NV>(rows, operands, count, b, w, z, z_ld);
+  if (leads)
+    tile_of<R, NV, true>(rows, operands, count, b, w, z, z_ld);
+  else
+    tile_of<R, NV, false>(rows, operands, count, b, w, z, z_ld);
 }
 
-// All columns of a panel, from row `above` of its weights on.
+// All columns of a panel, from row `above` of its weights on. `leads`: FIRST of `tile`.
 template <class R>
-CW_INLINE void any_tile(const Panels<R> &p, int64_t panel, int columns, int rows, const Operand<R> *operands, int count, int64_t b,
-                        int64_t above, R *z) {
+CW_INLINE void any_tile(const Panels<R> &p, int64_t panel, int columns, int rows, bool leads, const Operand<R> *operands, int count,
+                        int64_t b, int64_t above, R *z) {
   const R *w = p.panel(panel);
   for (int first = 0; first < columns; first += kStrip, w += p.strip(), z += kStrip * kLanes<R>) {
     const int width = columns - first < kStrip ? columns - first : kStrip;
     const R *from = w + above * width * kLanes<R>;
-    strip_of<R, 1>(width, rows, operands, count, b, from, z, columns);
+    strip_of<R, 1>(width, rows, leads, operands, count, b, from, z, columns);
   }
 }
 
@@ -228,14 +245,15 @@ CW_INLINE void multiply(const Panels<R> &p, int64_t from, int64_t to, const Oper
     int64_t b = b0;
     for (int64_t t = 0; t < tiles; ++t) {
       const int rows = int((b1 - b + (tiles - t) - 1) / (tiles - t));
+      const bool leads = t == 0 && tiles > 1;
       for (int r = 0; r < rows; ++r) prepare(b + r, p.first_unit(i));
       if (SEPARATE) {
         int64_t before = 0;
         for (int k = 0; k + 1 < count; ++k) before += operands[k].depth;
-        any_tile<R>(p, i, width, rows, operands, count - 1, b, 0, z);
-        any_tile<R>(p, i, width, rows, operands + count - 1, 1, b, before, z + kSeparate);
+        any_tile<R>(p, i, width, rows, leads, operands, count - 1, b, 0, z);
+        any_tile<R>(p, i, width, rows, leads, operands + count - 1, 1, b, before, z + kSeparate);
       } else {
-        any_tile<R>(p, i, width, rows, operands, count, b, 0, z);
+        any_tile<R>(p, i, width, rows, leads, operands, count, b, 0, z);
       }
       for (int r = 0; r < rows; ++r)
         for (int v = 0; v < nv; ++v) {
