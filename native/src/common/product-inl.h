@@ -60,16 +60,17 @@ __attribute__((noinline)) void tile(const Operand<R> *operands, int count, int64
     for (int v = 0; v < NV; ++v) *reinterpret_cast<Vec<R> *>(z + (r * z_ld + v) * kLanes<R>) = acc[r][v];
 }
 
-// One row times two neighbouring panels of 4 columns: 8 independent chains hide the latency of the additions.
-template <class R>
-__attribute__((noinline)) void row_pair(const Operand<R> *operands, int count, int64_t row, const R *panels, int64_t strip, R *z) {
-  constexpr int kStrips = 8 / kStrip;
-  const R *w[kStrips];
+// One row times two neighbouring panels of WIDTH columns: their independent chains hide the latency of the additions.
+template <class R, int WIDTH>
+__attribute__((noinline)) void row_pair(const Operand<R> *operands, int count, int64_t row, const R *panels, int64_t panel,
+                                        int64_t strip, R *z) {
+  constexpr int kStrips = (WIDTH + kStrip - 1) / kStrip, kLast = WIDTH - (kStrips - 1) * kStrip;  // of a panel; columns of its last
+  const R *w[2][kStrips];
 #pragma GCC unroll 8
-  for (int i = 0; i < kStrips; ++i) w[i] = panels + i * strip;
-  Vec<R> acc[8];
+  for (int i = 0; i < 2 * kStrips; ++i) w[i / kStrips][i % kStrips] = panels + i / kStrips * panel + i % kStrips * strip;
+  Vec<R> acc[2][WIDTH];
 #pragma GCC unroll 8
-  for (int v = 0; v < 8; ++v) acc[v] = zero<R>();
+  for (int v = 0; v < 2 * WIDTH; ++v) acc[v / WIDTH][v % WIDTH] = zero<R>();
   for (int s = 0; s < count; ++s) {
     const int64_t depth = operands[s].depth;
     const R *a = operands[s].base + row * operands[s].ld;
@@ -77,21 +78,25 @@ __attribute__((noinline)) void row_pair(const Operand<R> *operands, int count, i
     for (int64_t k = 0; k < depth; ++k) {
       const Vec<R> y = splat<R>(a[k]);
 #pragma GCC unroll 8
-      for (int v = 0; v < 8; ++v)
-        acc[v] += y * *reinterpret_cast<const Vec<R> *>(w[v / kStrip] + (k * kStrip + v % kStrip) * kLanes<R>);
+      for (int v = 0; v < 2 * WIDTH; ++v) {
+        const int column = v % WIDTH, i = column / kStrip, width = i + 1 < kStrips ? kStrip : kLast;
+        acc[v / WIDTH][column] += y * *reinterpret_cast<const Vec<R> *>(w[v / WIDTH][i] + (k * width + column % kStrip) * kLanes<R>);
+      }
     }
 #pragma GCC unroll 8
-    for (int i = 0; i < kStrips; ++i) w[i] += depth * kStrip * kLanes<R>;
+    for (int i = 0; i < 2 * kStrips; ++i)
+      w[i / kStrips][i % kStrips] += depth * (i % kStrips + 1 < kStrips ? kStrip : kLast) * kLanes<R>;
   }
 #pragma GCC unroll 8
-  for (int v = 0; v < 8; ++v) *reinterpret_cast<Vec<R> *>(z + v * kLanes<R>) = acc[v];
+  for (int v = 0; v < 2 * WIDTH; ++v) *reinterpret_cast<Vec<R> *>(z + v * kLanes<R>) = acc[v / WIDTH][v % WIDTH];
 }
 
+// Tiles with others after them have more than 2 rows: those share out the rows evenly.
 template <class R, int NV, bool FIRST>
 CW_INLINE void tile_of(int rows, const Operand<R> *operands, int count, int64_t row, const R *w, R *z, int z_ld) {
   switch (rows) {
-    case 1: return tile<R, 1, NV, FIRST>(operands, count, row, w, z, z_ld);
-    case 2: return tile<R, 2, NV, FIRST>(operands, count, row, w, z, z_ld);
+    case 1: return tile<R, 1, NV, false>(operands, count, row, w, z, z_ld);
+    case 2: return tile<R, 2, NV, false>(operands, count, row, w, z, z_ld);
     case 3: return tile<R, 3, NV, FIRST>(operands, count, row, w, z, z_ld);
     case 4: return tile<R, 4, NV, FIRST>(operands, count, row, w, z, z_ld);
     case 5: return tile<R, 5, NV, FIRST>(operands, count, row, w, z, z_ld);
@@ -222,7 +227,7 @@ CW_INLINE void multiply(const Panels<R> &p, int64_t from, int64_t to, const Oper
   alignas(64) R z[kSeparate * (SEPARATE ? 2 : 1)];
   for (int64_t i = from; i < to; ++i) {
     const int nv = p.vectors_of(i), width = nv * p.gates, most = kMaxRows[width];
-    if (!SEPARATE && b1 - b0 == 1 && width == 4) {
+    if (!SEPARATE && b1 - b0 == 1 && nv == p.vectors && width >= 3) {
       // One row: first the sums of several panels, then all their gates, whose long chains of operations overlap.
       constexpr int kMany = 8;
       alignas(64) R sums[kMany * 4 * L];
@@ -230,7 +235,8 @@ CW_INLINE void multiply(const Panels<R> &p, int64_t from, int64_t to, const Oper
       for (; j + 1 < to && j < i + kMany && p.vectors_of(j + 1) == nv; j += 2) {
         prepare(b0, p.first_unit(j));
         prepare(b0, p.first_unit(j + 1));
-        row_pair<R>(operands, count, b0, p.panel(j), p.strip(), sums + (j - i) * 4 * L);
+        (width == 4 ? row_pair<R, 4> : row_pair<R, 3>)(operands, count, b0, p.panel(j), p.panel(j + 1) - p.panel(j), p.strip(),
+                                                       sums + (j - i) * width * L);
       }
       for (int v = 0; v < (j - i) * nv; ++v) {
         const int64_t u = p.first_unit(i) + v * L;
