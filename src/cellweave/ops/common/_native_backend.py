@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from cellweave._types import dtype_name
+from cellweave.ops.common._by_length import by_length, together
 from cellweave.ops.common._calls import LayerCall, LayerResult
 from cellweave.ops.common._gate_masks import differ_by_row, folded
 from cellweave.ops.common._library import DTYPE_CODES, missing_reason
@@ -83,7 +84,12 @@ def _run(op: NativeOp, call: LayerCall) -> LayerResult:
         call = _in_dtype_of_weights(call)
     if any(mask.per_gate for mask in call.spec.masks):
         call = folded(call, gate_places(op.layout_of(call.spec.cell), call.x.shape[2]))
-    return native_result(call, *(run_as_op if torch.compiler.is_compiling() else _run_eagerly)(op, call))
+    if torch.compiler.is_compiling():
+        return native_result(call, *run_as_op(op, call))
+    groups = None if call.lengths is None else by_length(call)
+    if groups is None:
+        return native_result(call, *_run_eagerly(op, call))
+    return together(call, groups, [native_result(part, *_run_eagerly(op, part)) for part in groups.calls])
 
 
 def native_result(call: LayerCall, out: torch.Tensor, given: Sequence[torch.Tensor]) -> LayerResult:
