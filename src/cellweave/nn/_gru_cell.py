@@ -18,6 +18,8 @@ class GRUCell(SingleStep, torch.nn.GRUCell):
     Args:
         input_size, hidden_size, bias, device, dtype: As of `torch.nn.GRUCell`.
         reset_after: By keyword: False: the reset gate meets h before the product, as in `GRU`. Default True.
+        zoneout, layer_norm: By keyword: as of `GRU`; the latter with parameters `norm_weight`, `norm_bias`, and
+            with `reset_after` `norm_weight_h`, `norm_bias_h`.
 
     A call takes inputs `[B, I]` or `[I]` and a state h `[B, H]` or `[H]` (default: zeros), and returns the new state.
 
@@ -25,7 +27,7 @@ class GRUCell(SingleStep, torch.nn.GRUCell):
         The types of exceptions that torch.nn raises for the same mistakes: ShapeError (ValueError), MisfitError
         (RuntimeError), RuntimeError.
     Numerics: as torch.nn up to rounding.
-    Source: `torch.nn.GRUCell`.
+    Source: `torch.nn.GRUCell`; Krueger et al. 2017 for zoneout, Ba et al. 2016 for layer normalization.
     """
 
     mode = "GRU"
@@ -39,6 +41,8 @@ class GRUCell(SingleStep, torch.nn.GRUCell):
         dtype: Any = None,
         *,
         reset_after: bool = True,
+        zoneout: float | tuple[float, float] = 0.0,
+        layer_norm: bool = False,
     ) -> None:
         torch.nn.GRUCell.__init__(self, input_size, hidden_size, bias, device, dtype)
-        self._take({"reset_after": reset_after})
+        self._take({"reset_after": reset_after, "zoneout": zoneout, "layer_norm": layer_norm}, device, dtype)

@@ -9,6 +9,7 @@ import torch
 
 from cellweave._errors import MisfitError, ShapeError
 from cellweave.nn._additions import Addition, Additions
+from cellweave.nn._norms import add_norms, reset_norms
 from cellweave.nn._plan_table import table_of
 from cellweave.nn._run import Feed, run_stack
 from cellweave.weave import Plan
@@ -19,6 +20,8 @@ class SingleStep:
 
     explains_itself = True
     additions = Additions()
+    zoneout = Addition()
+    layer_norm = Addition()
     reset_after = Addition()
     # A stack of one layer, as the runs see it.
     num_layers, bidirectional, proj_size, dropout = 1, False, 0, 0.0
@@ -26,8 +29,10 @@ class SingleStep:
     input_size: int
     hidden_size: int
 
-    def _take(self, given: Mapping[str, Any]) -> None:
+    def _take(self, given: Mapping[str, Any], device: Any, dtype: Any) -> None:
         self.additions = Additions().changed(type(self).__name__, given)
+        if self.layer_norm:
+            add_norms(self, device, dtype)
 
     def forward(self, input: torch.Tensor, hx: Any = None) -> Any:  # noqa: A002  # torch.nn's name for it
         """One step; see the class."""
@@ -49,6 +54,11 @@ class SingleStep:
         if lengths is not None or resets is not None or reset_state is not None:
             raise MisfitError(f"{type(self).__name__}: expected no lengths and no resets of a single step, got some.")
         return table_of(self, self._entered(input, hx)[0])
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew as torch.nn does; gammas become 1, betas 0."""
+        super().reset_parameters()  # type: ignore[misc]  # of torch.nn's cell
+        reset_norms(self)
 
     def extra_repr(self) -> str:
         """Torch.nn's arguments, then the additions that differ from their defaults."""

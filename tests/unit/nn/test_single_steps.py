@@ -64,6 +64,32 @@ def test_reset_before_the_product() -> None:
     assert "reset_after=False" in repr(cell)
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    "options", [{"zoneout": 0.4}, {"layer_norm": True}, {"zoneout": 0.3, "layer_norm": True}], ids=str
+)
+@pytest.mark.parametrize("name", NAMES)
+def test_additions(name: str, options: dict[str, Any], training: bool) -> None:
+    """One step of the cell is the layer's first: the same draws, numbers and gradients."""
+    torch.manual_seed(3)
+    cell = getattr(cellweave.nn, name)(5, 7, **options).train(training)
+    layer = getattr(cellweave.nn, name.removesuffix("Cell"))(5, 7, **options).train(training)
+    for parameter in cell.parameters():
+        torch.nn.init.uniform_(parameter, -0.9, 0.9)
+    layer.load_state_dict({f"{key}_l0": value for key, value in cell.state_dict().items()})
+    x, state = torch.randn(3, 5), state_of(name, 3, 7)
+    ours, d_ours = run(cell, x, state, seed=11)
+    torch.manual_seed(11)
+    whole = tuple(leaf[None] for leaf in state) if name == "LSTMCell" else state[None]
+    _, last = layer(x[None], whole)
+    for a, b in zip(leaves(ours), leaves(last), strict=True):
+        assert_close("value", a, b[0], 1e-6)
+    assert len(d_ours) > len(list(cell.parameters())) and all(bool(d.abs().sum() > 0) for d in d_ours)
+    assert all(f"{key}={value}" in repr(cell) for key, value in options.items())
+    cell.reset_parameters()
+    assert all(bool((p == ("weight" in key)).all()) for key, p in cell.named_parameters() if key.startswith("norm_"))
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     "call",
