@@ -1,7 +1,7 @@
 """Does a contestant compute what it is timed for? Its results at a small size, against the float64 truth.
 
-With random masks there is no common truth: those that draw TensorFlow's streams are compared with the stepwise cells,
-of the others the outputs must show about the right share of zeros.
+With random masks, and for what only cellweave.nn has, there is no common truth: those that draw the same streams are
+compared with the stepwise cells, of the others the outputs must show about the right share of zeros.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 from processes import ContestantError, Workers
-from registry import BY_NAME, KEEP, OURS, OWN_BARE, Case, small
+from registry import ADDITIONS, BY_NAME, KEEP, OURS, OWN_BARE, Case, small
 
 #: Largest difference, relative to the largest true value (at least one). Right ones show about 1e-6, wrong gates 1e-1.
 TOLERANCE = 2e-5
 #: TF1 draws the masks of several steps at once, in no fixed order, unless they are variational.
 _SAME_STREAMS = {"variational": (OURS, "stepwise", "tf1"), "per-step": (OURS, "stepwise")}
+_SAME_STREAMS |= dict.fromkeys(ADDITIONS, (OURS, "stepwise", "torch.nn"))
 #: A layer that torch does not have is timed beside its nearest one, which computes something else.
 STAND_INS = {("torch.nn", "gru_before"): "torch.nn.GRU, which resets after the product"}
 

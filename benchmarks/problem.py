@@ -1,4 +1,4 @@
-"""The numbers every contestant gets: weights in cellweave's layout, inputs, upstream gradients, resets. numpy only."""
+"""What all contestants get: weights in cellweave's layout, inputs, upstream gradients, resets, lengths. numpy only."""
 
 from __future__ import annotations
 
@@ -49,6 +49,11 @@ def resets(case: Case) -> Any:
     """`[T, B]` bool: True replaces the state by zeros before that step. Sequences shorter than the mean get more."""
     mean = STEPS_BETWEEN_RESETS if case.T >= STEPS_BETWEEN_RESETS else 3
     return np.random.RandomState(5).random_sample((case.T, case.B)) < 1 / mean
+
+
+def lengths(case: Case) -> Any:
+    """`[B]` int64: evenly spread from 1 to T, in no order, so that half of the steps are padding."""
+    return np.random.RandomState(6).permutation(np.linspace(1, case.T, case.B).round().astype(np.int64))
 
 
 def split(case: Case, w: Arrays) -> tuple[Any, Any, Any, Any]:

@@ -27,6 +27,9 @@ COMMON_SHAPES = ((100, 1, 128), (100, 16, 256), (35, 20, 650), (100, 64, 512))
 KEEP = 0.8  # of every mask: input, state and output
 STEPS_BETWEEN_RESETS = 20  # on average
 STEP_UNITS = (32, 128, 256)
+#: What cellweave.nn's modules have beside torch.nn's arguments, and what it may cost over the plain module.
+ADDITIONS = {"lengths": 1.10, "zoneout": 1.10, "layer norm": 1.25, "weight dropout": 1.10, "all states": 1.10}
+ADDITION_SHAPES = ((100, 16, 256), (100, 64, 512))
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,8 @@ class Case:
     """A layer and its sizes: T steps, B rows, I inputs, H units, float32, time-major.
 
     variation: bare; variational and per-step (a DropoutWrapper on input, state and output); resets; step (one time step
-    from a given state, as in streaming). Training is forward and backward, with gradients of inputs and all weights.
+    from a given state, as in streaming); those in ADDITIONS, of modules of cellweave.nn. Training is forward and
+    backward, with gradients of inputs and all weights.
     """
 
     kind: str
@@ -47,7 +51,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        return f"{self.kind}-{self.mode}-{self.variation}-T{self.T}-B{self.B}-H{self.H}"
+        return f"{self.kind}-{self.mode}-{self.variation.replace(' ', '-')}-T{self.T}-B{self.B}-H{self.H}"
 
     @property
     def flops(self) -> int:
@@ -80,7 +84,13 @@ def _cases() -> tuple[Case, ...]:
         for T, B, H in COMMON_SHAPES
     ]
     steps = [Case(kind, "inference", "step", 1, 1, H, H) for kind in ("lstm", "gru_after") for H in STEP_UNITS]
-    return tuple(bare + varied + steps)
+    added = [
+        Case(kind, "training", variation, T, B, H, H)
+        for variation in ADDITIONS
+        for kind in ("lstm", "gru_after")
+        for T, B, H in ADDITION_SHAPES
+    ]
+    return tuple(bare + varied + steps + added)
 
 
 CASES = _cases()
@@ -93,9 +103,9 @@ OWN_BARE = "cellweave, bare"
 class Contestant:
     """Who computes a case.
 
-    module: file in contestants/ that builds it. process: those with the same one share a worker process. environment:
-    where its packages are installed. shapes: it is only timed at these (T, B, I = H), and at single steps. peer: false
-    for ours and for yardsticks. seconds_to_build: longer, and it is given up.
+    module: file in contestants/ that builds it; additions: that for what is in ADDITIONS. process: those with the same
+    one share a worker process. environment: where its packages are installed. shapes: it is only timed at these (T, B,
+    I = H), and at single steps. peer: false for ours and for yardsticks. seconds_to_build: longer, and it is given up.
     """
 
     name: str
@@ -108,6 +118,11 @@ class Contestant:
     shapes: tuple[tuple[int, int, int], ...] | None = None
     peer: bool = True
     seconds_to_build: float = 300.0
+    additions: str | None = None
+
+    def module_for(self, case: Case) -> str:
+        """The file that builds a case."""
+        return self.additions if case.variation in ADDITIONS and self.additions else self.module
 
     def takes(self, case: Case) -> bool:
         return (
@@ -119,14 +134,19 @@ class Contestant:
 
 
 _OURS_AND_TORCH = {"process": "torch", "environment": "project"}
+_ALL = ("bare", "variational", "per-step", "resets", "step")
+_MODULES = "cellweave_modules"
 _WITH_MASKS = ("bare", "variational", "per-step", "resets")
 CONTESTANTS = (
-    Contestant(OURS, "cellweave_layers", **_OURS_AND_TORCH, peer=False),
     Contestant(
-        OWN_BARE, "cellweave_layers", **_OURS_AND_TORCH, variations=("variational", "per-step", "resets"), peer=False
+        OURS, "cellweave_layers", **_OURS_AND_TORCH, variations=(*_ALL, *ADDITIONS), peer=False, additions=_MODULES
     ),
-    Contestant("stepwise", "cellweave_layers", **_OURS_AND_TORCH, shapes=COMMON_SHAPES),
-    Contestant("torch.nn", "torch_layers", **_OURS_AND_TORCH, variations=("bare", "step")),
+    Contestant(
+        OWN_BARE, "cellweave_layers", **_OURS_AND_TORCH,
+        variations=("variational", "per-step", "resets", *ADDITIONS), peer=False, additions=_MODULES,
+    ),
+    Contestant("stepwise", "cellweave_layers", **_OURS_AND_TORCH, shapes=COMMON_SHAPES, additions=_MODULES),
+    Contestant("torch.nn", "torch_layers", **_OURS_AND_TORCH, variations=("bare", "step", "lengths")),
     Contestant("torch loop", "torch_layers", **_OURS_AND_TORCH, shapes=COMMON_SHAPES),
     Contestant(
         "torch compiled", "torch_layers", "torch compiled", "project",
@@ -201,6 +221,9 @@ def _speed(case: Case) -> list[Target]:
         if (case.kind, case.H) == ("lstm", 128):
             return [Target("ratio", 20, _TORCH), Target("ratio", 5, ("torch loop",))]
         return []
+    if case.variation in ADDITIONS:
+        packed = [Target("ratio", 2.0, _TORCH)] if case.variation == "lengths" and case.B >= 64 else []
+        return [Target("cost", ADDITIONS[case.variation], (OWN_BARE,)), *packed]
     found = [Target("cost", 1.10 if case.variation == "per-step" else 1.05, (OWN_BARE,))]
     at = _BY_SHAPE.get((case.T, case.B, case.H))
     if case.variation == "variational" and at is not None:
@@ -230,6 +253,6 @@ def _frugality(case: Case) -> list[Target]:
     found = []
     if case.variation == "bare" and case.H >= 512:
         found.append(Target("sgemm", 0.85))
-    if case.kind == "lstm":
+    if case.kind == "lstm" and case.variation not in ADDITIONS:
         found.append(Target("saved", 6))
     return found

@@ -11,6 +11,8 @@ from typing import Any
 
 from plot import draw
 from registry import (
+    ADDITION_SHAPES,
+    ADDITIONS,
     CASES,
     GATES,
     LARGE_PRODUCT,
@@ -227,6 +229,11 @@ def readme_part(whole: dict[str, Any]) -> str:
             "",
             *_rows(_VARIED_HEAD, _varied_rows(by_case)),
             "",
+            "What `cellweave.nn` has and torch.nn lacks: its time over that of our plain module. Packed: the time of "
+            "torch.nn for a `PackedSequence` of the lengths over ours.",
+            "",
+            *_rows(_ADDED_HEAD, _added_rows(by_case)),
+            "",
             *_streaming(by_case),
             "",
             "All times, RNN cells, memory and versions: [table](benchmarks/results/table.md). "
@@ -267,6 +274,20 @@ def _varied_rows(by_case: dict[Case, Result]) -> list[list[str]]:
 
 
 _VARIATIONS = ("variational", "per-step", "resets")
+_ADDED_HEAD = ["training, T, B, H", *(f"{name}: cost" for name in ADDITIONS), "packed / ours"]
+
+
+def _added_rows(by_case: dict[Case, Result]) -> list[list[str]]:
+    rows = []
+    for kind in ("lstm", "gru_after"):
+        for T, B, H in ADDITION_SHAPES:
+            found = {name: by_case.get(Case(kind, "training", name, T, B, H, H)) for name in ADDITIONS}
+            packed = found["lengths"]
+            versus = "–" if packed is None else _plain(ratio(packed, ["torch.nn"]))
+            rows.append(
+                [f"{_NAMES[kind]}, {T}, {B}, {H}", *(_plain(_cost(result)) for result in found.values()), versus]
+            )
+    return rows
 
 
 def _cost(result: Result | None) -> tuple[float, str] | None:

@@ -117,16 +117,21 @@ class Worker:
         return {}
 
     def saved(self, contestant: str, case: dict[str, Any]) -> dict[str, Any]:
-        layer = importlib.import_module(f"contestants.{BY_NAME[contestant].module}").layer(contestant, Case(**case))
-        return {"floats": layer.saved_floats()}
+        chosen = Case(**case)
+        return {"floats": _module(contestant, chosen).layer(contestant, chosen).saved_floats()}
 
     def memory(self, contestant: str, case: dict[str, Any]) -> dict[str, Any]:
-        module = importlib.import_module(f"contestants.{BY_NAME[contestant].module}")
-        return {"megabytes": importlib.import_module("memory").peak(module.layer, contestant, Case(**case))}
+        chosen = Case(**case)
+        peak = importlib.import_module("memory").peak(_module(contestant, chosen).layer, contestant, chosen)
+        return {"megabytes": peak}
+
+
+def _module(contestant: str, case: Case) -> Any:
+    return importlib.import_module(f"contestants.{BY_NAME[contestant].module_for(case)}")
 
 
 def _program(contestant: str, case: Case) -> Program:
-    program: Program = importlib.import_module(f"contestants.{BY_NAME[contestant].module}").make(contestant, case)
+    program: Program = _module(contestant, case).make(contestant, case)
     return program
 
 

@@ -11,6 +11,7 @@ import torch
 from program import Program
 from registry import KEEP, Case
 from torch.nn import functional as F
+from torch.nn.utils import rnn
 
 from contestants.torch_programs import TorchLayer, step_program
 
@@ -28,13 +29,26 @@ def make(name: str, case: Case) -> Program:
 
 def layer(name: str, case: Case) -> TorchLayer:
     if name == "torch.nn":
-        module = _with_weights(_LAYERS[case.kind](case.I, case.H), case, suffix="_l0")
-        return TorchLayer(case, list(module.parameters()), lambda x: module(x)[0], lambda grads: _as_ours(case, grads))
+        module = with_weights(_LAYERS[case.kind](case.I, case.H), case, suffix="_l0")
+        run = _packed(module, case) if case.variation == "lengths" else lambda x: module(x)[0]
+        return TorchLayer(case, list(module.parameters()), run, lambda grads: as_ours(case, grads))
     step, weights = _cell(case)
     loop = _loop(step, case)
     if name == "torch compiled":
         loop = torch.compile(loop)
-    return TorchLayer(case, weights, loop, lambda grads: _as_ours(case, grads))
+    return TorchLayer(case, weights, loop, lambda grads: as_ours(case, grads))
+
+
+def _packed(module: Any, case: Case) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Packed, run, and padded again."""
+    lengths = torch.from_numpy(problem.lengths(case))
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        packed = rnn.pack_padded_sequence(x, lengths, enforce_sorted=False)
+        outputs: torch.Tensor = rnn.pad_packed_sequence(module(packed)[0], total_length=case.T)[0]
+        return outputs
+
+    return run
 
 
 def _torch_weights(case: Case) -> list[torch.Tensor]:
@@ -48,12 +62,12 @@ def _torch_weights(case: Case) -> list[torch.Tensor]:
     return [torch.from_numpy(np.ascontiguousarray(part.T)) for part in parts]
 
 
-def _as_ours(case: Case, gradients: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+def as_ours(case: Case, gradients: list[torch.Tensor]) -> dict[str, torch.Tensor]:
     parts = [problem.restored(gradient.numpy().T, _ORDER[case.kind]) for gradient in gradients]
     return {name: torch.from_numpy(values) for name, values in problem.joined(case, *parts).items()}
 
 
-def _with_weights(module: Any, case: Case, suffix: str = "") -> Any:
+def with_weights(module: Any, case: Case, suffix: str = "") -> Any:
     names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     with torch.no_grad():
         for name, values in zip(names, _torch_weights(case), strict=True):
@@ -75,7 +89,7 @@ def _cell(case: Case) -> tuple[Callable[[torch.Tensor, State], State], list[torc
             return (u * h + (1 - u) * c,)
 
         return step, weights[:3]
-    cell = _with_weights(_CELLS[case.kind](case.I, case.H), case)
+    cell = with_weights(_CELLS[case.kind](case.I, case.H), case)
     if case.kind == "lstm":
         return cell, list(cell.parameters())
     return lambda x, state: (cell(x, state[0]),), list(cell.parameters())
@@ -113,7 +127,7 @@ def _step(name: str, case: Case) -> Program:
     parts = problem.state(case)
     state = tuple(torch.from_numpy(parts[part]) for part in ("h", "c") if part in parts)
     if name == "torch.nn":
-        module = _with_weights(_LAYERS[case.kind](case.I, case.H), case, suffix="_l0")
+        module = with_weights(_LAYERS[case.kind](case.I, case.H), case, suffix="_l0")
         carried: Any = tuple(part[None] for part in state)
         carried = carried if case.kind == "lstm" else carried[0]
         return step_program(lambda: module(x, carried)[0])
