@@ -143,6 +143,7 @@ def _about(whole: dict[str, Any]) -> list[str]:
         "",
         'Medians. Above 1 in "fastest rival / ours" cellweave is faster; lost cases are bold. '
         f"{'; '.join(stand_ins)}. How it was measured: docs/explanation/benchmarks.md.",
+        *(part for note in whole.get("notes", []) for part in ("", note)),
     ]
 
 
