@@ -169,11 +169,13 @@ struct Inputs {
     const int64_t each = panels[first].panels();
     const Part own = part_of((gates - first) * each, id, count);
     const Operand<R> x = {static_cast<const R *>(s.x), s.I, s.I};
-    for (int64_t i = own.from; i < own.to; ++i) {
-      const int64_t g = first + i / each, p = i % each;
+    for (int64_t i = own.from, next; i < own.to; i = next) {
+      const int64_t g = first + i / each, p = i % each, end = i - p + each;
+      next = end < own.to ? end : own.to;
+      const int64_t last = p + next - i;
       const Matrix<R> w = input_weights<R>(s, g);
-      if (!packed_ready) pack(panels[g], p, p + 1, &w, &s.I, 1);
-      multiply(panels[g], p, p + 1, &x, 1, 0, s.T * s.B, [](int64_t, int64_t) {},
+      if (!packed_ready) pack(panels[g], p, last, &w, &s.I, 1);
+      multiply(panels[g], p, last, &x, 1, 0, s.T * s.B, [](int64_t, int64_t) {},
                [&](int64_t row, int64_t u, int n, const R *z) {
                  const R *bias = static_cast<const R *>(s.bias[g]);
                  store(static_cast<R *>(s.gate[g]) + row * s.gate_ld[g] + u, bias == nullptr ? load(z) : load(z) + load(bias + u, n), n);
