@@ -20,11 +20,11 @@ Wide exact(int64_t activation, Wide x) {
     case CW_SIGMOID: return 1 / (1 + std::exp(-x));
     case CW_RELU: return x > 0 ? x : 0;
     case CW_SOFTSIGN: return x / (1 + std::fabs(x));
-    case CW_SOFTPLUS: return x > 20 ? x : std::log1p(std::exp(x));  // as torch defines it
+    case CW_SOFTPLUS: return std::log1p(std::exp(x));
     case CW_ELU: return x > 0 ? x : std::expm1(x);
     case CW_SELU: return 1.0507009873554805L * (x > 0 ? x : 1.6732632423543772L * std::expm1(x));
     case CW_HARD_SIGMOID: return std::fmin(std::fmax(0.2L * x + 0.5L, Wide(0)), Wide(1));
-    case CW_LEAKY_RELU: return x > 0 ? x : 0.2L * x;
+    case CW_LEAKY_RELU: return x > 0 ? x : Wide(0.2f) * x;
     case CW_EXPONENTIAL: return std::exp(x);
     case CW_RELU6: return std::fmin(std::fmax(x, Wide(0)), Wide(6));
     default: return x;
@@ -39,9 +39,9 @@ Wide exact_slope(int64_t activation, Wide y) {
     case CW_SOFTSIGN: return (1 - std::fabs(y)) * (1 - std::fabs(y));
     case CW_SOFTPLUS: return -std::expm1(-y);
     case CW_ELU: return y > 0 ? 1 : y + 1;
-    case CW_SELU: return y > 0 ? 1.0507009873554805L : y + 1.0507009873554805L * 1.6732632423543772L;
+    case CW_SELU: return y < 0 ? y + 1.0507009873554805L * 1.6732632423543772L : 1.0507009873554805L;
     case CW_HARD_SIGMOID: return y > 0 && y < 1 ? 0.2L : 0;
-    case CW_LEAKY_RELU: return y > 0 ? 1 : 0.2L;
+    case CW_LEAKY_RELU: return y > 0 ? 1 : Wide(0.2f);
     case CW_EXPONENTIAL: return y;
     case CW_RELU6: return y > 0 && y < 6;
     default: return 1;

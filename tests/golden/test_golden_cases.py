@@ -32,8 +32,11 @@ pytestmark = pytest.mark.usefixtures("nan_poison")
 REFUSALS: list[tuple[str, Callable[[dict[str, Any]], bool]]] = [
     ("has a residual_fn of its own", lambda case: "residual_fn" in str(case)),
     ("computes in float32 and float64", lambda case: case["dtype"] not in ("float32", "float64")),
-    ("has no activation", lambda case: any(name in str(case) for name in ("gelu", "swish", "softmax", "mish"))),
+    ("has no activation", lambda case: any(name in str(case) for name in ("gelu", "swish", "silu", "softmax", "mish"))),
+    ("activation is a function of the caller's", lambda case: "log_" in str(case)),
     ("keep probability", lambda case: "keep_prob" in str(case)),
+    ("one mask per step for several states in one tensor", lambda case: "'state_is_tuple': False" in str(case)),
+    ("of a layer that only runs step by step", lambda case: any(shows(case) for _, shows in REFUSALS[:-1])),
 ]
 #: The cases of our own set that are refused.
 STEPWISE = {"residual_fn_half"}

@@ -37,30 +37,30 @@ RESIDUAL_FNS: dict[str, Callable[[Any, Any], Any]] = {
     "out_minus_in": lambda i, o: o - i,
 }
 
-#: Names that Keras resolves too: the library gets the string.
-KERAS_NAMES = frozenset(
+#: Names of functions of TensorFlow that the library knows as strings.
+KNOWN_NAMES = frozenset(
     [
         "elu",
         "exponential",
         "gelu",
         "hard_sigmoid",
+        "identity",
+        "leaky_relu",
         "linear",
         "relu",
+        "relu6",
         "selu",
         "sigmoid",
+        "silu",
+        "softmax",
         "softplus",
         "softsign",
         "swish",
         "tanh",
     ]
 )
-#: TensorFlow functions whose torch namesake is missing or differs.
+#: Functions of TensorFlow that the library does not know, and whose torch namesake is missing or differs.
 TF_FUNCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "identity": lambda x: x,
-    "leaky_relu": lambda x: F.leaky_relu(x, 0.2),
-    "relu6": F.relu6,
-    "silu": F.silu,
-    "softmax": lambda x: torch.softmax(x, dim=-1),
     "log_softmax": lambda x: torch.log_softmax(x, dim=-1),
     "log_sigmoid": F.logsigmoid,
 }
@@ -86,8 +86,8 @@ class Placeholders:
 
 
 def activation(name: str) -> Any:
-    """The tf.nn or tf function of that name: its Keras name, else a torch function."""
-    if name in KERAS_NAMES:
+    """The tf.nn or tf function of that name: the library's name for it, else a torch function."""
+    if name in KNOWN_NAMES:
         return name
     function = TF_FUNCTIONS.get(name) or getattr(torch, name, None)
     if not callable(function):

@@ -11,6 +11,7 @@ Array = np.ndarray
 
 _SELU_SCALE = 1.0507009873554805  # Klambauer et al. 2017
 _SELU_ALPHA = 1.6732632423543772
+_LEAKY_SLOPE = float(np.float32(0.2))  # an attribute of TensorFlow's operator, which has it in float32
 
 
 class Activation(NamedTuple):
@@ -52,13 +53,15 @@ ACTIVATIONS: dict[str, Activation] = {
     "elu": Activation(_elu, _elu_slope),
     "selu": Activation(
         lambda x: _SELU_SCALE * np.where(x > 0, x, _SELU_ALPHA * np.expm1(np.minimum(x, 0.0))),
-        lambda x: _SELU_SCALE * np.where(x > 0, 1.0, _SELU_ALPHA * np.exp(np.minimum(x, 0.0))),
+        lambda x: _SELU_SCALE * np.where(x < 0, _SELU_ALPHA * np.exp(np.minimum(x, 0.0)), 1.0),
     ),
     "swish": Activation(lambda x: x * sigmoid(x), lambda x: sigmoid(x) + x * _sigmoid_slope(x)),
     "hard_sigmoid": Activation(
         lambda x: np.clip(0.2 * x + 0.5, 0.0, 1.0), lambda x: 0.2 * (np.abs(x) < 2.5).astype(x.dtype)
     ),
-    "leaky_relu": Activation(lambda x: np.where(x > 0, x, 0.2 * x), lambda x: np.where(x > 0, 1.0, 0.2)),
+    "leaky_relu": Activation(
+        lambda x: np.where(x > 0, x, _LEAKY_SLOPE * x), lambda x: np.where(x > 0, 1.0, _LEAKY_SLOPE)
+    ),
     "exponential": Activation(np.exp, np.exp),
     "linear": Activation(lambda x: x, np.ones_like),
     "identity": Activation(lambda x: x, np.ones_like),

@@ -65,6 +65,10 @@ CW_INLINE Vec<R> tanh_of(Vec<R> x) {
   return with_sign<R>(e / (e + R(2)), x);
 }
 constexpr double kSeluScale = 1.0507009873554805, kSeluAlpha = 1.6732632423543772;
+// tf.nn.leaky_relu's slope is a float32, whatever it multiplies.
+constexpr float kLeakySlope = 0.2f;
+// From here on softplus is the identity: what is missing is less than a float64 of this size can show.
+constexpr int kSoftplusEnd = 40;
 
 template <class R>
 __attribute__((noinline)) Vec<R> rare_activation(int64_t kind, Vec<R> x) {
@@ -75,12 +79,12 @@ __attribute__((noinline)) Vec<R> rare_activation(int64_t kind, Vec<R> x) {
     case CW_ELU: return select<R>(x > R(0), x, expm1_of<R>(x));
     case CW_SELU: return R(kSeluScale) * select<R>(x > R(0), x, R(kSeluAlpha) * expm1_of<R>(x));
     case CW_HARD_SIGMOID: return at_most<R>(at_least<R>(R(0.2) * x + R(0.5), R(0)), R(1));
-    case CW_LEAKY_RELU: return select<R>(x > R(0), x, R(0.2) * x);
+    case CW_LEAKY_RELU: return select<R>(x > R(0), x, R(kLeakySlope) * x);
     case CW_EXPONENTIAL:
       for (int i = 0; i < kLanes<R>; ++i) x[i] = std::exp(x[i]);  // overflows to infinity as libm does
       return x;
     case CW_SOFTPLUS:
-      for (int i = 0; i < kLanes<R>; ++i) x[i] = x[i] > R(20) ? x[i] : std::log1p(std::exp(x[i]));  // torch's cut
+      for (int i = 0; i < kLanes<R>; ++i) x[i] = x[i] > R(kSoftplusEnd) ? x[i] : std::log1p(std::exp(x[i]));
       return x;
     default: return x;
   }
@@ -105,9 +109,9 @@ __attribute__((noinline)) Vec<R> rare_slope(int64_t kind, Vec<R> y) {
     case CW_SOFTSIGN: { const Vec<R> d = R(1) - absolute<R>(y); return d * d; }
     case CW_SOFTPLUS: return -expm1_of<R>(-y);
     case CW_ELU: return select<R>(y > R(0), one, y + R(1));
-    case CW_SELU: return select<R>(y > R(0), splat<R>(R(kSeluScale)), y + R(kSeluScale * kSeluAlpha));
+    case CW_SELU: return select<R>(y < R(0), y + R(kSeluScale * kSeluAlpha), splat<R>(R(kSeluScale)));
     case CW_HARD_SIGMOID: return select<R>((y > R(0)) & (y < R(1)), splat<R>(R(0.2)), none);
-    case CW_LEAKY_RELU: return select<R>(y > R(0), one, splat<R>(R(0.2)));
+    case CW_LEAKY_RELU: return select<R>(y > R(0), one, splat<R>(R(kLeakySlope)));
     case CW_EXPONENTIAL: return y;
     default: return one;
   }

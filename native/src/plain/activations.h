@@ -12,11 +12,11 @@ namespace plain {
 // Klambauer et al. 2017, the fixed point (0, 1).
 constexpr double kSeluScale = 1.0507009873554805;
 constexpr double kSeluAlpha = 1.6732632423543772;
-// torch.nn.functional.softplus is the identity from here on.
-constexpr int kSoftplusEnd = 20;
-// Slopes of TF1 Keras's hard_sigmoid and of tf.nn.leaky_relu.
+// From here on softplus is the identity: what is missing is less than a float64 of this size can show.
+constexpr int kSoftplusEnd = 40;
+// Slopes of TF1 Keras's hard_sigmoid and of tf.nn.leaky_relu, which is a float32, whatever it multiplies.
 constexpr double kHardSlope = 0.2;
-constexpr double kLeakySlope = 0.2;
+constexpr float kLeakySlope = 0.2f;
 
 // Comparisons are written so that NaN stays NaN, as torch has it.
 template <typename Real>
@@ -51,7 +51,7 @@ Real slope(int64_t activation, Real y) {
     case CW_SOFTSIGN: return (Real(1) - std::fabs(y)) * (Real(1) - std::fabs(y));
     case CW_SOFTPLUS: return -std::expm1(-y);
     case CW_ELU: return y > 0 ? Real(1) : y + Real(1);
-    case CW_SELU: return y > 0 ? Real(kSeluScale) : y + Real(kSeluScale * kSeluAlpha);
+    case CW_SELU: return y < 0 ? y + Real(kSeluScale * kSeluAlpha) : Real(kSeluScale);
     case CW_HARD_SIGMOID: return y > 0 && y < 1 ? Real(kHardSlope) : Real(0);
     case CW_LEAKY_RELU: return y > 0 ? Real(1) : Real(kLeakySlope);
     case CW_EXPONENTIAL: return y;

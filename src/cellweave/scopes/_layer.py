@@ -35,6 +35,11 @@ _STATE_OF_BUILDING = (
     "_records", "_aliases", "_adopted", "_scope", "_outer_scope", "_dtype", "_built", "_first_call_done",
 )  # fmt: skip
 
+#: Keywords that every Keras layer takes and that change nothing in one that is called by hand or by an unroll.
+_WITHOUT_EFFECT = frozenset(
+    ["autocast", "batch_input_shape", "batch_size", "dynamic", "implementation", "input_dim", "input_shape"]
+)
+
 
 class Layer(LayerNodes, LayerWeights):
     """Base of everything that owns TF1 variables.
@@ -84,6 +89,7 @@ class Layer(LayerNodes, LayerWeights):
         _reuse: Any = None,
         **unknown: Any,
     ) -> None:
+        unknown = {key: value for key, value in unknown.items() if key not in _WITHOUT_EFFECT}
         if unknown:
             raise ArgumentTypeError(
                 f"{type(self).__name__}: expected only known keywords, got {min(unknown)!r}. Remove it."

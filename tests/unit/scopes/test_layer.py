@@ -311,3 +311,11 @@ def test_a_layer_that_says_its_output_shape() -> None:
             return cw.TensorShape([*list(input_shape)[:-1], 7])
 
     assert Own().compute_output_shape((None, 3)) == (None, 7)
+
+
+@pytest.mark.parametrize("keyword", ["autocast", "batch_size", "dynamic", "implementation", "input_dim", "input_shape"])
+def test_keywords_of_keras_that_change_nothing(keyword: str) -> None:
+    cell = cw.GRUCell(3, **{keyword: None})
+    with pytest.raises(cw.ArgumentTypeError, match=r"GRUCell: expected only known keywords, got 'foo'. Remove it\."):
+        cw.GRUCell(3, foo=1, **{keyword: None})
+    assert cell.state_size == 3

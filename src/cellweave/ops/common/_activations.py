@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
@@ -12,6 +14,13 @@ from cellweave._errors import ArgumentError, ArgumentTypeError
 from cellweave._types import Activation
 
 Function = Callable[[torch.Tensor], torch.Tensor]
+
+#: TensorFlow keeps these as float32, whatever they are combined with: tf.nn.leaky_relu's slope, tf.nn.gelu's root of 2.
+_LEAKY_SLOPE = float(np.float32(0.2))
+_ROOT_OF_TWO = float(np.float32(math.sqrt(2.0)))
+_SELU_SCALE = 1.0507009873554805
+#: From here on softplus is the identity: what is missing is less than a float64 of this size can show.
+_SOFTPLUS_END = 40.0
 
 
 def _linear(x: torch.Tensor) -> torch.Tensor:
@@ -23,7 +32,21 @@ def _hard_sigmoid(x: torch.Tensor) -> torch.Tensor:
 
 
 def _leaky_relu(x: torch.Tensor) -> torch.Tensor:
-    return F.leaky_relu(x, 0.2)  # tf.nn.leaky_relu's default slope
+    return F.leaky_relu(x, _LEAKY_SLOPE)
+
+
+def _gelu(x: torch.Tensor) -> torch.Tensor:
+    if x.dtype != torch.float64:  # elsewhere torch's constant rounds to the same
+        return F.gelu(x)
+    return 0.5 * x * (1.0 + torch.erf(x / _ROOT_OF_TWO))
+
+
+def _selu(x: torch.Tensor) -> torch.Tensor:
+    return torch.where(x < 0, torch.selu(x), _SELU_SCALE * x)  # at 0 torch has the other slope
+
+
+def _softplus(x: torch.Tensor) -> torch.Tensor:
+    return F.softplus(x, threshold=_SOFTPLUS_END)
 
 
 def _softmax(x: torch.Tensor) -> torch.Tensor:
@@ -38,10 +61,10 @@ _FUNCTIONS: dict[str, Function] = {
     "linear": _linear,
     "identity": _linear,
     "softsign": F.softsign,
-    "softplus": F.softplus,
+    "softplus": _softplus,
     "elu": F.elu,
-    "selu": torch.selu,
-    "gelu": F.gelu,
+    "selu": _selu,
+    "gelu": _gelu,
     "swish": F.silu,
     "silu": F.silu,
     "mish": F.mish,
@@ -53,7 +76,7 @@ _FUNCTIONS: dict[str, Function] = {
 
 #: The same functions under torch's other names for them.
 _ALIASES: dict[Any, str] = {
-    F.tanh: "tanh", F.sigmoid: "sigmoid", F.relu: "relu", F.selu: "selu",
+    F.tanh: "tanh", F.sigmoid: "sigmoid", F.relu: "relu", F.selu: "selu", torch.selu: "selu", F.softplus: "softplus",
     torch.Tensor.tanh: "tanh", torch.Tensor.sigmoid: "sigmoid", torch.Tensor.relu: "relu",
     torch.Tensor.exp: "exponential",
     torch.nn.Tanh: "tanh", torch.nn.Sigmoid: "sigmoid", torch.nn.ReLU: "relu", torch.nn.ReLU6: "relu6",

@@ -82,7 +82,7 @@ def slope(y, KIND: tl.constexpr):
     elif KIND == 10:
         return tl.where(y > 0, 1.0, 0.2)
     else:
-        return tl.where(y > 0, _SELU_SCALE, y + _SELU_LIMIT)
+        return tl.where(y < 0, y + _SELU_LIMIT, _SELU_SCALE)
 
 
 @triton.jit

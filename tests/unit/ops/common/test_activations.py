@@ -25,7 +25,6 @@ OTHERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "silu": lambda x: x / (1 + np.exp(-x)),
     "exponential": np.exp,
     "hard_sigmoid": lambda x: np.clip(0.2 * x + 0.5, 0.0, 1.0),
-    "leaky_relu": lambda x: np.where(x > 0, x, 0.2 * x),
     "mish": lambda x: x * np.tanh(np.log1p(np.exp(x))),
     "softmax": lambda x: np.exp(x - x.max()) / np.exp(x - x.max()).sum(),
 }
@@ -36,6 +35,28 @@ def test_known_names_compute_what_tensorflow_computes(name: str) -> None:
     expected = ACTIVATIONS[name].value(X) if name in ACTIVATIONS else OTHERS[name](X)
     assert as_activation(name, "Cell") == name
     assert_close(name, activation_function(name)(torch.tensor(X)), expected, 1e-14)
+
+
+#: Values and slopes of TensorFlow 2.15 in float64 where they are its own: constants that it keeps in float32, a kink.
+OF_TENSORFLOW = [
+    ("leaky_relu", -2.0, -0.4000000059604645, 0.20000000298023224),
+    ("leaky_relu", 0.0, 0.0, 0.20000000298023224),
+    ("gelu", -2.0, -0.045500260200294296, -0.08523179738213274),
+    ("gelu", 1.0, 0.8413447502096956, 1.083315474728839),
+    ("selu", -2.0, -1.520166468595695, 0.2379328722516818),
+    ("selu", 0.0, 0.0, 1.0507009873554805),
+    ("softplus", 22.0, 22.00000000027895, 0.9999999997210532),
+    ("mish", -2.0, -0.2525014826957089, -0.1083550924203939),
+]
+
+
+@pytest.mark.parametrize("name, x, value, slope", OF_TENSORFLOW, ids=str)
+def test_constants_are_those_of_tensorflow(name: str, x: float, value: float, slope: float) -> None:
+    point = torch.tensor(x, dtype=torch.float64, requires_grad=True)
+    found = activation_function(name)(point)
+    found.backward()
+    assert_close("value", found, value, 1e-14)
+    assert_close("slope", point.grad, slope, 1e-14)
 
 
 @pytest.mark.parametrize("nothing", [None, "", 0, False, (), []], ids=named)
@@ -59,6 +80,8 @@ def test_nothing_means_tanh(nothing: Any) -> None:
         (F.relu6, "relu6"),
         (F.softsign, "softsign"),
         (F.silu, "swish"),
+        (torch.selu, "selu"),
+        (F.softplus, "softplus"),
         (torch.nn.Identity(), "linear"),
     ],
     ids=named,
