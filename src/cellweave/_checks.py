@@ -28,6 +28,16 @@ def check_positive_int(where: str, value: Any) -> int:
     return number
 
 
+def check_number(where: str, value: Any) -> float:
+    """Return `value` as a float; raise unless it is one number."""
+    if not isinstance(value, str | bytes):
+        try:
+            return float(value)
+        except (TypeError, ValueError, RuntimeError):  # the last: a tensor of several
+            pass
+    raise ArgumentTypeError(f"{where}: expected a number, got {value!r}.")
+
+
 def check_matrix(where: str, what: str, value: Any, depth: int | None, batch: int | None = None) -> None:
     """Raise unless `value` is a tensor `[batch, depth]`; None leaves a size open."""
     if not isinstance(value, torch.Tensor):

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
-from cellweave._errors import ArgumentError
+from cellweave._errors import ArgumentTypeError
 from cellweave._shape import TensorShape
 
 #: A tensor, or a structure (tuple, list, namedtuple, dict) of them.
@@ -36,19 +36,21 @@ def as_dtype(value: DTypeLike, where: str = "dtype") -> torch.dtype:
     """Return the torch dtype that `value` names.
 
     Raises:
-        ArgumentError: `value` names no dtype that torch has.
+        ArgumentTypeError: `value` names no dtype that torch has.
     """
     if isinstance(value, torch.dtype):
         return value
     name = value
     if not isinstance(name, str):
         try:
-            name = np.dtype(value).name
-        except TypeError as error:
-            raise ArgumentError(f"{where}: expected a dtype or its name, got {value!r}.") from error
+            name = "" if value is None else np.dtype(value).name  # NumPy takes None for float64
+        except TypeError:
+            name = ""
+        if not name:
+            raise ArgumentTypeError(f"{where}: expected a dtype or its name, got {value!r}.")
     name = {"half": "float16", "float": "float32", "double": "float64"}.get(name, name.removeprefix("torch."))
     if name not in _NAMES:
-        raise ArgumentError(f"{where}: expected one of {', '.join(_NAMES)}, got {value!r}.")
+        raise ArgumentTypeError(f"{where}: expected a dtype out of {', '.join(_NAMES)}, got {value!r}.")
     return _NAMES[name]
 
 

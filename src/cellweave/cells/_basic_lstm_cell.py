@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cellweave._checks import check_positive_int
+from cellweave._checks import check_number, check_positive_int
 from cellweave._types import DTypeLike
 from cellweave.cells._lstm_core import LSTMCore
 from cellweave.cells._registry import register
@@ -47,7 +47,11 @@ class BasicLSTMCell(LSTMCore):
         **kwargs: Any,
     ) -> None:
         units = check_positive_int("BasicLSTMCell num_units", num_units)
-        spec = LSTMSpec(units, as_activation(activation, "BasicLSTMCell"), forget_bias=float(forget_bias))
+        spec = LSTMSpec(
+            units,
+            as_activation(activation, "BasicLSTMCell"),
+            forget_bias=check_number("BasicLSTMCell forget_bias", forget_bias),
+        )
         super().__init__(spec, state_is_tuple, name=name, dtype=dtype, _reuse=reuse, **kwargs)
 
     def get_config(self) -> dict[str, Any]:

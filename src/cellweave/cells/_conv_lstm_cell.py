@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from cellweave._checks import check_positive_int, check_same_dtype, check_weight_dtype
+from cellweave._checks import check_number, check_positive_int, check_same_dtype, check_weight_dtype
 from cellweave._errors import ArgumentError, ShapeError
 from cellweave._shape import TensorShape
 from cellweave._types import Nest, ShapeLike, Size, shape_dims
@@ -73,7 +73,8 @@ class ConvLSTMCell(RNNCell):
             raise ArgumentError(f"{where}: expected kernel_shape of {conv_ndims} sizes, got {window}.")
         self._conv_ndims, self._input_shape, self._window = conv_ndims, shape, window
         self._channels = check_positive_int(f"{where} output_channels", output_channels)
-        self._use_bias, self._skips, self._forget_bias = bool(use_bias), bool(skip_connection), float(forget_bias)
+        self._use_bias, self._skips = bool(use_bias), bool(skip_connection)
+        self._forget_bias = check_number(f"{type(self).__name__} forget_bias", forget_bias)
 
     @property
     def state_size(self) -> Size:

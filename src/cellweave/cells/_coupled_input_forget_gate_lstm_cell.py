@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from cellweave._checks import check_positive_int
+from cellweave._checks import check_number, check_positive_int
 from cellweave._errors import ArgumentError
 from cellweave.cells._lstm_core import LSTMCore
 from cellweave.cells._registry import register
@@ -78,17 +78,19 @@ class CoupledInputForgetGateLSTMCell(LSTMCore):
             check_positive_int(f"{where} num_units", num_units),
             as_activation(activation, where),
             gate_order="jfo",
-            forget_bias=float(forget_bias),
+            forget_bias=check_number("CoupledInputForgetGateLSTMCell forget_bias", forget_bias),
             peepholes=bool(use_peepholes),
             projection=None if num_proj is None else check_positive_int(f"{where} num_proj", num_proj),
-            proj_clip=None if proj_clip is None else float(proj_clip),
+            proj_clip=None
+            if proj_clip is None
+            else check_number("CoupledInputForgetGateLSTMCell proj_clip", proj_clip),
             use_bias=not layer_norm,
             unit_pieces=check_positive_int(f"{where} num_unit_shards", num_unit_shards),
             proj_pieces=check_positive_int(f"{where} num_proj_shards", num_proj_shards),
             coupled=True,
             layer_norm=bool(layer_norm),
-            norm_gain=float(norm_gain),
-            norm_shift=float(norm_shift),
+            norm_gain=check_number("CoupledInputForgetGateLSTMCell norm_gain", norm_gain),
+            norm_shift=check_number("CoupledInputForgetGateLSTMCell norm_shift", norm_shift),
         )
         super().__init__(spec, state_is_tuple, _reuse=reuse, **kwargs)
         self._initializer = deserialize(initializer, where)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from cellweave._checks import check_positive_int
+from cellweave._checks import check_number, check_positive_int
 from cellweave._types import DTypeLike, Nest
 from cellweave.cells._registry import register
 from cellweave.cells._spec_cell import SteppedCell, pair_of
@@ -55,7 +55,9 @@ class IndyLSTMCell(SteppedCell):
         **kwargs: Any,
     ) -> None:
         units = check_positive_int("IndyLSTMCell num_units", num_units)
-        spec = IndyLSTMSpec(units, as_activation(activation, "IndyLSTMCell"), float(forget_bias))
+        spec = IndyLSTMSpec(
+            units, as_activation(activation, "IndyLSTMCell"), check_number("IndyLSTMCell forget_bias", forget_bias)
+        )
         super().__init__(spec, name=name, dtype=dtype, _reuse=reuse, **kwargs)
         self._kernel_initializer = deserialize(kernel_initializer, "IndyLSTMCell")
         self._bias_initializer = deserialize(bias_initializer, "IndyLSTMCell")

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from cellweave._checks import check_positive_int
+from cellweave._checks import check_number, check_positive_int
 from cellweave._errors import ShapeError
 from cellweave.cells._registry import register
 from cellweave.cells._spec_cell import SteppedCell
@@ -57,7 +57,7 @@ class IntersectionRNNCell(SteppedCell):
         where = "IntersectionRNNCell"
         units = check_positive_int(f"{where} num_units", num_units)
         activation = as_activation("relu" if y_activation is None else y_activation, where)
-        spec = IntersectionSpec(units, activation, float(forget_bias))
+        spec = IntersectionSpec(units, activation, check_number("IntersectionRNNCell forget_bias", forget_bias))
         super().__init__(spec, _reuse=reuse, **kwargs)
         self._num_in_proj = num_in_proj
         self._initializer = deserialize(initializer, where)

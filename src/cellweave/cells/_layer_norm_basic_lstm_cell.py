@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from cellweave._checks import check_positive_int
+from cellweave._checks import check_number, check_positive_int
 from cellweave._types import Nest
 from cellweave.cells._candidate_dropout import CandidateDropout
 from cellweave.cells._registry import register
@@ -66,11 +66,11 @@ class LayerNormBasicLSTMCell(SpecCell):
         spec = LSTMSpec(
             check_positive_int(f"{where} num_units", num_units),
             as_activation(activation, where),
-            forget_bias=float(forget_bias),
+            forget_bias=check_number("LayerNormBasicLSTMCell forget_bias", forget_bias),
             use_bias=not layer_norm,
             layer_norm=bool(layer_norm),
-            norm_gain=float(norm_gain),
-            norm_shift=float(norm_shift),
+            norm_gain=check_number("LayerNormBasicLSTMCell norm_gain", norm_gain),
+            norm_shift=check_number("LayerNormBasicLSTMCell norm_shift", norm_shift),
         )
         super().__init__(spec, _reuse=reuse, **kwargs)
         self._dropout = CandidateDropout(dropout_keep_prob, dropout_prob_seed, where)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cellweave._checks import check_positive_int
+from cellweave._checks import check_number, check_positive_int
 from cellweave._types import DTypeLike
 from cellweave.cells._lstm_core import LSTMCore
 from cellweave.cells._registry import register
@@ -52,7 +52,7 @@ class LSTMBlockCell(LSTMCore):
     ) -> None:
         self._cell_clip = cell_clip
         units = check_positive_int("LSTMBlockCell num_units", num_units)
-        spec = block_lstm_spec(units, forget_bias, cell_clip, use_peephole)
+        spec = block_lstm_spec("LSTMBlockCell", units, forget_bias, cell_clip, use_peephole)
         super().__init__(spec, True, name=name, dtype=dtype, _reuse=reuse, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
@@ -67,13 +67,16 @@ class LSTMBlockCell(LSTMCore):
         }
 
 
-def block_lstm_spec(units: int, forget_bias: float, cell_clip: float | None, use_peephole: bool) -> LSTMSpec:
+def block_lstm_spec(
+    where: str, units: int, forget_bias: float, cell_clip: float | None, use_peephole: bool
+) -> LSTMSpec:
     """What TF1's block ops compute; a bound that is not above 0 is none."""
+    bound = None if cell_clip is None else check_number(f"{where} cell_clip", cell_clip)
     return LSTMSpec(
         units,
-        forget_bias=float(forget_bias),
+        forget_bias=check_number(f"{where} forget_bias", forget_bias),
         peepholes=bool(use_peephole),
-        cell_clip=float(cell_clip) if cell_clip is not None and cell_clip > 0 else None,
+        cell_clip=bound if bound is not None and bound > 0 else None,
         peephole_order="ifo",
         clip_passes_gradient=True,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cellweave._checks import check_positive_int
+from cellweave._checks import check_number, check_positive_int
 from cellweave._errors import ArgumentError
 from cellweave._types import DTypeLike
 from cellweave.cells._lstm_core import LSTMCore
@@ -66,7 +66,7 @@ class LSTMCell(LSTMCore):
         spec = LSTMSpec(
             check_positive_int("LSTMCell num_units", num_units),
             as_activation(activation, "LSTMCell"),
-            forget_bias=float(forget_bias),
+            forget_bias=check_number("LSTMCell forget_bias", forget_bias),
             peepholes=bool(use_peepholes),
             cell_clip=_bound("cell_clip", cell_clip),
             projection=None if num_proj is None else check_positive_int("LSTMCell num_proj", num_proj),
@@ -103,9 +103,10 @@ class LSTMCell(LSTMCore):
 def _bound(what: str, value: Any) -> float | None:
     if value is None:
         return None
-    if not float(value) >= 0:
+    bound = check_number(f"LSTMCell {what}", value)
+    if not bound >= 0:
         raise ArgumentError(f"LSTMCell {what}: expected a bound >= 0 or None, got {value!r}.")
-    return float(value)
+    return bound
 
 
 def _pieces(what: str, value: int | None) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from cellweave import _nest
-from cellweave._checks import check_matrix, check_positive_int
+from cellweave._checks import check_matrix, check_number, check_positive_int
 from cellweave._errors import ArgumentTypeError
 from cellweave._types import Nest, ShapeLike
 from cellweave.cells._registry import register
@@ -64,9 +64,16 @@ class PhasedLSTMCell(SteppedCell):
         **kwargs: Any,
     ) -> None:
         units = check_positive_int("PhasedLSTMCell num_units", num_units)
-        super().__init__(PhasedLSTMSpec(units, bool(use_peepholes), float(ratio_on)), _reuse=reuse, **kwargs)
+        super().__init__(
+            PhasedLSTMSpec(units, bool(use_peepholes), check_number("PhasedLSTMCell ratio_on", ratio_on)),
+            _reuse=reuse,
+            **kwargs,
+        )
         self._leak, self._trainable_ratio_on = leak, bool(trainable_ratio_on)
-        self._period_bounds = (float(period_init_min), float(period_init_max))
+        self._period_bounds = (
+            check_number("PhasedLSTMCell period_init_min", period_init_min),
+            check_number("PhasedLSTMCell period_init_max", period_init_max),
+        )
 
     def build(self, input_shape: ShapeLike) -> None:
         """Make the weights for `(times, features)`, or for features `[B, I]` alone."""

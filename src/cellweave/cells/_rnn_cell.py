@@ -144,7 +144,8 @@ class RNNCell(StepLayer):
         """A state of zeros, each leaf `[batch_size, size]`.
 
         Args:
-            batch_size: Rows: an int, a float that is a whole number, a scalar tensor, or a 1-D tensor used as a shape.
+            batch_size: Rows: an int, a float that is a whole number, a scalar tensor; or leading axes, a sequence or a
+                1-D tensor.
             dtype: Any dtype.
         Returns:
             Tensors in the structure of `state_size`. On the CPU the last result is kept and returned again while
@@ -192,7 +193,7 @@ def initial_state(cell: Any, inputs: Nest, batch_size: Any, dtype: DTypeLike) ->
         if batch_size is None or dtype is None:
             raise ArgumentError(f"{where}: expected inputs, or both batch_size and dtype, got neither.")
         return cell.zero_state(batch_size, dtype)
-    first = _nest.flatten(inputs)[0]
+    first = _first_tensor(inputs, where)
     if batch_size is not None and batch_shape(batch_size, where) != (first.shape[0],):
         raise ArgumentError(f"{where}: expected batch_size {first.shape[0]} as in inputs, got {batch_size}.")
     if dtype is not None and as_dtype(dtype, where) != first.dtype:
@@ -201,6 +202,13 @@ def initial_state(cell: Any, inputs: Nest, batch_size: Any, dtype: DTypeLike) ->
         )
     with torch.device(first.device):
         return cell.zero_state(first.shape[0], first.dtype)
+
+
+def _first_tensor(inputs: Nest, where: str) -> Any:
+    first = next(iter(_nest.flatten(inputs)), None)
+    if not isinstance(getattr(first, "dtype", None), torch.dtype):
+        raise ArgumentTypeError(f"{where}: expected inputs [B, ...] as tensors, got {inputs!r}.")
+    return first
 
 
 def batch_shape(batch_size: Any, where: str) -> tuple[int, ...]:
@@ -213,6 +221,8 @@ def batch_shape(batch_size: Any, where: str) -> tuple[int, ...]:
         return tuple(_whole(value, where) for value in batch_size.tolist())
     if isinstance(batch_size, torch.Tensor):
         batch_size = batch_size.item()
+    if isinstance(batch_size, list | tuple):
+        return tuple(_whole(value, where) for value in batch_size)
     return (_whole(batch_size, where),)
 
 
@@ -277,7 +287,7 @@ def keras_zero_state(cell: Any, inputs: Nest, batch_size: Any, dtype: DTypeLike)
     where = f"{cell.where}.get_initial_state"
     device = None
     if inputs is not None:
-        first = _nest.flatten(inputs)[0]
+        first = _first_tensor(inputs, where)
         batch_size, dtype, device = first.shape[0], first.dtype, first.device
     if batch_size is None or dtype is None:
         raise ArgumentError(f"{where}: expected inputs, or both batch_size and dtype, got neither.")

@@ -104,6 +104,8 @@ class SpecWeights(StepLayer):
         """
         if self._built:
             return
+        if input_shape is None:
+            raise ArgumentTypeError(f"{self.where}: expected inputs [B, D] as a tensor, got None.")
         if _nest.is_nested(input_shape) and any(_nest.is_nested(part) for part in input_shape):
             raise ArgumentTypeError(f"{self.where}: expected one input [B, D], got {_nest.describe(input_shape)}.")
         dims = shape_dims(input_shape)
@@ -154,6 +156,7 @@ class SpecWeights(StepLayer):
             )
         for what, (state, size) in states.items():
             check_matrix(self.where, what, state, size, inputs.shape[0])
+            check_weight_dtype(self.where, state.dtype)
             check_same_dtype(self.where, inputs.dtype, **{what: state})
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from cellweave._checks import check_positive_int
+from cellweave._checks import check_number, check_positive_int
 from cellweave.cells._registry import register
 from cellweave.cells._spec_cell import SteppedCell
 from cellweave.initializers import deserialize, serialize
@@ -47,7 +47,9 @@ class UGRNNCell(SteppedCell):
         **kwargs: Any,
     ) -> None:
         units = check_positive_int("UGRNNCell num_units", num_units)
-        spec = UGRNNSpec(units, as_activation(activation, "UGRNNCell"), float(forget_bias))
+        spec = UGRNNSpec(
+            units, as_activation(activation, "UGRNNCell"), check_number("UGRNNCell forget_bias", forget_bias)
+        )
         super().__init__(spec, _reuse=reuse, **kwargs)
         self._initializer = deserialize(initializer, "UGRNNCell")
 

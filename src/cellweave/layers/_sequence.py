@@ -227,5 +227,5 @@ def step_with_lengths(cell: Any, inputs: Nest, state: Nest, active: torch.Tensor
 
 
 def open_scope(scope: str | VariableScope | None, default: str) -> Any:
-    """The scope that an unroll opens: the caller's, or TF1's default name."""
-    return variable_scope(default if scope is None else scope)
+    """The scope that an unroll opens: the caller's, or TF1's default name, also for an empty one."""
+    return variable_scope(scope or default)

@@ -96,6 +96,7 @@ class Layer(LayerNodes, LayerWeights):
             )
         if name is not None and not isinstance(name, str):
             raise ArgumentTypeError(f"{type(self).__name__}: expected a name as a string, got {name!r}.")
+        name = name or None  # TF1 takes an empty one for none
         if _reuse not in (None, False, True) and _reuse is not AUTO_REUSE:
             raise ArgumentTypeError(
                 f"{type(self).__name__}: expected reuse None, False, True or AUTO_REUSE, got {_reuse!r}."
@@ -246,7 +247,7 @@ class Layer(LayerNodes, LayerWeights):
 
     def _take_dtype(self, inputs: Any) -> list[Any]:
         """Tensors among the inputs; the first floating one gives the layer its dtype, if that is still open."""
-        leaves = [leaf for leaf in _nest.flatten(inputs) if hasattr(leaf, "shape") and hasattr(leaf, "dtype")]
+        leaves = [leaf for leaf in _nest.flatten(inputs) if isinstance(getattr(leaf, "dtype", None), torch.dtype)]
         numbers = [leaf.dtype for leaf in leaves if leaf.dtype.is_floating_point or leaf.dtype.is_complex]
         if self._dtype is None and numbers:
             self._dtype = numbers[0]

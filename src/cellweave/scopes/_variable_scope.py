@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,6 +16,10 @@ from cellweave._types import DTypeLike, ShapeLike
 from cellweave.scopes._context import Branch, VariableScope, check_reuse, frame, opened, unique_name
 from cellweave.scopes._variables import VariableRequest, requested
 
+#: What TensorFlow takes for a name; at the root it begins with a letter, a digit or a dot.
+_CHARACTERS = re.compile(r"[A-Za-z0-9_.\\/>-]*")
+_AT_ROOT = re.compile(r"[A-Za-z0-9.]")
+
 
 def get_variable_scope() -> VariableScope:
     """The variable scope that is open here."""
@@ -25,7 +30,15 @@ def named_scope(name: str, **changes: Any) -> VariableScope:
     """The scope `name` below the open one; slashes make levels."""
     if not name or name.startswith("/") or name.endswith("/") or "//" in name:
         raise ArgumentError(f"variable_scope: expected a name such as 'a' or 'a/b', got {name!r}.")
+    _check_name("variable_scope", name)
     return frame.scope.child(name, **changes)
+
+
+def _check_name(where: str, name: str) -> None:
+    """Raise unless TensorFlow takes this name in the scope that is open: checkpoints hold nothing else."""
+    if not _CHARACTERS.fullmatch(name) or not (frame.scope.name or _AT_ROOT.match(name)):
+        start = "" if frame.scope.name else ", that begins with a letter, a digit or a dot"
+        raise ArgumentError(f"{where}: expected a name of letters, digits and any of _.\\/>-{start}, got {name!r}.")
 
 
 def default_scope(default_name: str, *, unique: bool = True, **changes: Any) -> VariableScope:
@@ -135,6 +148,7 @@ def get_variable(
         ShapeError, DTypeError: the existing variable differs.
     Source: TF1 `tf.get_variable`.
     """
+    _check_name("get_variable", name)
     request = VariableRequest(
         name=f"{frame.scope.name}/{name}" if frame.scope.name else name,
         shape=shape,

@@ -34,6 +34,8 @@ class Shaped(cw.RNNCell):
         (torch.tensor(2.0), (2,)),
         (torch.tensor([2]), (2,)),
         (torch.tensor([2, 7]), (2, 7)),
+        ([2], (2,)),
+        ((2, 7), (2, 7)),
     ],
     ids=repr,
 )
@@ -77,9 +79,25 @@ def test_any_dtype(dtype: Any, expected: torch.dtype) -> None:
     assert cw.GRUCell(3).zero_state(2, dtype).dtype == expected
 
 
-def test_unknown_dtype() -> None:
-    with pytest.raises(cw.ArgumentError, match="zero_state: expected"):
-        cw.GRUCell(3).zero_state(2, "float31")
+@pytest.mark.parametrize("dtype", ["float31", None, "", 3], ids=repr)
+def test_unknown_dtype(dtype: Any) -> None:
+    with pytest.raises(cw.ArgumentTypeError, match="zero_state: expected a dtype"):
+        cw.GRUCell(3).zero_state(2, dtype)
+
+
+def test_inputs_that_are_no_tensors() -> None:
+    with pytest.raises(
+        cw.ArgumentTypeError, match=r"GRUCell.get_initial_state: expected inputs \[B, ...\] as tensors, got 'x'"
+    ):
+        cw.GRUCell(3).get_initial_state("x")
+    with pytest.raises(cw.ArgumentTypeError, match=r"GRUCell: expected inputs \[B, D\] as a tensor"):
+        cw.GRUCell(3)(np.zeros((2, 4), np.float32), torch.zeros(2, 3))
+
+
+def test_state_of_integers() -> None:
+    """As TF1 has it: not a mixture of dtypes, but a dtype that no cell runs in."""
+    with pytest.raises(cw.ArgumentError, match="GRUCell: expected a floating or complex dtype, got int32"):
+        cw.GRUCell(3)(X, torch.zeros(2, 3, dtype=torch.int32))
 
 
 def test_sizes_must_be_known() -> None:

@@ -161,3 +161,10 @@ def test_config_round_trip_of_every_option(rng: np.random.Generator) -> None:
     x, c, h = _given(rng, P)
     assert torch.equal(other(x, (c, h))[0], cell(x, (c, h))[0])
     assert other.get_config() == cell.get_config() and other.get_config()["cell_clip"] == 0.0
+
+
+@pytest.mark.parametrize("name", ["forget_bias", "cell_clip", "proj_clip"])
+@pytest.mark.parametrize("value", ["1", "a", [1.0], torch.zeros(2)], ids=str)
+def test_no_numbers(name: str, value: Any) -> None:
+    with pytest.raises(cw.ArgumentTypeError, match=f"LSTMCell {name}: expected a number, got "):
+        cw.LSTMCell(3, **{name: value})

@@ -38,9 +38,9 @@ def test_dtypes(given: Any, dtype: torch.dtype) -> None:
     assert as_dtype(given) is dtype
 
 
-@pytest.mark.parametrize("given", ["float33", "", "qint8", np.dtype("S3"), object(), 3, [1]], ids=named)
+@pytest.mark.parametrize("given", ["float33", "", "qint8", np.dtype("S3"), object(), 3, [1], None], ids=named)
 def test_no_dtypes(given: Any) -> None:
-    with pytest.raises(ValueError, match=r"^where: expected .*got "):
+    with pytest.raises(TypeError, match=r"^where: expected .*got "):
         as_dtype(given, "where")
 
 

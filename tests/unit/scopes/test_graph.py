@@ -54,7 +54,7 @@ class TestInput:
             cw.Input(shape)
 
     def test_no_dtype(self, graph: Any) -> None:
-        with pytest.raises(cw.ArgumentError, match=r"^Input: expected .*got 'float33'"):
+        with pytest.raises(cw.ArgumentTypeError, match=r"^Input: expected .*got 'float33'"):
             cw.Input((1,), "float33")
 
 

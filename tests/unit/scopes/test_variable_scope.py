@@ -66,6 +66,24 @@ class TestPaths:
         with pytest.raises(cw.ArgumentError, match=r"variable_scope: expected a name .*got "), cw.variable_scope(name):
             pass
 
+    @pytest.mark.parametrize("name", ["a b", "a:0", "\u00e4", "_a", "-a"])
+    def test_characters_that_tensorflow_has_not(self, name: str) -> None:
+        message = r"expected a name of letters, digits and any of _\.\\/>-, that begins with a letter, a digit or a dot"
+        with pytest.raises(cw.ArgumentError, match=f"variable_scope: {message}"), cw.variable_scope(name):
+            pass
+        with pytest.raises(cw.ArgumentError, match=f"get_variable: {message}"):
+            cw.get_variable(name, [1])
+
+    def test_names_below_the_root_begin_as_they_like(self) -> None:
+        with cw.VariableStore() as store, cw.variable_scope("a"), cw.variable_scope("_b"):
+            cw.get_variable("-c", [1])
+        assert list(store.variables) == ["a/_b/-c"]
+
+    def test_an_empty_name_of_a_cell_or_an_unroll_is_none(self) -> None:
+        with cw.VariableStore() as store:
+            cw.dynamic_rnn(cw.BasicRNNCell(2, name=""), torch.zeros(1, 1, 1), dtype="float32", scope="")
+        assert list(store.variables) == ["rnn/basic_rnn_cell/kernel", "rnn/basic_rnn_cell/bias"]
+
     @pytest.mark.parametrize("name", [3, ["a"], b"a"], ids=repr)
     def test_no_names(self, name: Any) -> None:
         with pytest.raises(cw.ArgumentTypeError, match="variable_scope: expected a name"), cw.variable_scope(name):
