@@ -18,7 +18,7 @@ SECONDS ?= 600
 unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-native test-gpu fuzz check docs bench bench-peers build clean
+.PHONY: help setup demo test test-native test-gpu fuzz check docs bench bench-gpu bench-peers build clean
 .SECONDARY:
 .NOTPARALLEL:  # two installs into one .venv must not run at once
 
@@ -54,6 +54,9 @@ docs: $(VENV)/.ready-docs  ## Build the documentation into site/; a warning fail
 
 bench: $(VENV)/.ready-dev $(VENV)/.ready-native  ## Time cellweave beside its rivals, after green tests (all rivals: make bench ARGS="--peers all")
 	$(BIN)/python benchmarks/run.py $(ARGS)
+
+bench-gpu: $(VENV)/.ready-dev  ## Time layers on a CUDA device within nine minutes, beside cuDNN; fails on a machine without one
+	$(BIN)/python benchmarks/run_gpu.py $(ARGS)
 
 bench-peers: $(PEERS)/peers/.ready $(PEERS)/tf1/.ready  ## Install the rivals of `make bench` in environments of their own
 

@@ -9,6 +9,7 @@ import queue
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ ENVIRONMENTS = HERE.parent / ".cache" / "bench"
 #: One process for each, and one that only measures memory, by forking.
 MEMORY = "memory"
 _SLOWEST_ANSWER = 300.0  # seconds
+_SLOWEST_END = 10.0
 
 
 class ContestantError(Exception):
@@ -33,15 +35,14 @@ def installed(environment: str) -> bool:
     return environment == "project" or (ENVIRONMENTS / environment / ".ready").exists()
 
 
-class WorkerProcess:
-    """A worker and the pipes to it."""
+class AskedProcess:
+    """A process that answers lines, and the pipes to it."""
 
-    def __init__(self, environment: str, threads: int, log: Path) -> None:
+    def __init__(self, command: Sequence[str | Path], environment: Mapping[str, str], log: Path) -> None:
         self._log = log.open("ab")
         self._process = subprocess.Popen(
-            [interpreter(environment), HERE / "worker.py"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=_environment(threads),
-        )  # fmt: skip
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=environment
+        )
         self._answers: queue.Queue[bytes] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -81,14 +82,22 @@ class WorkerProcess:
         return self._process.poll() is None
 
     def close(self) -> None:
-        """End the process, which may be busy or dead already."""
+        """End the process, which may be busy or dead already; one that a device holds on to is left to itself."""
         self._process.kill()
-        self._process.wait()
-        self._reader.join()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_SLOWEST_END)
+        self._reader.join(_SLOWEST_END)
         for stream in (self._process.stdin, self._process.stdout, self._log):
             assert stream is not None
             with contextlib.suppress(BrokenPipeError):
                 stream.close()
+
+
+class WorkerProcess(AskedProcess):
+    """A worker with its environment's libraries."""
+
+    def __init__(self, environment: str, threads: int, log: Path) -> None:
+        super().__init__([interpreter(environment), HERE / "worker.py"], _environment(threads), log)
 
 
 def _environment(threads: int) -> dict[str, str]:

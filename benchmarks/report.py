@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from mdtable import table_lines
 from plot import draw
 from registry import (
     ADDITION_SHAPES,
@@ -110,14 +111,6 @@ def _ms(milliseconds: float) -> str:
     return f"{milliseconds:.{max(0, 2 - len(str(int(milliseconds))) + 1)}f} ms"
 
 
-def _row(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def _rows(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    return [_row(head), _row(["---"] * len(head)), *(_row(row) for row in rows)]
-
-
 def table(whole: dict[str, Any]) -> str:
     """All cases, as Markdown."""
     parts = ["# Times", "", *_about(whole), "", targets_line(whole).capitalize() + ".", ""]
@@ -126,7 +119,7 @@ def table(whole: dict[str, Any]) -> str:
         training = any("peak_mb" in result for result in chosen)
         head = ["T, B, H", "cellweave (10 % to 90 %)", *peers, "fastest rival / ours", "targets"]
         head += ["of sgemm", "floats saved, peak MB"] if training else []
-        parts += [f"## {title}", "", *_rows(head, (_cells(result, peers, training) for result in chosen)), ""]
+        parts += [f"## {title}", "", *table_lines(head, (_cells(result, peers, training) for result in chosen)), ""]
     return "\n".join(parts + _errors(whole["results"]))
 
 
@@ -203,7 +196,7 @@ def _errors(results: Sequence[Result]) -> list[str]:
     for (name, text), cases in reasons.items():
         more = f" and {len(cases) - 1} more" if cases[1:] else ""
         rows.append((name, text.replace("|", "/").replace("\n", " "), cases[0] + more))
-    return ["## Not measured", "", *_rows(["contestant", "why", "cases"], rows), ""] if rows else []
+    return ["## Not measured", "", *table_lines(["contestant", "why", "cases"], rows), ""] if rows else []
 
 
 def readme_part(whole: dict[str, Any]) -> str:
@@ -224,16 +217,16 @@ def readme_part(whole: dict[str, Any]) -> str:
             f"{machine['processor']} ({machine['vectors']}), measured {whole['when'][:10]}. Above 1 cellweave is "
             "faster; cases it loses are bold.",
             "",
-            *_rows(head, rows),
+            *table_lines(head, rows),
             "",
             "Cost: time with masks or resets over that of the bare cell.",
             "",
-            *_rows(_VARIED_HEAD, _varied_rows(by_case)),
+            *table_lines(_VARIED_HEAD, _varied_rows(by_case)),
             "",
             "What `cellweave.nn` has and torch.nn lacks: its time over that of our plain module. Packed: the time of "
             "torch.nn for a `PackedSequence` of the lengths over ours.",
             "",
-            *_rows(_ADDED_HEAD, _added_rows(by_case)),
+            *table_lines(_ADDED_HEAD, _added_rows(by_case)),
             "",
             *_streaming(by_case),
             "",
@@ -309,7 +302,7 @@ def _streaming(by_case: dict[Case, Result]) -> list[str]:
             shown = ["–" if time is None else f"{time * 1e3:.1f}" for time in times]
             rows.append([f"{_NAMES[kind]}, {H}", *shown, _ratio_cell(result)])
     head = ["one streaming step, H", "cellweave, µs", "torch.nn layer", "torch.nn cell", "fastest rival / ours"]
-    return _rows(head, rows)
+    return table_lines(head, rows)
 
 
 def write_readme(whole: dict[str, Any], readme: Path = README) -> None:

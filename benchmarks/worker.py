@@ -156,13 +156,18 @@ def _set_threads() -> None:
     torch.manual_seed(0)
 
 
-def main() -> None:
+def serve(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Answer each line of the standard input by a line."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print must not end up among the answers
+    for line in sys.stdin:
+        print(json.dumps(answer(json.loads(line))), file=answers, flush=True)
+
+
+def main() -> None:
     _set_threads()
     worker = Worker()
-    for line in sys.stdin:
-        print(json.dumps(_answer(worker, json.loads(line))), file=answers, flush=True)
+    serve(lambda request: _answer(worker, request))
 
 
 if __name__ == "__main__":

@@ -56,20 +56,27 @@ class TorchLayer:
 
         What has less than a byte for each step, row and unit is left out: states, lengths, resets.
         """
-        x, elements = self.inputs(), self.case.T * self.case.B * self.case.H
-        given = {tensor.untyped_storage().data_ptr() for tensor in (x, *self.weights)}
-        kept: dict[int, int] = {}
+        elements = self.case.T * self.case.B * self.case.H
+        return saved_bytes(self.run, self.inputs(), self.weights, elements) / 4 / elements
 
-        def keep(tensor: torch.Tensor) -> torch.Tensor:
-            storage = tensor.untyped_storage()
-            if storage.data_ptr() not in given and storage.nbytes() >= elements:
-                kept[storage.data_ptr()] = storage.nbytes()
-            return tensor
 
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            outputs = self.run(x)
-            del outputs
-        return sum(kept.values()) / 4 / elements
+def saved_bytes(
+    run: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, weights: list[torch.Tensor], least: int
+) -> int:
+    """Bytes kept for backward beside inputs and weights; tensors of fewer than `least` do not count."""
+    given = {tensor.untyped_storage().data_ptr() for tensor in (x, *weights)}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in given and storage.nbytes() >= least:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        outputs = run(x)
+        del outputs
+    return sum(kept.values())
 
 
 def step_program(step: Callable[[], torch.Tensor]) -> Program:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,7 @@ import torch
 from cellweave.ops.common import Backend, RunContext
 from cellweave.specs import GRUSpec, LSTMSpec, RunSpec
 from cellweave.weave._backend import REFERENCE, backends_of
+from cellweave.weave._cuda_choice import measured
 
 #: Multiplications and additions of one step's recurrence from which on two threads pay. Measured on two cores: a step
 #: costs a barrier of about 0.3 us; an LSTM of 64 units at one row gains a third, one of 48 nothing.
@@ -37,8 +39,8 @@ def choose(spec: RunSpec, context: RunContext, asked: str | None, *, autocast: b
 
     Without a wish, on the CPU: native where it can; else torch, where no gradient is asked for; else reference. Under
     `autocast` native computes in the weights' dtype, and single steps as torch casts them; torch's own layers are left
-    out. On a CUDA device: torch, whose layers are cuDNN's there, where it can; else triton; else reference. Under
-    `autocast` both are left out.
+    out. On a CUDA device: what was measured to be faster, where something was; else torch, whose layers are cuDNN's
+    there, where it can; else triton; else reference. Under `autocast` both are left out.
     """
     records = {record.name: record for record in backends_of(spec.cell)}
     threads = threads_for(spec, context)
@@ -51,7 +53,7 @@ def choose(spec: RunSpec, context: RunContext, asked: str | None, *, autocast: b
             return Choice("none", None, 1, f"{asked}: {reason}")
         return Choice(asked, record, threads, "asked for by use_backend")
     reasons: list[str] = []
-    for name, praise in _BY_SPEED.get(context.device_type, _BY_SPEED["cpu"]):
+    for name, praise in _by_speed(spec, context):
         record = records.get(name)
         if record is None:
             continue
@@ -71,7 +73,8 @@ _NO_GRADIENT = "chosen only where no gradient is needed"
 #: Backends whose layers keep to one dtype.
 _NOT_CAST = ("torch", "triton")
 #: Backends in the order in which they are tried on each kind of device, and what speaks for each. Source for the CPU:
-#: benchmarks/results. On CUDA devices nothing was measured yet: cuDNN stands first where it computes the same function.
+#: benchmarks/results. On CUDA devices it is the order where nothing was measured: cuDNN first, where it
+#: computes the same function.
 _BY_SPEED = {
     "cpu": (("native", "the fastest that can run it"), ("torch", "the fastest that can run it")),
     "cuda": (
@@ -79,6 +82,13 @@ _BY_SPEED = {
         ("triton", "one kernel for the whole sequence, which cuDNN cannot run"),
     ),
 }
+
+
+def _by_speed(spec: RunSpec, context: RunContext) -> Sequence[tuple[str, str]]:
+    """The order for a layer, with what speaks for each backend."""
+    order = _BY_SPEED.get(context.device_type, _BY_SPEED["cpu"])
+    first = measured(spec, context) if context.device_type == "cuda" else None
+    return order if first is None else (first, *(pair for pair in order if pair[0] != first.backend))
 
 
 def threads_for(spec: RunSpec, context: RunContext) -> int:
