@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 import torch
 
 from cellweave.ops.common._triton_backend import run_loop
-from cellweave.ops.common._triton_schedule import Chip, pieces
+from cellweave.ops.common._triton_schedule import pieces
 from cellweave.ops.lstm import _triton
 from cellweave.specs import LSTMSpec
-from helpers.layer_cases import LayerCase, make_call, make_data, refusal
+from helpers.layer_cases import LayerCase, make_call, make_data
 from helpers.layer_checks import check_layer
 from helpers.tolerances import assert_same_bits
 from helpers.triton_cases import kernel_cases, variant_named
@@ -66,15 +64,6 @@ def test_a_program_that_waits_in_vain_says_so(monkeypatch: pytest.MonkeyPatch) -
     launch = launch._replace(grid=1, arguments=launch.arguments | {"SPINS": 3})
     with pytest.raises(RuntimeError, match="waited in vain"):
         launch.run()
-
-
-def test_what_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    case = LayerCase(LSTM, 2, 2, 33, dtype="float32")
-    assert refusal("triton", case) is None
-    monkeypatch.setattr(_triton, "chip", lambda: Chip(4, 1 << 14))
-    assert "33 units at 2 rows do not fit" in str(refusal("triton", case))
-    narrow = dataclasses.replace(case, H=8)
-    assert refusal("triton", narrow) is None
 
 
 def test_loops_give_no_gradient_nobody_asked_for() -> None:

@@ -105,14 +105,18 @@ def activation_refused(cell: Any) -> str | None:
     return None
 
 
-def too_large(schedule: Schedule | None, units: int, rows: int) -> str | None:
-    """The reason where nothing fits."""
-    if schedule is not None:
+def steps_remark(schedules: tuple[Schedule | None, Schedule | None], units: int, context: RunContext) -> str | None:
+    """Which way is run step by step, and why; None where one kernel runs the whole sequence both ways."""
+    forward, backward = (schedule is None for schedule in schedules)
+    backward = backward and context.needs_grad
+    if not forward and not backward:
         return None
+    ways = "" if forward and (backward or not context.needs_grad) else "forward, " if forward else "backward, "
     found = chip()
     return (
-        f"{units} units at {rows} rows do not fit: all programs must be at once on {found.processors} multiprocessors, "
-        f"each with its weights in {found.shared >> 10} KiB of shared memory"
+        f"{ways}one kernel per step: {units} units at {context.B} rows do not fit: all programs of one for the whole "
+        f"sequence must be at once on {found.processors} multiprocessors, each with its weights in "
+        f"{found.shared >> 10} KiB of shared memory"
     )
 
 
@@ -126,13 +130,15 @@ class Launch(NamedTuple):
     """A kernel with everything that it is launched with.
 
     Attributes:
-        kernel: Its name in `module`. grid: Programs. arguments: By name, tensors and constants.
+        kernel: Its name in `module`. grid: Programs. arguments: By name, tensors and constants. options: What it is
+            compiled with.
     """
 
     module: str
     kernel: str
     grid: int
     arguments: dict[str, Any]
+    options: dict[str, Any] = OPTIONS
 
     def function(self) -> Any:
         """The kernel."""
@@ -147,7 +153,7 @@ class Launch(NamedTuple):
                 raise RuntimeError(f"{self.kernel}: expected all programs to meet, got one that waited in vain.")
             return
         with torch.cuda.device(counters.device):
-            self.function()[(self.grid,)](**self.arguments, **OPTIONS)
+            self.function()[(self.grid,)](**self.arguments, **self.options)
 
 
 class Loop(Protocol):
@@ -302,16 +308,20 @@ def same(products: torch.Tensor) -> torch.Tensor:
     return torch.eye(products.shape[-1], dtype=products.dtype, device=products.device)
 
 
-def loop_arguments(
-    call: LayerCall, schedule: Schedule, around: Surroundings, masks: MaskTable, x_gates: torch.Tensor
-) -> dict[str, Any]:
-    """What the kernels of all recurrences take."""
+def call_arguments(call: LayerCall, around: Surroundings, masks: MaskTable, x_gates: torch.Tensor) -> dict[str, Any]:
+    """What the kernels of all recurrences take, of a whole sequence and of single steps."""
     cell: Any = call.spec.cell
     T, B = x_gates.shape[:2]
     return {
-        **around.arguments(), **masks.arguments(), "T": T, "B": B, "H": cell.units, "ROWS": schedule.rows,
-        "U": schedule.units, "PROGRAMS": schedule.programs, "SPLIT": schedule.split,
-        "counters": torch.zeros((schedule.groups, 2), dtype=torch.int32, device=x_gates.device),
+        **around.arguments(), **masks.arguments(), "T": T, "B": B, "H": cell.units,
         "ACTIVATION": ACTIVATIONS[cell.activation], "ZONE_H": masks.has("zone_h"), "STATES": call.spec.all_states,
+    }  # fmt: skip
+
+
+def loop_arguments(schedule: Schedule, x_gates: torch.Tensor) -> dict[str, Any]:
+    """What the kernels of whole sequences take beside that."""
+    return {
+        "ROWS": schedule.rows, "U": schedule.units, "PROGRAMS": schedule.programs, "SPLIT": schedule.split,
+        "counters": torch.zeros((schedule.groups, 2), dtype=torch.int32, device=x_gates.device),
         "PRECISION": precision(x_gates.dtype), "SPINS": 0 if x_gates.is_cuda else _INTERPRETED_SPINS,
     }  # fmt: skip
