@@ -16,6 +16,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from cellweave.ops.common import BoundMask, LayerCall
+from cellweave.ops.common._triton_autograd import with_products
 from cellweave.ops.common._triton_backend import Launch
 from cellweave.ops.common._triton_steps import Step
 from cellweave.specs import MaskSpec, RunSpec
@@ -118,21 +119,22 @@ def plain_call(
 
 def compiled_pair(loop: Any, tensors: list[Any]) -> list[tuple[Compiled, Any]]:
     """A loop's forward and backward kernels with their schedules."""
-    dense = [None if tensor is None else tensor.contiguous() for tensor in tensors]
+    dense = with_products([None if tensor is None else tensor.contiguous() for tensor in tensors])
     forward, results, saved = loop.forward_launch(dense, save=True)
     backward, _ = loop.backward_launch(dense, saved, results)
     return [(compile_launch(forward), loop.schedules[0]), (compile_launch(backward), loop.schedules[1])]
 
 
-def compiled_steps(loop: Any, tensors: list[Any]) -> list[tuple[str, Compiled]]:
-    """The kernels that a loop launches at its steps, forward and backward, with their names."""
-    dense, launches = [None if tensor is None else tensor.contiguous() for tensor in tensors], {}
+def compiled_steps(loop: Any, tensors: list[Any], *, gates: bool) -> list[tuple[str, Compiled]]:
+    """The kernels that a loop launches at its steps, forward and backward, with their names; keeping gates, or not."""
+    dense = with_products([None if tensor is None else tensor.contiguous() for tensor in tensors])
+    launches: dict[Any, Launch] = {}
 
     def note(kernel: Step, **_: int) -> None:
         launches[kernel.launch.kernel, kernel.launch.arguments.get("WIDTH")] = kernel.launch
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Step, "__call__", note)
-        results, saved = loop.forward(dense, save=True)
+        results, saved = loop.forward(dense, save=True, gates=gates)
         loop.backward(dense, saved, [result.contiguous() for result in results])
     return [(name, compile_launch(launch)) for (name, _), launch in launches.items()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cellweave.ops.common._triton_backend import run_loop
+from cellweave.ops.common._triton_autograd import run_loop, with_products
 from cellweave.ops.common._triton_schedule import pieces
 from cellweave.ops.lstm import _triton
 from cellweave.specs import LSTMSpec
@@ -60,7 +60,8 @@ def test_a_program_that_waits_in_vain_says_so(monkeypatch: pytest.MonkeyPatch) -
     """Two programs of a group of which the grid starts only one."""
     case = LayerCase(LSTM, 2, 2, 11, dtype="float32")
     loop, tensors = _triton.loop_of(make_call(case, make_data(case)))
-    launch, _, _ = loop.forward_launch([None if t is None else t.detach().contiguous() for t in tensors], save=False)
+    dense = [None if t is None else t.detach().contiguous() for t in tensors]
+    launch, _, _ = loop.forward_launch(with_products(dense), save=False)
     launch = launch._replace(grid=1, arguments=launch.arguments | {"SPINS": 3})
     with pytest.raises(RuntimeError, match="waited in vain"):
         launch.run()
@@ -71,7 +72,7 @@ def test_loops_give_no_gradient_nobody_asked_for() -> None:
     call = make_call(case, make_data(case))
     loop, tensors = _triton.loop_of(call)
     given = [None if t is None else t.detach() for t in tensors]
-    given[5] = given[5].clone().requires_grad_()  # type: ignore[union-attr]
+    given[7] = given[7].clone().requires_grad_()  # type: ignore[union-attr]
     out, *_ = run_loop(loop, given)
-    (d_weight,) = torch.autograd.grad(out.sum(), [given[5]])
+    (d_weight,) = torch.autograd.grad(out.sum(), [given[7]])
     assert torch.isfinite(d_weight).all() and d_weight.abs().max() > 0

@@ -1,4 +1,4 @@
-"""What the Triton backends of all recurrences share: what they refuse, how they launch, how gradients reach them."""
+"""What the Triton backends of all recurrences share: what they refuse, what they launch, and with which arguments."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 
@@ -16,11 +16,10 @@ from cellweave.ops.common._calls import LayerCall, LayerResult
 from cellweave.ops.common._masks import BoundMask
 from cellweave.ops.common._records import RunContext
 from cellweave.ops.common._sequence import read_in_order, reading_order, without_padding
+from cellweave.ops.common._triton_autograd import Loop, run_loop
 from cellweave.ops.common._triton_masks import MOST_MASKS, MaskTable
 from cellweave.ops.common._triton_schedule import HOPPER, WARPS, Chip, Schedule
 from cellweave.specs import CellSpec, RunSpec
-
-Tensors = Sequence[Any]
 
 #: Activations that the kernels know, by the number under which `_triton_device.activated` has them.
 ACTIVATIONS = {
@@ -154,61 +153,6 @@ class Launch(NamedTuple):
             return
         with torch.cuda.device(counters.device):
             self.function()[(self.grid,)](**self.arguments, **self.options)
-
-
-class Loop(Protocol):
-    """A time loop with its constants: what `LoopFunction` runs."""
-
-    def forward(self, tensors: Tensors, *, save: bool) -> tuple[Tensors, Tensors]:
-        """Results, and what backward needs."""
-
-    def backward(self, tensors: Tensors, saved: Tensors, upstream: Tensors) -> Tensors:
-        """A gradient for each tensor, None for none."""
-
-    def again(self, tensors: Tensors) -> Tensors:
-        """The results by the reference, differentiable to any order."""
-
-
-class LoopFunction(torch.autograd.Function):
-    """A time loop as autograd runs it: the kernels' gradients, and second derivatives by the reference."""
-
-    @staticmethod
-    def forward(ctx: Any, loop: Loop, *tensors: torch.Tensor | None) -> Any:
-        """The loop's results."""
-        results, saved = loop.forward(tensors, save=True)
-        ctx.loop, ctx.count = loop, len(tensors)
-        ctx.save_for_backward(*tensors, *saved)
-        return tuple(results)
-
-    @staticmethod
-    def backward(ctx: Any, *upstream: torch.Tensor) -> Any:
-        """Gradients of the tensors."""
-        tensors, saved = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
-        needed = ctx.needs_input_grad[1:]
-        if torch.is_grad_enabled():
-            return (None, *_differentiable(ctx.loop, tensors, upstream, needed))
-        found = ctx.loop.backward(tensors, saved, [d.contiguous() for d in upstream])
-        return (None, *[d if asked else None for d, asked in zip(found, needed, strict=True)])
-
-
-def _differentiable(loop: Loop, tensors: Tensors, upstream: Tensors, needed: Sequence[bool]) -> Tensors:
-    with torch.enable_grad():
-        given = [t.view_as(t) if asked else t for t, asked in zip(tensors, needed, strict=True)]
-        asked_for = [t for t, asked in zip(given, needed, strict=True) if asked]
-        grads = torch.autograd.grad(
-            list(loop.again(given)), asked_for, list(upstream), create_graph=True, allow_unused=True
-        )
-    found = iter(grads)
-    return [next(found) if asked else None for asked in needed]
-
-
-def run_loop(loop: Loop, tensors: Sequence[torch.Tensor | None]) -> Tensors:
-    """The loop's results, with gradients where they are asked for."""
-    dense = [None if t is None else t.contiguous() for t in tensors]
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in dense):
-        results: Tensors = LoopFunction.apply(loop, *dense)  # type: ignore[no-untyped-call]
-        return results
-    return loop.forward(dense, save=False)[0]
 
 
 def used_inputs(call: LayerCall) -> torch.Tensor:

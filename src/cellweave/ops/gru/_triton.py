@@ -9,10 +9,10 @@ import torch
 
 from cellweave.ops.common._calls import LayerCall
 from cellweave.ops.common._records import Backend, RunContext
+from cellweave.ops.common._triton_autograd import Tensors
 from cellweave.ops.common._triton_backend import (
     ACTIVATIONS,
     Launch,
-    Tensors,
     activation_refused,
     as_columns,
     call_arguments,
@@ -105,13 +105,12 @@ def _packed(call: LayerCall) -> _Packed:
 
 def loop_of(call: LayerCall) -> tuple[GRULoop, list[torch.Tensor | None]]:
     """The time loop of a call and its tensors; there must be steps and rows."""
-    steps, rows, depth = call.x.shape
     packed = _packed(call)
-    x = used_inputs(call).reshape(steps * rows, depth)
-    x_gates = x @ packed.from_x if packed.bias is None else torch.addmm(packed.bias, x, packed.from_x)
     fresh = None if call.reset_state is None else call.reset_state[0]
-    x_gates = x_gates.view(steps, rows, 3 * call.spec.cell.units)
-    return GRULoop(call), [x_gates, call.state[0], fresh, packed.gates, packed.candidate, packed.from_h]
+    return GRULoop(call), [
+        used_inputs(call), packed.from_x, packed.bias, call.state[0], fresh, packed.gates, packed.candidate,
+        packed.from_h,
+    ]  # fmt: skip
 
 
 class GRULoop:
@@ -123,18 +122,21 @@ class GRULoop:
         self._around, self._masks = surroundings(call), mask_table(inner_masks(call), rows, widths, call.x)
         self.schedules = schedules(self._spec, rows, call.x.dtype.itemsize)
 
-    def forward(self, tensors: Tensors, *, save: bool) -> tuple[Tensors, Tensors]:
+    def forward(self, tensors: Tensors, *, save: bool, gates: bool = True) -> tuple[Tensors, Tensors]:
         """Outputs and h; and operands, gates and candidates."""
         if self.schedules[0] is not None:
-            launch, results, saved = self.forward_launch(tensors, save=save)
+            launch, results, saved = self.forward_launch(tensors, save=save, gates=gates)
             launch.run()
             return results, saved
-        made = self._forward_made(tensors[0], save=save, exchanged=False)
+        made = self._forward_made(tensors[0], save=save, gates=gates, exchanged=False)
         h = by_steps.forward(tensors, made, {**self._arguments(tensors[0]), "SAVE": save})
         return self._results(made, h), self._saved(made) if save else ()
 
     def backward(self, tensors: Tensors, saved: Tensors, upstream: Tensors) -> Tensors:
         """Gradients of the loop's tensors."""
+        hs, rhs, gates = saved[:3]
+        if gates is None:
+            saved = (hs, rhs, *by_steps.gates_again(tensors, hs, rhs, self._arguments(tensors[0])))
         if self.schedules[1] is not None:
             launch, made = self.backward_launch(tensors, saved, upstream)
             launch.run()
@@ -144,11 +146,11 @@ class GRULoop:
             by_steps.backward(tensors, made, upstream, given)
         return self._gradients(saved, made, with_bias=tensors[5] is not None)
 
-    def forward_launch(self, tensors: Tensors, *, save: bool) -> tuple[Launch, Tensors, Tensors]:
+    def forward_launch(self, tensors: Tensors, *, save: bool, gates: bool = True) -> tuple[Launch, Tensors, Tensors]:
         """The forward kernel's launch for the whole sequence, its results and what it leaves for backward."""
         x_gates, h0, fresh, gates_weight, candidate, bias = tensors
         schedule, h = cast(Schedule, self.schedules[0]), torch.empty_like(h0)
-        made = self._forward_made(x_gates, save=save, exchanged=True)
+        made = self._forward_made(x_gates, save=save, gates=gates, exchanged=True)
         k1, k2 = schedule.sides[1]
         arguments = {
             "x_gates": x_gates, "weight": gates_weight, "candidate": candidate, "bias": bias, "h0": h0,
@@ -169,16 +171,18 @@ class GRULoop:
         }  # fmt: skip
         return Launch(_KERNELS, "gru_bwd_exchange", schedule.grid, arguments), made
 
-    def _forward_made(self, x_gates: torch.Tensor, *, save: bool, exchanged: bool) -> dict[str, torch.Tensor | None]:
+    def _forward_made(
+        self, x_gates: torch.Tensor, *, save: bool, gates: bool, exchanged: bool
+    ) -> dict[str, torch.Tensor | None]:
         """What forward fills; operands of all steps also where programs exchange them."""
         (T, B), H, after = x_gates.shape[:2], self._spec.units, self._spec.reset_after
-        out, kept = x_gates.new_empty(T, B, H), save or exchanged
+        out, kept, gates = x_gates.new_empty(T, B, H), save or exchanged, save and gates
         return {
             "out": out, "hs": torch.empty_like(out) if kept else None,
             "rhs": torch.empty_like(out) if kept and not after else None,
-            "gates": x_gates.new_empty(T, B, 2 * H) if save else None,
-            "values": torch.empty_like(out) if save else None,
-            "from_h": torch.empty_like(out) if save and after else None,
+            "gates": x_gates.new_empty(T, B, 2 * H) if gates else None,
+            "values": torch.empty_like(out) if gates else None,
+            "from_h": torch.empty_like(out) if gates and after else None,
             **states_as(("all_h",), (torch.empty_like(out),) if self._call.spec.all_states else ()),
         }  # fmt: skip
 
@@ -191,7 +195,7 @@ class GRULoop:
     def _backward_made(self, tensors: Tensors) -> dict[str, Any]:
         x_gates, h0, fresh = tensors[:3]
         return {
-            "d_gates": torch.empty_like(x_gates), "d_h0": torch.empty_like(h0),
+            "d_gates": x_gates, "d_h0": torch.empty_like(h0),
             "d_reset_h": None if fresh is None else torch.zeros_like(fresh),
             "d_from_h": x_gates.new_empty(*x_gates.shape[:2], h0.shape[1]) if self._spec.reset_after else None,
         }  # fmt: skip

@@ -108,7 +108,7 @@ def gru_fwd_persistent(
             if BIAS:
                 product += shift
             value += r * product
-            if SAVE:
+            if from_h is not None:
                 tl.store(from_h + first * H + here_h, product.to(from_h.dtype.element_ty), mask=inside)
         else:
             tl.store(rhs + first * H + here_h, (r * h).to(rhs.dtype.element_ty), mask=inside)
@@ -122,7 +122,7 @@ def gru_fwd_persistent(
                 value += multiply(operand, candidate2, SPLIT, PRECISION)
         value = activated(value, ACTIVATION)
         new_h = mix(u, h, value)
-        if SAVE:
+        if gates is not None:
             at_two = near[:, None] * (2 * H) + columns[None, :]
             tile = join_two(r, u, ROWS, U)
             tl.store(gates + first * (2 * H) + at_two, tile.to(gates.dtype.element_ty), mask=in_gates)

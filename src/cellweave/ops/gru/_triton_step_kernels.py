@@ -29,6 +29,32 @@ def _gates_of(
     return split_two(activated(total, GATE_ACTIVATION), ROWS, U)
 
 
+@triton.jit
+def _candidate_of(
+    x_gates, product, bias, gates, values, from_h, first, near, rows, units, columns, inside, in_gates,
+    H: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr, AFTER: tl.constexpr, BIAS: tl.constexpr,
+    ACTIVATION: tl.constexpr, GATE_ACTIVATION: tl.constexpr,
+):  # fmt: skip
+    """The update gate and the candidate; and what backward needs of a step is stored where that is asked for."""
+    r, u = _gates_of(x_gates, product, first, near, rows, columns, in_gates, H, ROWS, U, GATE_ACTIVATION)
+    at_value = first * (3 * H) + near[:, None] * (3 * H) + units[None, :]
+    there = first * H + near[:, None] * H + units[None, :]
+    value = tl.load(x_gates + at_value, mask=inside, other=0.0).to(tl.float32)
+    recurrent = tl.load(product + rows[:, None] * (3 * H) + units[None, :], mask=inside, other=0.0).to(tl.float32)
+    if AFTER:
+        if BIAS:
+            recurrent += tl.load(bias + units, mask=units < H, other=0.0).to(tl.float32)[None, :]
+        if from_h is not None:
+            tl.store(from_h + there, recurrent.to(from_h.dtype.element_ty), mask=inside)
+        recurrent *= r
+    value = activated(value + recurrent, ACTIVATION)
+    if gates is not None:
+        at_two = first * (2 * H) + near[:, None] * (2 * H) + columns[None, :]
+        tl.store(gates + at_two, join_two(r, u, ROWS, U).to(gates.dtype.element_ty), mask=in_gates)
+        tl.store(values + there, value.to(values.dtype.element_ty), mask=inside)
+    return u, value
+
+
 @triton.jit(do_not_specialize=["T", "B", "step"])
 def gru_fwd_reset(
     x_gates, product, lengths, h, rh, rhs, T, B, step, H: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr,
@@ -67,23 +93,11 @@ def gru_fwd_step(
     in_gates = here[:, None] & (columns < 2 * H)[None, :]
     length, at = row_lengths(lengths, rows, here, T, LENGTHS), rows[:, None] * H + units[None, :]
     first, near = step_rows(step, T, B, length, rows, LENGTHS, REVERSE)
-    there = first * H + near[:, None] * H + units[None, :]
-    r, u = _gates_of(x_gates, product, first, near, rows, columns, in_gates, H, ROWS, U, GATE_ACTIVATION)
-    at_value = first * (3 * H) + near[:, None] * (3 * H) + units[None, :]
-    value = tl.load(x_gates + at_value, mask=inside, other=0.0).to(tl.float32)
-    recurrent = tl.load(product + rows[:, None] * (3 * H) + units[None, :], mask=inside, other=0.0).to(tl.float32)
-    if AFTER:
-        if BIAS:
-            recurrent += tl.load(bias + units, mask=units < H, other=0.0).to(tl.float32)[None, :]
-        if SAVE:
-            tl.store(from_h + there, recurrent.to(from_h.dtype.element_ty), mask=inside)
-        recurrent *= r
-    value = activated(value + recurrent, ACTIVATION)
+    u, value = _candidate_of(
+        x_gates, product, bias, gates, values, from_h, first, near, rows, units, columns, inside, in_gates, H, ROWS, U,
+        AFTER, BIAS, ACTIVATION, GATE_ACTIVATION,
+    )  # fmt: skip
     new_h = mix(u, tl.load(h + at, mask=inside, other=0.0).to(tl.float32), value)
-    if SAVE:
-        at_two = first * (2 * H) + near[:, None] * (2 * H) + columns[None, :]
-        tl.store(gates + at_two, join_two(r, u, ROWS, U).to(gates.dtype.element_ty), mask=in_gates)
-        tl.store(values + there, value.to(values.dtype.element_ty), mask=inside)
     finish_step(
         new_h, h, hs, reset_h, resets, out, all_h, table, scales, given, step, T, B, length, rows, here, units,
         inside, H, LENGTHS, RESETS, GIVEN_RESETS, REVERSE, COUNT, KINDS, BITS, ZONE_H, STATES, SAVE,
@@ -159,3 +173,18 @@ def gru_bwd_reset(
     at_r = first * (3 * H) + near[:, None] * (3 * H) + H + 2 * units[None, :]
     tl.store(d_totals + here_r, d_r.to(d_totals.dtype.element_ty), mask=inside)
     tl.store(d_gates + at_r, d_r.to(d_gates.dtype.element_ty), mask=inside)
+
+
+@triton.jit(do_not_specialize=["B"])
+def gru_gates_again(
+    x_gates, product, bias, gates, values, from_h, B, H: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr,
+    AFTER: tl.constexpr, BIAS: tl.constexpr, ACTIVATION: tl.constexpr, GATE_ACTIVATION: tl.constexpr,
+):  # fmt: skip
+    """Gates, candidates and their recurrent products of all steps, as forward would have kept them; B are all rows."""
+    rows, here, units, inside = tile_of(B, H, ROWS, U)
+    columns, rows = gate_columns(2, H, U), rows.to(tl.int64)
+    in_gates = here[:, None] & (columns < 2 * H)[None, :]
+    _candidate_of(
+        x_gates, product, bias, gates, values, from_h, 0, rows, rows, units, columns, inside, in_gates, H, ROWS, U,
+        AFTER, BIAS, ACTIVATION, GATE_ACTIVATION,
+    )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from cellweave.ops.common._triton_backend import Tensors
+from cellweave.ops.common._triton_autograd import Tensors
 from cellweave.ops.common._triton_steps import Steps, device_of, in_dtype, sums_for
 
 _KERNELS = "cellweave.ops.gru._triton_step_kernels"
@@ -71,3 +71,27 @@ def backward(tensors: Tensors, made: dict[str, Any], upstream: Tensors, given: M
                 torch.mm(d_totals[:, H:], weight.t(), out=product)
         steps.first_gradient(d_h, product, made["d_h0"], sum_reset)
     made["d_reset_h"] = in_dtype(sum_reset, h0.dtype)
+
+
+def gates_again(
+    tensors: Tensors, hs: torch.Tensor, rhs: torch.Tensor | None, given: Mapping[str, Any]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Gates, candidates and, with the reset after the product, the candidates' recurrent products of all steps.
+
+    Args:
+        tensors: As the loop has them. hs, rhs: Operands of all steps. given: Arguments of the kernel.
+    """
+    x_gates, _, _, gates_weight, candidate, bias = tensors
+    T, B, H = hs.shape
+    product, flat = x_gates.new_empty(T * B, 3 * H), hs.flatten(0, 1)
+    torch.mm(flat, gates_weight, out=product[:, H:])
+    torch.mm(flat if rhs is None else rhs.flatten(0, 1), candidate, out=product[:, :H])
+    gates, values = x_gates.new_empty(T, B, 2 * H), torch.empty_like(hs)
+    from_h = torch.empty_like(hs) if rhs is None else None
+    steps = Steps(_KERNELS, {
+        **given, "x_gates": x_gates, "product": product, "bias": bias, "BIAS": bias is not None, "gates": gates,
+        "values": values, "from_h": from_h, "B": T * B,
+    })  # fmt: skip
+    with device_of(x_gates):
+        steps.kernel("gru_gates_again", H)()
+    return gates, values, from_h

@@ -9,11 +9,11 @@ import torch
 
 from cellweave.ops.common._calls import LayerCall
 from cellweave.ops.common._records import Backend, RunContext
+from cellweave.ops.common._triton_autograd import Tensors
 from cellweave.ops.common._triton_backend import (
     ACTIVATIONS,
     Launch,
     Surroundings,
-    Tensors,
     activation_refused,
     as_columns,
     call_arguments,
@@ -73,13 +73,11 @@ def packed_gates(weight: torch.Tensor, spec: LSTMSpec) -> torch.Tensor:
 
 def loop_of(call: LayerCall) -> tuple[LSTMLoop, list[torch.Tensor | None]]:
     """The time loop of a call and its tensors; there must be steps and rows."""
-    spec, (steps, rows, depth) = cast(LSTMSpec, call.spec.cell), call.x.shape
+    spec, (_, rows, depth) = cast(LSTMSpec, call.spec.cell), call.x.shape
     weights = as_columns(call.weights, spec)
     kernel = weights["kernel"]
     recurrent = kernel[depth:] if spec.joined_kernel else weights["recurrent_kernel"]
-    x = used_inputs(call).reshape(steps * rows, depth)
-    from_x, bias = packed_gates(kernel[:depth], spec), weights.get("bias")
-    x_gates = x @ from_x if bias is None else torch.addmm(packed_gates(bias, spec), x, from_x)
+    bias = weights.get("bias")
     diagonals = [weights.get(f"w_{gate}_diag") for gate in "fio"]
     peephole = None
     if spec.peepholes:
@@ -90,8 +88,8 @@ def loop_of(call: LayerCall) -> tuple[LSTMLoop, list[torch.Tensor | None]]:
     fresh = call.reset_state or (None, None)
     (c0, h0), (fresh_c, fresh_h) = call.state, fresh
     return loop, [
-        x_gates.view(steps, rows, 4 * spec.units), c0, h0, fresh_c, fresh_h, packed_gates(recurrent, spec), peephole,
-        weights.get("projection/kernel"),
+        used_inputs(call), packed_gates(kernel[:depth], spec), None if bias is None else packed_gates(bias, spec),
+        c0, h0, fresh_c, fresh_h, packed_gates(recurrent, spec), peephole, weights.get("projection/kernel"),
     ]  # fmt: skip
 
 
@@ -105,20 +103,24 @@ class LSTMLoop:
         self._rows = call.x.shape[1]
         self.schedules = schedules(self._spec, self._rows, self._dtype.itemsize)
 
-    def forward(self, tensors: Tensors, *, save: bool) -> tuple[Tensors, Tensors]:
+    def forward(self, tensors: Tensors, *, save: bool, gates: bool = True) -> tuple[Tensors, Tensors]:
         """Outputs, c and h; and gates, operands, cells and projections."""
         if self.schedules[0] is not None:
-            launch, results, saved = self.forward_launch(tensors, save=save)
+            launch, results, saved = self.forward_launch(tensors, save=save, gates=gates)
             launch.run()
             return results, saved
         x_gates = tensors[0]
-        made = self._forward_made(x_gates, save=save, exchanged=False)
+        made = self._forward_made(x_gates, save=save, gates=gates, exchanged=False)
         given = {**self._arguments(x_gates), "forget_bias": float(self._spec.forget_bias), "SAVE": save}
         c, h = by_steps.forward(self._spec, tensors, made, given)
         return self._results(made, c, h), self._saved(made) if save else ()
 
     def backward(self, tensors: Tensors, saved: Tensors, upstream: Tensors) -> Tensors:
         """Gradients of the loop's tensors."""
+        hs, cs, gates, *rest = saved
+        if gates is None:
+            given = {**self._arguments(tensors[0]), "forget_bias": float(self._spec.forget_bias), "cs": cs}
+            saved = (hs, cs, by_steps.gates_again(tensors, hs, given), *rest)
         if self.schedules[1] is not None:
             launch, made = self.backward_launch(tensors, saved, upstream)
             launch.run()
@@ -128,11 +130,11 @@ class LSTMLoop:
             by_steps.backward(self._spec, tensors, made, upstream, given)
         return self._gradients(tensors, saved, made)
 
-    def forward_launch(self, tensors: Tensors, *, save: bool) -> tuple[Launch, Tensors, Tensors]:
+    def forward_launch(self, tensors: Tensors, *, save: bool, gates: bool = True) -> tuple[Launch, Tensors, Tensors]:
         """The forward kernel's launch for the whole sequence, its results and what it leaves for backward."""
         x_gates, c0, h0, fresh_c, fresh_h, weight, peephole, projection = tensors
         schedule = cast(Schedule, self.schedules[0])
-        made = self._forward_made(x_gates, save=save, exchanged=True)
+        made = self._forward_made(x_gates, save=save, gates=gates, exchanged=True)
         c, h = torch.empty_like(c0), torch.empty_like(h0)
         arguments = {
             "x_gates": x_gates, "weight": weight, "h0": h0, "c0": c0, "reset_h": fresh_h, "reset_c": fresh_c,
@@ -155,7 +157,9 @@ class LSTMLoop:
         }  # fmt: skip
         return Launch(_KERNELS, "lstm_bwd_exchange", schedule.grid, arguments), made
 
-    def _forward_made(self, x_gates: torch.Tensor, *, save: bool, exchanged: bool) -> dict[str, torch.Tensor | None]:
+    def _forward_made(
+        self, x_gates: torch.Tensor, *, save: bool, gates: bool, exchanged: bool
+    ) -> dict[str, torch.Tensor | None]:
         """What forward fills; operands of all steps also where programs exchange them."""
         spec, (T, B) = self._spec, x_gates.shape[:2]
         H, P, kept = spec.units, spec.output_size, save or exchanged
@@ -163,7 +167,7 @@ class LSTMLoop:
         return {
             "out": x_gates.new_empty(T, B, P), "hs": x_gates.new_empty(T, B, P) if kept else None,
             "cs": x_gates.new_empty((T, B, H), dtype=torch.float32) if save else None,
-            "gates": torch.empty_like(x_gates) if save else None,
+            "gates": torch.empty_like(x_gates) if save and gates else None,
             "ms": x_gates.new_empty(T, B, H) if kept and spec.projection is not None else None,
             "raw": x_gates.new_empty(T, B, P) if save and self._clips_projection else None,
             **states_as(("all_c", "all_h"), states),
@@ -179,7 +183,7 @@ class LSTMLoop:
         x_gates, c0, h0, fresh_c, fresh_h = tensors[:5]
         spec, (T, B) = self._spec, x_gates.shape[:2]
         return {
-            "d_gates": torch.empty_like(x_gates),
+            "d_gates": x_gates,  # each element is read, if it holds a gate, before its gradient is stored
             "d_projected": x_gates.new_empty(T, B, spec.output_size) if spec.projection is not None else None,
             "d_h0": torch.empty_like(h0), "d_c0": torch.empty_like(c0),
             "d_reset_h": None if fresh_h is None else torch.zeros_like(fresh_h),

@@ -114,7 +114,7 @@ def lstm_fwd_persistent(
             i, j, f, o, c, diagonal_f, diagonal_i, diagonal_o, forget_bias, cell_clip,
             ACTIVATION, GATE_ACTIVATION, COUPLED, PEEPHOLES, CLIP,
         )  # fmt: skip
-        if SAVE:
+        if gates is not None:
             tile = join_four(i, j, f, o, ROWS, U)
             tl.store(
                 gates + first * (4 * H) + near[:, None] * (4 * H) + columns[None, :],

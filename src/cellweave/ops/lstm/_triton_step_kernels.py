@@ -64,7 +64,7 @@ def lstm_fwd_step(
         i, j, f, o, old_c, diagonal_f, diagonal_i, diagonal_o, forget_bias, cell_clip,
         ACTIVATION, GATE_ACTIVATION, COUPLED, PEEPHOLES, CLIP,
     )  # fmt: skip
-    if SAVE:
+    if gates is not None:
         tl.store(gates + at_gates, join_four(i, j, f, o, ROWS, U).to(gates.dtype.element_ty), mask=in_gates)
     keep = step_factors(table, scales, given, step, rows, units, inside, H, _C, COUNT, KINDS, BITS)
     zone = step_factors(table, scales, given, step, rows, units, inside, H, _ZONE_C, COUNT, KINDS, BITS)
@@ -198,3 +198,24 @@ def lstm_bwd_step(
         LENGTHS, RESETS, GIVEN_RESETS, REVERSE,
     )  # fmt: skip
     tl.store(d_c + at, d_old_c, mask=inside)
+
+
+@triton.jit(do_not_specialize=["B"])
+def lstm_gates_again(
+    gates, peephole, cs, B, forget_bias, cell_clip, H: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr,
+    ACTIVATION: tl.constexpr, GATE_ACTIVATION: tl.constexpr, COUPLED: tl.constexpr, PEEPHOLES: tl.constexpr,
+    CLIP: tl.constexpr,
+):  # fmt: skip
+    """Totals `[B, 4H]` become activated gates, in place; B are the rows of all steps, `cs` float32 their old c."""
+    rows, here, units, inside = tile_of(B, H, ROWS, U)
+    columns, rows = gate_columns(4, H, U), rows.to(tl.int64)
+    in_gates = here[:, None] & (columns < 4 * H)[None, :]
+    at_gates = gates + rows[:, None] * (4 * H) + columns[None, :]
+    old_c = tl.load(cs + rows[:, None] * H + units[None, :], mask=inside, other=0.0)
+    i, j, f, o = split_four(tl.load(at_gates, mask=in_gates, other=0.0).to(tl.float32), ROWS, U)
+    diagonal_f, diagonal_i, diagonal_o = load_diagonals(peephole, units, H, PEEPHOLES)
+    i, j, f, o, _, _ = step_forward(
+        i, j, f, o, old_c, diagonal_f, diagonal_i, diagonal_o, forget_bias, cell_clip,
+        ACTIVATION, GATE_ACTIVATION, COUPLED, PEEPHOLES, CLIP,
+    )  # fmt: skip
+    tl.store(at_gates, join_four(i, j, f, o, ROWS, U).to(gates.dtype.element_ty), mask=in_gates)

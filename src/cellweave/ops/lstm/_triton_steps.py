@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from cellweave.ops.common._triton_backend import Tensors
+from cellweave.ops.common._triton_autograd import Tensors
 from cellweave.ops.common._triton_steps import Steps, device_of, in_dtype, sums_for
 from cellweave.specs import LSTMSpec
 
@@ -77,3 +77,19 @@ def backward(
         steps.first_gradient(d_h, product, made["d_h0"], sum_reset_h)
     made["d_c0"] = d_c.to(dtype)
     made["d_reset_h"], made["d_reset_c"] = in_dtype(sum_reset_h, dtype), in_dtype(sum_reset_c, dtype)
+
+
+def gates_again(tensors: Tensors, hs: torch.Tensor, given: Mapping[str, Any]) -> torch.Tensor:
+    """The activated gates of all steps, in place of the input products.
+
+    Args:
+        tensors: As the loop has them. hs: Operands of all steps. given: Arguments of the kernel, `cs` among them.
+    """
+    gates: torch.Tensor = tensors[0]
+    weight, peephole = tensors[5], tensors[6]
+    gates.flatten(0, 1).addmm_(hs.flatten(0, 1), weight)
+    rows = gates.shape[0] * gates.shape[1]
+    steps = Steps(_KERNELS, {**given, "gates": gates, "peephole": peephole, "B": rows})
+    with device_of(gates):
+        steps.kernel("lstm_gates_again", given["H"])()
+    return gates

@@ -9,9 +9,9 @@ import torch
 
 from cellweave.ops.common._calls import LayerCall
 from cellweave.ops.common._records import Backend, RunContext
+from cellweave.ops.common._triton_autograd import Tensors
 from cellweave.ops.common._triton_backend import (
     Launch,
-    Tensors,
     activation_refused,
     as_columns,
     call_arguments,
@@ -53,14 +53,12 @@ def _remarks(spec: RunSpec, context: RunContext) -> str | None:
 
 def loop_of(call: LayerCall) -> tuple[RNNLoop, list[torch.Tensor | None]]:
     """The time loop of a call and its tensors; there must be steps and rows."""
-    spec, (steps, rows, depth) = cast(RNNSpec, call.spec.cell), call.x.shape
+    spec, depth = cast(RNNSpec, call.spec.cell), call.x.shape[2]
     weights = as_columns(call.weights, spec)
     kernel, bias = weights["kernel"], weights.get("bias")
     recurrent = kernel[depth:] if spec.joined_kernel else weights["recurrent_kernel"]
-    x = used_inputs(call).reshape(steps * rows, depth)
-    x_gates = x @ kernel[:depth] if bias is None else torch.addmm(bias, x, kernel[:depth])
     fresh = None if call.reset_state is None else call.reset_state[0]
-    return RNNLoop(call), [x_gates.view(steps, rows, spec.units), call.state[0], fresh, recurrent]
+    return RNNLoop(call), [used_inputs(call), kernel[:depth], bias, call.state[0], fresh, recurrent]
 
 
 class RNNLoop:
@@ -72,18 +70,20 @@ class RNNLoop:
         self._around, self._masks = surroundings(call), mask_table(inner_masks(call), rows, widths, call.x)
         self.schedules = schedules(self._spec, rows, call.x.dtype.itemsize)
 
-    def forward(self, tensors: Tensors, *, save: bool) -> tuple[Tensors, Tensors]:
+    def forward(self, tensors: Tensors, *, save: bool, gates: bool = True) -> tuple[Tensors, Tensors]:
         """Outputs and h; and operands and values."""
         if self.schedules[0] is not None:
-            launch, results, saved = self.forward_launch(tensors, save=save)
+            launch, results, saved = self.forward_launch(tensors, save=save, gates=gates)
             launch.run()
             return results, saved
-        made = self._forward_made(tensors[0], save=save, exchanged=False)
+        made = self._forward_made(tensors[0], save=save, gates=gates, exchanged=False)
         h = by_steps.forward(tensors, made, {**self._arguments(tensors[0]), "SAVE": save})
         return self._results(made, h), (made["hs"], made["gates"]) if save else ()
 
     def backward(self, tensors: Tensors, saved: Tensors, upstream: Tensors) -> Tensors:
         """Gradients of the loop's tensors."""
+        if saved[1] is None:
+            saved = (saved[0], by_steps.gates_again(tensors, saved[0], self._arguments(tensors[0])))
         if self.schedules[1] is not None:
             launch, made = self.backward_launch(tensors, saved, upstream)
             launch.run()
@@ -94,11 +94,11 @@ class RNNLoop:
         d_weight = saved[0].flatten(0, 1).t() @ made["d_gates"].flatten(0, 1)
         return made["d_gates"], made["d_h0"], made["d_reset_h"], d_weight
 
-    def forward_launch(self, tensors: Tensors, *, save: bool) -> tuple[Launch, Tensors, Tensors]:
+    def forward_launch(self, tensors: Tensors, *, save: bool, gates: bool = True) -> tuple[Launch, Tensors, Tensors]:
         """The forward kernel's launch for the whole sequence, its results and what it leaves for backward."""
         x_gates, h0, fresh, weight = tensors
         schedule, h = cast(Schedule, self.schedules[0]), torch.empty_like(h0)
-        made = self._forward_made(x_gates, save=save, exchanged=True)
+        made = self._forward_made(x_gates, save=save, gates=gates, exchanged=True)
         arguments = {
             "x_gates": x_gates, "weight": weight, "h0": h0, "reset_h": fresh, "h_last": h, "SAVE": save, **made,
             **self._arguments(x_gates), **self._schedule_arguments(schedule, x_gates),
@@ -115,12 +115,14 @@ class RNNLoop:
         }  # fmt: skip
         return Launch(_KERNELS, "rnn_bwd_exchange", schedule.grid, arguments), made
 
-    def _forward_made(self, x_gates: torch.Tensor, *, save: bool, exchanged: bool) -> dict[str, torch.Tensor | None]:
+    def _forward_made(
+        self, x_gates: torch.Tensor, *, save: bool, gates: bool, exchanged: bool
+    ) -> dict[str, torch.Tensor | None]:
         """What forward fills; operands of all steps also where programs exchange them."""
         out = torch.empty_like(x_gates)
         return {
             "out": out, "hs": torch.empty_like(out) if save or exchanged else None,
-            "gates": torch.empty_like(out) if save else None,
+            "gates": torch.empty_like(out) if save and gates else None,
             **states_as(("all_h",), (torch.empty_like(out),) if self._call.spec.all_states else ()),
         }  # fmt: skip
 
@@ -130,7 +132,8 @@ class RNNLoop:
     def _backward_made(self, tensors: Tensors) -> dict[str, Any]:
         x_gates, h0, fresh = tensors[:3]
         return {
-            "d_gates": torch.empty_like(x_gates), "d_h0": torch.empty_like(h0),
+            "d_gates": x_gates,  # each element is read, if it holds a value, before its gradient is stored
+            "d_h0": torch.empty_like(h0),
             "d_reset_h": None if fresh is None else torch.zeros_like(fresh),
         }  # fmt: skip
 

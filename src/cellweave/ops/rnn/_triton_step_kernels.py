@@ -30,7 +30,7 @@ def rnn_fwd_step(
     total = tl.load(x_gates + there, mask=inside, other=0.0).to(tl.float32)
     total += tl.load(product + at, mask=inside, other=0.0).to(tl.float32)
     new_h = activated(total, ACTIVATION)
-    if SAVE:
+    if gates is not None:
         tl.store(gates + there, new_h.to(gates.dtype.element_ty), mask=inside)
     finish_step(
         new_h, h, hs, reset_h, resets, out, all_h, table, scales, given, step, T, B, length, rows, here, units,
@@ -64,3 +64,12 @@ def rnn_bwd_step(
     tl.store(past_h + at, d_old, mask=inside)
     tl.store(d_totals + at, d_total.to(d_totals.dtype.element_ty), mask=inside)
     tl.store(d_gates + there, d_total.to(d_gates.dtype.element_ty), mask=inside)
+
+
+@triton.jit(do_not_specialize=["B"])
+def rnn_gates_again(gates, B, H: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr, ACTIVATION: tl.constexpr):
+    """Totals `[B, H]` become values, in place; B are the rows of all steps."""
+    rows, _, units, inside = tile_of(B, H, ROWS, U)
+    at = gates + rows.to(tl.int64)[:, None] * H + units[None, :]
+    value = activated(tl.load(at, mask=inside, other=0.0).to(tl.float32), ACTIVATION)
+    tl.store(at, value.to(gates.dtype.element_ty), mask=inside)

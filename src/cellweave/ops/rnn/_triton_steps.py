@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from cellweave.ops.common._triton_backend import Tensors
+from cellweave.ops.common._triton_autograd import Tensors
 from cellweave.ops.common._triton_steps import Steps, device_of, in_dtype, sums_for
 
 _KERNELS = "cellweave.ops.rnn._triton_step_kernels"
@@ -52,3 +52,19 @@ def backward(tensors: Tensors, made: dict[str, Any], upstream: Tensors, given: M
             torch.mm(d_totals, weight.t(), out=product)
         steps.first_gradient(d_h, product, made["d_h0"], sum_reset)
     made["d_reset_h"] = in_dtype(sum_reset, h0.dtype)
+
+
+def gates_again(tensors: Tensors, hs: torch.Tensor, given: Mapping[str, Any]) -> torch.Tensor:
+    """The values of all steps, in place of the input products.
+
+    Args:
+        tensors: As the loop has them. hs: Operands of all steps. given: Arguments of the kernel.
+    """
+    gates: torch.Tensor = tensors[0]
+    weight = tensors[3]
+    gates.flatten(0, 1).addmm_(hs.flatten(0, 1), weight)
+    with device_of(gates):
+        Steps(_KERNELS, {**given, "gates": gates, "B": hs.shape[0] * hs.shape[1]}).kernel(
+            "rnn_gates_again", given["H"]
+        )()
+    return gates
