@@ -142,3 +142,14 @@ def test_a_plan_says_which_form_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     narrow.build([2, 4])
     with cw.use_backend("triton"):
         assert "per step" not in cw.explain(narrow, inputs, dtype=torch.float32, show=False).rows[0].why
+
+
+def test_a_plan_of_torchs_modules_says_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    take_steps(monkeypatch)
+    module, x = cw.nn.LSTM(4, 5, num_layers=2, state_dropout=0.3), torch.randn(3, 2, 4)
+    with cw.use_backend("triton"):
+        rows = cw.explain(module, x, show=False).rows
+        out, _ = module(x)
+    assert [row.backend for row in rows] == ["triton", "triton"]
+    assert all("; one kernel per step: 5 units at 2 rows" in row.why for row in rows)
+    assert torch.isfinite(out).all()
