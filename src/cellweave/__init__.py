@@ -44,6 +44,7 @@ from cellweave.nn import ConvertedModule as ConvertedModule
 from cellweave.nn import ModelConversion as ModelConversion
 from cellweave.nn import convert as convert
 from cellweave.nn import convert_back as convert_back
+from cellweave.ops.common import recompute_gates as recompute_gates
 from cellweave.ops.common import repeated_masks as repeated_masks
 from cellweave.scopes import AUTO_REUSE as AUTO_REUSE
 from cellweave.scopes import Graph as Graph

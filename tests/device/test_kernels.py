@@ -10,10 +10,10 @@ from cellweave.ops.common._masks import apply_mask
 from cellweave.specs import MaskSpec, RNNSpec, RunSpec
 from helpers.layer_cases import VARIANTS, LayerCase, LayerData, backend_of, context_of, make_call, make_data, on_device
 from helpers.layer_checks import from_backend, from_oracle
+from helpers.step_form import take_steps
 from helpers.tolerances import assert_close, assert_same_bits, worst_error
 
-NORMALIZED = ("norm", "coupled-norm")
-KERNELS = [variant for variant in VARIANTS if variant.name not in NORMALIZED]
+KERNELS = [variant for variant in VARIANTS if not variant.spec(4).layer_norm]
 SIZES = [(4, 3, 5), (3, 18, 11)]
 CUDNN = ("rnn", "rnn-relu", "gru-after", "lstm", "lstm-split", "proj")
 #: A step of each dtype's mantissa, and how much of it a short sequence may add to twice plain torch's error.
@@ -37,6 +37,40 @@ def _check(case: LayerCase, backend: str, device: str, floor: float) -> None:
 def test_everything_in_float32(variant: object, size: tuple[int, int, int], device: str) -> None:
     case = LayerCase(variant, *size, "twice", "ragged", "given", True, True, dtype="float32")  # type: ignore[arg-type]
     _check(case, "triton", device, STEPS["float32"])
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("variant", KERNELS, ids=lambda variant: variant.name)
+def test_everything_in_float32_step_by_step(
+    variant: object, size: tuple[int, int, int], device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_steps(monkeypatch)
+    case = LayerCase(variant, *size, "zones", "ragged", "given", True, True, True, dtype="float32")  # type: ignore[arg-type]
+    _check(case, "triton", device, STEPS["float32"])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", ["rnn", "gru", "gru-after", "lstm", "all"])
+def test_half_precision_step_by_step(name: str, dtype: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if device == "cpu" and dtype == "bfloat16":
+        pytest.skip("Triton's interpreter computes wrongly in bfloat16")
+    take_steps(monkeypatch)
+    variant = next(v for v in VARIANTS if v.name == name)
+    _check(LayerCase(variant, 3, 3, 11, "none", "ragged", "given", dtype=dtype), "triton", device, STEPS[dtype])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", ["gru", "lstm"])
+def test_what_does_not_fit_the_device(name: str, dtype: str, device: str) -> None:
+    """1500 units at 64 rows, whose kernels for the whole sequence do not fit a Hopper device."""
+    if device == "cpu":
+        pytest.skip("too large for Triton's interpreter")
+    variant = next(v for v in VARIANTS if v.name == name)
+    case = LayerCase(variant, 3, 64, 1500, "rows", dtype=dtype)
+    record = backend_of(case.run(), "triton")
+    assert record.remarks is not None
+    assert "one kernel per step" in str(record.remarks(case.run(), context_of(case, device_type=device)))
+    _check(case, "triton", device, STEPS[dtype])
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from cellweave.ops.common import BoundMask, LayerCall
-from cellweave.ops.common._triton_backend import OPTIONS, Launch
+from cellweave.ops.common._triton_autograd import with_products
+from cellweave.ops.common._triton_backend import Launch
+from cellweave.ops.common._triton_steps import Step
 from cellweave.specs import MaskSpec, RunSpec
 
 #: NVIDIA Hopper: H100, H200.
@@ -62,7 +65,7 @@ class Compiled:
 
 def compile_launch(launch: Launch) -> Compiled:
     """Compile what a launch would run."""
-    function, arguments = launch.function(), launch.arguments | {"SPINS": 0}  # as on a device
+    function, arguments = launch.function(), {"step": 0} | launch.arguments | {"SPINS": 0}  # as on a device
     signature, constants, attributes = {}, {}, {}
     for number, parameter in enumerate(function.params):
         value = arguments[parameter.name]
@@ -75,7 +78,7 @@ def compile_launch(launch: Launch) -> Compiled:
         else:
             signature[parameter.name] = "fp32" if isinstance(value, float) else "i32"
     source = ASTSource(function, signature, constants, attributes)
-    found = triton.compile(source, target=HOPPER, options=OPTIONS)
+    found = triton.compile(source, target=HOPPER, options=launch.options)
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(found.asm["cubin"])
         file.flush()
@@ -116,7 +119,22 @@ def plain_call(
 
 def compiled_pair(loop: Any, tensors: list[Any]) -> list[tuple[Compiled, Any]]:
     """A loop's forward and backward kernels with their schedules."""
-    dense = [None if tensor is None else tensor.contiguous() for tensor in tensors]
+    dense = with_products([None if tensor is None else tensor.contiguous() for tensor in tensors])
     forward, results, saved = loop.forward_launch(dense, save=True)
     backward, _ = loop.backward_launch(dense, saved, results)
     return [(compile_launch(forward), loop.schedules[0]), (compile_launch(backward), loop.schedules[1])]
+
+
+def compiled_steps(loop: Any, tensors: list[Any], *, gates: bool) -> list[tuple[str, Compiled]]:
+    """The kernels that a loop launches at its steps, forward and backward, with their names; keeping gates, or not."""
+    dense = with_products([None if tensor is None else tensor.contiguous() for tensor in tensors])
+    launches: dict[Any, Launch] = {}
+
+    def note(kernel: Step, **_: int) -> None:
+        launches[kernel.launch.kernel, kernel.launch.arguments.get("WIDTH")] = kernel.launch
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Step, "__call__", note)
+        results, saved = loop.forward(dense, save=True, gates=gates)
+        loop.backward(dense, saved, [result.contiguous() for result in results])
+    return [(name, compile_launch(launch)) for (name, _), launch in launches.items()]

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 import torch
 
-from cellweave.ops.common._triton_backend import run_loop
-from cellweave.ops.common._triton_schedule import Chip, pieces
+from cellweave.ops.common._triton_autograd import run_loop, with_products
+from cellweave.ops.common._triton_schedule import pieces
 from cellweave.ops.lstm import _triton
 from cellweave.specs import LSTMSpec
-from helpers.layer_cases import LayerCase, make_call, make_data, refusal
+from helpers.layer_cases import LayerCase, make_call, make_data
 from helpers.layer_checks import check_layer
 from helpers.tolerances import assert_same_bits
 from helpers.triton_cases import kernel_cases, variant_named
@@ -62,19 +60,11 @@ def test_a_program_that_waits_in_vain_says_so(monkeypatch: pytest.MonkeyPatch) -
     """Two programs of a group of which the grid starts only one."""
     case = LayerCase(LSTM, 2, 2, 11, dtype="float32")
     loop, tensors = _triton.loop_of(make_call(case, make_data(case)))
-    launch, _, _ = loop.forward_launch([None if t is None else t.detach().contiguous() for t in tensors], save=False)
+    dense = [None if t is None else t.detach().contiguous() for t in tensors]
+    launch, _, _ = loop.forward_launch(with_products(dense), save=False)
     launch = launch._replace(grid=1, arguments=launch.arguments | {"SPINS": 3})
     with pytest.raises(RuntimeError, match="waited in vain"):
         launch.run()
-
-
-def test_what_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    case = LayerCase(LSTM, 2, 2, 33, dtype="float32")
-    assert refusal("triton", case) is None
-    monkeypatch.setattr(_triton, "chip", lambda: Chip(4, 1 << 14))
-    assert "33 units at 2 rows do not fit" in str(refusal("triton", case))
-    narrow = dataclasses.replace(case, H=8)
-    assert refusal("triton", narrow) is None
 
 
 def test_loops_give_no_gradient_nobody_asked_for() -> None:
@@ -82,7 +72,7 @@ def test_loops_give_no_gradient_nobody_asked_for() -> None:
     call = make_call(case, make_data(case))
     loop, tensors = _triton.loop_of(call)
     given = [None if t is None else t.detach() for t in tensors]
-    given[5] = given[5].clone().requires_grad_()  # type: ignore[union-attr]
+    given[7] = given[7].clone().requires_grad_()  # type: ignore[union-attr]
     out, *_ = run_loop(loop, given)
-    (d_weight,) = torch.autograd.grad(out.sum(), [given[5]])
+    (d_weight,) = torch.autograd.grad(out.sum(), [given[7]])
     assert torch.isfinite(d_weight).all() and d_weight.abs().max() > 0

@@ -37,6 +37,14 @@ def test_woven_as_the_reference() -> None:
         assert_close(f"result {number}", a, b, 2e-6)
 
 
+def test_with_gates_computed_again() -> None:
+    expected, _ = _outputs("triton")
+    with cw.recompute_gates():
+        got, _ = _outputs("triton")
+    for number, (a, b) in enumerate(zip(got, expected, strict=True)):
+        assert_close(f"result {number}", a, b, 2e-6)
+
+
 def test_what_it_cannot_run_it_says() -> None:
     cell = cw.LSTMCell(5, dtype=torch.float64)
     with (

@@ -11,7 +11,7 @@ import torch
 from cellweave.nn._additions import Additions
 from cellweave.ops.common import RunContext
 from cellweave.specs import CellSpec, GRUSpec, LSTMSpec, MaskPlace, MaskSpec, RNNSpec, RunSpec
-from cellweave.weave import REFERENCE, Choice, choose
+from cellweave.weave import REFERENCE, Choice, choose, with_remark
 
 #: Modules and their options that one process has plans for; more start the table anew.
 _MOST_PLANS = 1024
@@ -186,4 +186,4 @@ def _choice(place: Place, around: Surroundings) -> Choice:
         fused = choose(place.spec, context, "torch")
         if fused.backend is not None:
             return Choice("torch", fused.backend, 1, f"{found.why.split('; torch:')[0]}; as torch.nn runs it")
-    return found
+    return with_remark(found, place.spec, context)

@@ -25,6 +25,7 @@ from cellweave.weave._planner import plan_program as plan_program
 from cellweave.weave._programs import kept_program as kept_program
 from cellweave.weave._programs import program_of as program_of
 from cellweave.weave._programs import still_holds as still_holds
+from cellweave.weave._remarks import with_remark as with_remark
 from cellweave.weave._stages import Adding as Adding
 from cellweave.weave._stages import LayerRun as LayerRun
 from cellweave.weave._stages import Mapping as Mapping

@@ -13,6 +13,7 @@ from cellweave.ops.common import LayerCall, RunContext, apply_mask, without_padd
 from cellweave.specs import RunSpec
 from cellweave.weave._binder import Binding
 from cellweave.weave._choice import Choice, choose
+from cellweave.weave._remarks import with_remark
 from cellweave.weave._stages import Adding, LayerRun, Mapping, Masking, Program, Stepping
 from cellweave.weave._state_parts import Piece
 
@@ -74,7 +75,8 @@ def choice_for(run: LayerRun, feed: Feed, asked: str | None) -> Choice:
         if len(run.choices) >= _MOST_CHOICES:
             run.choices.clear()
         context = RunContext(x.dtype, x.device.type, steps, rows, run.depth, feed.needs_grad, feed.transforms)
-        found = run.choices[key] = choose(spec_of(run, feed), context, asked, autocast=feed.autocast)
+        spec = spec_of(run, feed)
+        found = run.choices[key] = with_remark(choose(spec, context, asked, autocast=feed.autocast), spec, context)
     return found
 
 

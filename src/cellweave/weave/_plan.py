@@ -26,7 +26,7 @@ class PlanRow:
         inside: What acts inside its time loop: masks, lengths, resets, direction, residual.
         backend: "native", "torch", or "reference": step by step.
         threads: Of the time loop.
-        why: Why this backend, and why no faster one.
+        why: Why this backend, why no faster one, and how it runs the layer where there is something to know of that.
     """
 
     layer: str

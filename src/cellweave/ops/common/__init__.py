@@ -14,6 +14,7 @@ from cellweave.ops.common._normalize import normalized as normalized
 from cellweave.ops.common._philox import BLOCKS_PER_ELEMENT as BLOCKS_PER_ELEMENT
 from cellweave.ops.common._philox import philox_words as philox_words
 from cellweave.ops.common._philox import random_uniform as random_uniform
+from cellweave.ops.common._recompute import recompute_gates as recompute_gates
 from cellweave.ops.common._records import Backend as Backend
 from cellweave.ops.common._records import RunContext as RunContext
 from cellweave.ops.common._records import StepFunction as StepFunction

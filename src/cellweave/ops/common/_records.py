@@ -45,12 +45,15 @@ class Backend:
         run: Runs it.
         step: Makes a function of one step's inputs that keeps the state (see `NativeStep`), from a call of one step
             without lengths, resets and masks other than expected zoneout; None: the backend has none.
+        remarks: What a user should know of how it runs what it does not refuse; None, or a function that gives None:
+            nothing.
     """
 
     name: str
     refuses: Callable[[RunSpec, RunContext], str | None]
     run: Callable[[LayerCall], LayerResult]
     step: Callable[[LayerCall], StepFunction] | None = None
+    remarks: Callable[[RunSpec, RunContext], str | None] | None = None
 
 
 class StepFunction(Protocol):

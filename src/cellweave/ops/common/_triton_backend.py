@@ -1,4 +1,4 @@
-"""What the Triton backends of all recurrences share: what they refuse, how they launch, how gradients reach them."""
+"""What the Triton backends of all recurrences share: what they refuse, what they launch, and with which arguments."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 
@@ -16,11 +16,10 @@ from cellweave.ops.common._calls import LayerCall, LayerResult
 from cellweave.ops.common._masks import BoundMask
 from cellweave.ops.common._records import RunContext
 from cellweave.ops.common._sequence import read_in_order, reading_order, without_padding
+from cellweave.ops.common._triton_autograd import Loop, run_loop
 from cellweave.ops.common._triton_masks import MOST_MASKS, MaskTable
 from cellweave.ops.common._triton_schedule import HOPPER, WARPS, Chip, Schedule
 from cellweave.specs import CellSpec, RunSpec
-
-Tensors = Sequence[Any]
 
 #: Activations that the kernels know, by the number under which `_triton_device.activated` has them.
 ACTIVATIONS = {
@@ -105,14 +104,18 @@ def activation_refused(cell: Any) -> str | None:
     return None
 
 
-def too_large(schedule: Schedule | None, units: int, rows: int) -> str | None:
-    """The reason where nothing fits."""
-    if schedule is not None:
+def steps_remark(schedules: tuple[Schedule | None, Schedule | None], units: int, context: RunContext) -> str | None:
+    """Which way is run step by step, and why; None where one kernel runs the whole sequence both ways."""
+    forward, backward = (schedule is None for schedule in schedules)
+    backward = backward and context.needs_grad
+    if not forward and not backward:
         return None
+    ways = "" if forward and (backward or not context.needs_grad) else "forward, " if forward else "backward, "
     found = chip()
     return (
-        f"{units} units at {rows} rows do not fit: all programs must be at once on {found.processors} multiprocessors, "
-        f"each with its weights in {found.shared >> 10} KiB of shared memory"
+        f"{ways}one kernel per step: {units} units at {context.B} rows do not fit: all programs of one for the whole "
+        f"sequence must be at once on {found.processors} multiprocessors, each with its weights in "
+        f"{found.shared >> 10} KiB of shared memory"
     )
 
 
@@ -126,13 +129,15 @@ class Launch(NamedTuple):
     """A kernel with everything that it is launched with.
 
     Attributes:
-        kernel: Its name in `module`. grid: Programs. arguments: By name, tensors and constants.
+        kernel: Its name in `module`. grid: Programs. arguments: By name, tensors and constants. options: What it is
+            compiled with.
     """
 
     module: str
     kernel: str
     grid: int
     arguments: dict[str, Any]
+    options: dict[str, Any] = OPTIONS
 
     def function(self) -> Any:
         """The kernel."""
@@ -147,62 +152,7 @@ class Launch(NamedTuple):
                 raise RuntimeError(f"{self.kernel}: expected all programs to meet, got one that waited in vain.")
             return
         with torch.cuda.device(counters.device):
-            self.function()[(self.grid,)](**self.arguments, **OPTIONS)
-
-
-class Loop(Protocol):
-    """A time loop with its constants: what `LoopFunction` runs."""
-
-    def forward(self, tensors: Tensors, *, save: bool) -> tuple[Tensors, Tensors]:
-        """Results, and what backward needs."""
-
-    def backward(self, tensors: Tensors, saved: Tensors, upstream: Tensors) -> Tensors:
-        """A gradient for each tensor, None for none."""
-
-    def again(self, tensors: Tensors) -> Tensors:
-        """The results by the reference, differentiable to any order."""
-
-
-class LoopFunction(torch.autograd.Function):
-    """A time loop as autograd runs it: the kernels' gradients, and second derivatives by the reference."""
-
-    @staticmethod
-    def forward(ctx: Any, loop: Loop, *tensors: torch.Tensor | None) -> Any:
-        """The loop's results."""
-        results, saved = loop.forward(tensors, save=True)
-        ctx.loop, ctx.count = loop, len(tensors)
-        ctx.save_for_backward(*tensors, *saved)
-        return tuple(results)
-
-    @staticmethod
-    def backward(ctx: Any, *upstream: torch.Tensor) -> Any:
-        """Gradients of the tensors."""
-        tensors, saved = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
-        needed = ctx.needs_input_grad[1:]
-        if torch.is_grad_enabled():
-            return (None, *_differentiable(ctx.loop, tensors, upstream, needed))
-        found = ctx.loop.backward(tensors, saved, [d.contiguous() for d in upstream])
-        return (None, *[d if asked else None for d, asked in zip(found, needed, strict=True)])
-
-
-def _differentiable(loop: Loop, tensors: Tensors, upstream: Tensors, needed: Sequence[bool]) -> Tensors:
-    with torch.enable_grad():
-        given = [t.view_as(t) if asked else t for t, asked in zip(tensors, needed, strict=True)]
-        asked_for = [t for t, asked in zip(given, needed, strict=True) if asked]
-        grads = torch.autograd.grad(
-            list(loop.again(given)), asked_for, list(upstream), create_graph=True, allow_unused=True
-        )
-    found = iter(grads)
-    return [next(found) if asked else None for asked in needed]
-
-
-def run_loop(loop: Loop, tensors: Sequence[torch.Tensor | None]) -> Tensors:
-    """The loop's results, with gradients where they are asked for."""
-    dense = [None if t is None else t.contiguous() for t in tensors]
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in dense):
-        results: Tensors = LoopFunction.apply(loop, *dense)  # type: ignore[no-untyped-call]
-        return results
-    return loop.forward(dense, save=False)[0]
+            self.function()[(self.grid,)](**self.arguments, **self.options)
 
 
 def used_inputs(call: LayerCall) -> torch.Tensor:
@@ -302,16 +252,20 @@ def same(products: torch.Tensor) -> torch.Tensor:
     return torch.eye(products.shape[-1], dtype=products.dtype, device=products.device)
 
 
-def loop_arguments(
-    call: LayerCall, schedule: Schedule, around: Surroundings, masks: MaskTable, x_gates: torch.Tensor
-) -> dict[str, Any]:
-    """What the kernels of all recurrences take."""
+def call_arguments(call: LayerCall, around: Surroundings, masks: MaskTable, x_gates: torch.Tensor) -> dict[str, Any]:
+    """What the kernels of all recurrences take, of a whole sequence and of single steps."""
     cell: Any = call.spec.cell
     T, B = x_gates.shape[:2]
     return {
-        **around.arguments(), **masks.arguments(), "T": T, "B": B, "H": cell.units, "ROWS": schedule.rows,
-        "U": schedule.units, "PROGRAMS": schedule.programs, "SPLIT": schedule.split,
-        "counters": torch.zeros((schedule.groups, 2), dtype=torch.int32, device=x_gates.device),
+        **around.arguments(), **masks.arguments(), "T": T, "B": B, "H": cell.units,
         "ACTIVATION": ACTIVATIONS[cell.activation], "ZONE_H": masks.has("zone_h"), "STATES": call.spec.all_states,
+    }  # fmt: skip
+
+
+def loop_arguments(schedule: Schedule, x_gates: torch.Tensor) -> dict[str, Any]:
+    """What the kernels of whole sequences take beside that."""
+    return {
+        "ROWS": schedule.rows, "U": schedule.units, "PROGRAMS": schedule.programs, "SPLIT": schedule.split,
+        "counters": torch.zeros((schedule.groups, 2), dtype=torch.int32, device=x_gates.device),
         "PRECISION": precision(x_gates.dtype), "SPINS": 0 if x_gates.is_cuda else _INTERPRETED_SPINS,
     }  # fmt: skip

@@ -133,3 +133,13 @@ def _schedule(
     weights = itemsize * sum(sum(side) * width for side, width in zip(sides, columns, strict=True))
     sums = _SUM_BYTES * split * group * max(columns) if split > 1 else 0
     return dataclasses.replace(found, shared=weights + max(itemsize * operand, sums))
+
+
+#: Columns of a tile of the kernels of single steps, which are elementwise, and elements of one: four for each thread.
+_STEP_COLUMNS, _STEP_ELEMENTS = (16, 128), 512
+
+
+def step_tile(rows: int, width: int) -> tuple[int, int]:
+    """Rows and columns of a program's tile of `[rows, width]` where programs wait for nobody: powers of two."""
+    columns = max(_STEP_COLUMNS[0], min(_STEP_COLUMNS[1], power_of_two(width)))
+    return min(power_of_two(rows), _STEP_ELEMENTS // columns), columns

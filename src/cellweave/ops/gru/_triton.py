@@ -9,12 +9,13 @@ import torch
 
 from cellweave.ops.common._calls import LayerCall
 from cellweave.ops.common._records import Backend, RunContext
+from cellweave.ops.common._triton_autograd import Tensors
 from cellweave.ops.common._triton_backend import (
     ACTIVATIONS,
     Launch,
-    Tensors,
     activation_refused,
     as_columns,
+    call_arguments,
     chip,
     inner_masks,
     loop_arguments,
@@ -22,13 +23,14 @@ from cellweave.ops.common._triton_backend import (
     runner,
     same,
     states_as,
+    steps_remark,
     surroundings,
-    too_large,
     triton_refuses,
     used_inputs,
 )
 from cellweave.ops.common._triton_masks import mask_table
 from cellweave.ops.common._triton_schedule import Product, Schedule, plan_programs
+from cellweave.ops.gru import _triton_steps as by_steps
 from cellweave.ops.gru._reference import gru_sequence, gru_split_weights
 from cellweave.specs import GRUSpec, RunSpec
 
@@ -44,15 +46,12 @@ def schedules(spec: GRUSpec, rows: int, itemsize: int) -> tuple[Schedule | None,
 
 
 def _refuses(spec: RunSpec, context: RunContext) -> str | None:
+    return triton_refuses(spec, context) or activation_refused(cast(GRUSpec, spec.cell))
+
+
+def _remarks(spec: RunSpec, context: RunContext) -> str | None:
     cell = cast(GRUSpec, spec.cell)
-    reason = triton_refuses(spec, context) or activation_refused(cell)
-    if reason is not None:
-        return reason
-    forward, backward = schedules(cell, context.B, context.dtype.itemsize)
-    reason = too_large(forward, cell.units, context.B)
-    if reason is None and context.needs_grad:
-        reason = too_large(backward, cell.units, context.B)
-    return reason
+    return steps_remark(schedules(cell, context.B, context.dtype.itemsize), cell.units, context)
 
 
 class _Packed(NamedTuple):
@@ -106,13 +105,12 @@ def _packed(call: LayerCall) -> _Packed:
 
 def loop_of(call: LayerCall) -> tuple[GRULoop, list[torch.Tensor | None]]:
     """The time loop of a call and its tensors; there must be steps and rows."""
-    steps, rows, depth = call.x.shape
     packed = _packed(call)
-    x = used_inputs(call).reshape(steps * rows, depth)
-    x_gates = x @ packed.from_x if packed.bias is None else torch.addmm(packed.bias, x, packed.from_x)
     fresh = None if call.reset_state is None else call.reset_state[0]
-    x_gates = x_gates.view(steps, rows, 3 * call.spec.cell.units)
-    return GRULoop(call), [x_gates, call.state[0], fresh, packed.gates, packed.candidate, packed.from_h]
+    return GRULoop(call), [
+        used_inputs(call), packed.from_x, packed.bias, call.state[0], fresh, packed.gates, packed.candidate,
+        packed.from_h,
+    ]  # fmt: skip
 
 
 class GRULoop:
@@ -124,61 +122,94 @@ class GRULoop:
         self._around, self._masks = surroundings(call), mask_table(inner_masks(call), rows, widths, call.x)
         self.schedules = schedules(self._spec, rows, call.x.dtype.itemsize)
 
-    def forward(self, tensors: Tensors, *, save: bool) -> tuple[Tensors, Tensors]:
+    def forward(self, tensors: Tensors, *, save: bool, gates: bool = True) -> tuple[Tensors, Tensors]:
         """Outputs and h; and operands, gates and candidates."""
-        launch, results, saved = self.forward_launch(tensors, save=save)
-        launch.run()
-        return results, saved
+        if self.schedules[0] is not None:
+            launch, results, saved = self.forward_launch(tensors, save=save, gates=gates)
+            launch.run()
+            return results, saved
+        made = self._forward_made(tensors[0], save=save, gates=gates, exchanged=False)
+        h = by_steps.forward(tensors, made, {**self._arguments(tensors[0]), "SAVE": save})
+        return self._results(made, h), self._saved(made) if save else ()
 
     def backward(self, tensors: Tensors, saved: Tensors, upstream: Tensors) -> Tensors:
         """Gradients of the loop's tensors."""
-        launch, made = self.backward_launch(tensors, saved, upstream)
-        launch.run()
+        hs, rhs, gates = saved[:3]
+        if gates is None:
+            saved = (hs, rhs, *by_steps.gates_again(tensors, hs, rhs, self._arguments(tensors[0])))
+        if self.schedules[1] is not None:
+            launch, made = self.backward_launch(tensors, saved, upstream)
+            launch.run()
+        else:
+            made = self._backward_made(tensors)
+            given = {**self._arguments(tensors[0]), **self._backward_given(saved, upstream)}
+            by_steps.backward(tensors, made, upstream, given)
         return self._gradients(saved, made, with_bias=tensors[5] is not None)
 
-    def forward_launch(self, tensors: Tensors, *, save: bool) -> tuple[Launch, Tensors, Tensors]:
-        """The forward kernel's launch, its results and what it leaves for backward."""
+    def forward_launch(self, tensors: Tensors, *, save: bool, gates: bool = True) -> tuple[Launch, Tensors, Tensors]:
+        """The forward kernel's launch for the whole sequence, its results and what it leaves for backward."""
         x_gates, h0, fresh, gates_weight, candidate, bias = tensors
-        (T, B), H, after = x_gates.shape[:2], self._spec.units, self._spec.reset_after
-        out, hs, h = x_gates.new_empty(T, B, H), x_gates.new_empty(T, B, H), torch.empty_like(h0)
-        rhs = None if after else torch.empty_like(hs)
-        gates, values = (x_gates.new_empty(T, B, 2 * H), torch.empty_like(hs)) if save else (None, None)
-        from_h = torch.empty_like(hs) if save and after else None
-        states = (torch.empty_like(out),) if self._call.spec.all_states else ()
-        schedule = cast(Schedule, self.schedules[0])
+        schedule, h = cast(Schedule, self.schedules[0]), torch.empty_like(h0)
+        made = self._forward_made(x_gates, save=save, gates=gates, exchanged=True)
+        k1, k2 = schedule.sides[1]
         arguments = {
             "x_gates": x_gates, "weight": gates_weight, "candidate": candidate, "bias": bias, "h0": h0,
-            "reset_h": fresh, "out": out, "hs": hs, "rhs": rhs, "gates": gates, "values": values, "from_h": from_h,
-            "h_last": h, **states_as(("all_h",), states), "SAVE": save, "BIAS": bias is not None,
-            **self._shared_arguments(schedule, x_gates),
+            "reset_h": fresh, "h_last": h, "SAVE": save, "BIAS": bias is not None, **made,
+            **self._arguments(x_gates), **loop_arguments(schedule, x_gates), "K1": k1, "K2": k2,
         }  # fmt: skip
         launch = Launch(_KERNELS, "gru_fwd_persistent", schedule.grid, arguments)
-        return launch, (out, h, *states), (hs, rhs, gates, values, from_h) if save else ()
+        return launch, self._results(made, h), self._saved(made) if save else ()
 
     def backward_launch(self, tensors: Tensors, saved: Tensors, upstream: Tensors) -> tuple[Launch, dict[str, Any]]:
-        """The backward kernel's launch and what it makes."""
-        x_gates, h0, fresh, gates_weight, candidate, _ = tensors
-        hs, _, gates, values, from_h = saved
-        made = {
-            "d_gates": torch.empty_like(x_gates), "d_h0": torch.empty_like(h0),
-            "d_reset_h": None if fresh is None else torch.zeros_like(fresh),
-            "d_from_h": torch.empty_like(hs) if self._spec.reset_after else None,
-        }  # fmt: skip
-        schedule = cast(Schedule, self.schedules[1])
+        """The backward kernel's launch for the whole sequence, and what it makes."""
+        schedule, made = cast(Schedule, self.schedules[1]), self._backward_made(tensors)
+        (m1, m2), (k1, k2) = schedule.sides
         arguments = {
-            "weight": gates_weight, "candidate": candidate, "hs": hs, "gates": gates, "values": values,
-            "from_h": from_h, "d_out": upstream[0], "d_h_last": upstream[1], **made,
-            **states_as(("d_all_h",), upstream[2:]),
-            **self._shared_arguments(schedule, x_gates), "M1": schedule.sides[0][0], "M2": schedule.sides[0][1],
+            "weight": tensors[3], "candidate": tensors[4], "d_h_last": upstream[1], **made,
+            **self._backward_given(saved, upstream), **self._arguments(tensors[0]),
+            **loop_arguments(schedule, tensors[0]), "K1": k1, "K2": k2, "M1": m1, "M2": m2,
         }  # fmt: skip
         return Launch(_KERNELS, "gru_bwd_exchange", schedule.grid, arguments), made
 
-    def _shared_arguments(self, schedule: Schedule, x_gates: torch.Tensor) -> dict[str, Any]:
-        k1, k2 = schedule.sides[1]
-        return loop_arguments(self._call, schedule, self._around, self._masks, x_gates) | {
-            "K1": k1, "K2": k2, "AFTER": self._spec.reset_after,
-            "GATE_ACTIVATION": ACTIVATIONS[cast(str, self._spec.recurrent_activation)],
+    def _forward_made(
+        self, x_gates: torch.Tensor, *, save: bool, gates: bool, exchanged: bool
+    ) -> dict[str, torch.Tensor | None]:
+        """What forward fills; operands of all steps also where programs exchange them."""
+        (T, B), H, after = x_gates.shape[:2], self._spec.units, self._spec.reset_after
+        out, kept, gates = x_gates.new_empty(T, B, H), save or exchanged, save and gates
+        return {
+            "out": out, "hs": torch.empty_like(out) if kept else None,
+            "rhs": torch.empty_like(out) if kept and not after else None,
+            "gates": x_gates.new_empty(T, B, 2 * H) if gates else None,
+            "values": torch.empty_like(out) if gates else None,
+            "from_h": torch.empty_like(out) if gates and after else None,
+            **states_as(("all_h",), (torch.empty_like(out),) if self._call.spec.all_states else ()),
         }  # fmt: skip
+
+    def _results(self, made: dict[str, Any], h: torch.Tensor) -> Tensors:
+        return (made["out"], h, *((made["all_h"],) if self._call.spec.all_states else ()))
+
+    def _saved(self, made: dict[str, Any]) -> Tensors:
+        return tuple(made[name] for name in ("hs", "rhs", "gates", "values", "from_h"))
+
+    def _backward_made(self, tensors: Tensors) -> dict[str, Any]:
+        x_gates, h0, fresh = tensors[:3]
+        return {
+            "d_gates": x_gates, "d_h0": torch.empty_like(h0),
+            "d_reset_h": None if fresh is None else torch.zeros_like(fresh),
+            "d_from_h": x_gates.new_empty(*x_gates.shape[:2], h0.shape[1]) if self._spec.reset_after else None,
+        }  # fmt: skip
+
+    def _backward_given(self, saved: Tensors, upstream: Tensors) -> dict[str, Any]:
+        hs, _, gates, values, from_h = saved
+        states = states_as(("d_all_h",), upstream[2:])
+        return {"hs": hs, "gates": gates, "values": values, "from_h": from_h, "d_out": upstream[0], **states}
+
+    def _arguments(self, x_gates: torch.Tensor) -> dict[str, Any]:
+        return call_arguments(self._call, self._around, self._masks, x_gates) | {
+            "AFTER": self._spec.reset_after,
+            "GATE_ACTIVATION": ACTIVATIONS[cast(str, self._spec.recurrent_activation)],
+        }
 
     def _gradients(self, saved: Tensors, made: dict[str, Any], *, with_bias: bool) -> Tensors:
         hs, rhs, H = saved[0].flatten(0, 1), saved[1], self._spec.units
@@ -212,4 +243,4 @@ class GRULoop:
         return out, *state, *states
 
 
-TRITON = Backend("triton", _refuses, runner(loop_of))
+TRITON = Backend("triton", _refuses, runner(loop_of), remarks=_remarks)

@@ -22,11 +22,11 @@ from cellweave.ops.common._triton_device import (
     multiply,
     reset_to,
     row_lengths,
-    slope,
     split_two,
     step_rows,
     wait,
 )
+from cellweave.ops.gru._triton_cell import mix, mix_back, reset_back
 
 #: Places of masks, as `_triton_masks.PLACES` numbers them.
 _H, _OUTPUT, _ZONE_H = tl.constexpr(1), tl.constexpr(3), tl.constexpr(4)
@@ -108,7 +108,7 @@ def gru_fwd_persistent(
             if BIAS:
                 product += shift
             value += r * product
-            if SAVE:
+            if from_h is not None:
                 tl.store(from_h + first * H + here_h, product.to(from_h.dtype.element_ty), mask=inside)
         else:
             tl.store(rhs + first * H + here_h, (r * h).to(rhs.dtype.element_ty), mask=inside)
@@ -121,8 +121,8 @@ def gru_fwd_persistent(
                 operand = load_operand(rhs + first * H, near * H, here, K1, H, K2, SPLIT)
                 value += multiply(operand, candidate2, SPLIT, PRECISION)
         value = activated(value, ACTIVATION)
-        new_h = u * h + (1.0 - u) * value
-        if SAVE:
+        new_h = mix(u, h, value)
+        if gates is not None:
             at_two = near[:, None] * (2 * H) + columns[None, :]
             tile = join_two(r, u, ROWS, U)
             tl.store(gates + first * (2 * H) + at_two, tile.to(gates.dtype.element_ty), mask=in_gates)
@@ -189,15 +189,14 @@ def gru_bwd_exchange(
         if STATES:
             d_h += tl.load(d_all_h + first * H + here_h, mask=inside, other=0.0).to(tl.float32)
         d_new, d_h = hand_back(d_h, d_output, keep, keep_out, zone, active, ZONE_H)
-        d_value = d_new * (1.0 - u) * slope(value, ACTIVATION)
-        d_u = d_new * (h - value) * slope(u, GATE_ACTIVATION)
-        d_h += d_new * u
+        d_value, d_u, d_old = mix_back(d_new, u, h, value, ACTIVATION, GATE_ACTIVATION)
+        d_h += d_old
         base = d_gates + first * (3 * H)
         at_value, at_gates = near[:, None] * (3 * H) + units[None, :], near[:, None] * (3 * H) + H + columns[None, :]
         tl.store(base + at_value, d_value.to(d_gates.dtype.element_ty), mask=inside)
         if AFTER:
-            d_r = d_value * product * slope(r, GATE_ACTIVATION)
-            tl.store(d_from_h + first * H + here_h, (d_value * r).to(d_from_h.dtype.element_ty), mask=inside)
+            d_r, d_product = reset_back(d_value, product, r, GATE_ACTIVATION)
+            tl.store(d_from_h + first * H + here_h, d_product.to(d_from_h.dtype.element_ty), mask=inside)
         else:
             arrive(counter, PROGRAMS)
             arrivals += PROGRAMS
@@ -208,8 +207,8 @@ def gru_bwd_exchange(
             if K2 > 0:
                 operand = load_operand(d_gates + first * (3 * H), near * (3 * H), here, K1, H, K2, SPLIT)
                 d_rh += multiply(operand, candidate2, SPLIT, PRECISION)
-            d_r = d_rh * h * slope(r, GATE_ACTIVATION)
-            d_h += d_rh * r
+            d_r, d_old = reset_back(d_rh, h, r, GATE_ACTIVATION)
+            d_h += d_old
         tl.store(base + at_gates, join_two(d_r, d_u, ROWS, U).to(d_gates.dtype.element_ty), mask=in_gates)
         arrive(counter, PROGRAMS)
         arrivals += PROGRAMS

@@ -9,13 +9,14 @@ import torch
 
 from cellweave.ops.common._calls import LayerCall
 from cellweave.ops.common._records import Backend, RunContext
+from cellweave.ops.common._triton_autograd import Tensors
 from cellweave.ops.common._triton_backend import (
     ACTIVATIONS,
     Launch,
     Surroundings,
-    Tensors,
     activation_refused,
     as_columns,
+    call_arguments,
     chip,
     inner_masks,
     loop_arguments,
@@ -23,13 +24,14 @@ from cellweave.ops.common._triton_backend import (
     runner,
     same,
     states_as,
+    steps_remark,
     surroundings,
-    too_large,
     triton_refuses,
     used_inputs,
 )
 from cellweave.ops.common._triton_masks import MaskTable, mask_table
 from cellweave.ops.common._triton_schedule import Product, Schedule, plan_programs
+from cellweave.ops.lstm import _triton_steps as by_steps
 from cellweave.ops.lstm._reference import lstm_sequence
 from cellweave.specs import LSTMSpec, RunSpec
 
@@ -53,18 +55,12 @@ def schedules(spec: LSTMSpec, rows: int, itemsize: int) -> tuple[Schedule | None
 
 
 def _refuses(spec: RunSpec, context: RunContext) -> str | None:
-    reason = triton_refuses(spec, context)
-    if reason is not None:
-        return reason
+    return triton_refuses(spec, context) or activation_refused(cast(LSTMSpec, spec.cell))
+
+
+def _remarks(spec: RunSpec, context: RunContext) -> str | None:
     cell = cast(LSTMSpec, spec.cell)
-    reason = activation_refused(cell)
-    if reason is not None:
-        return reason
-    forward, backward = schedules(cell, context.B, context.dtype.itemsize)
-    reason = too_large(forward, cell.units, context.B)
-    if reason is None and context.needs_grad:
-        reason = too_large(backward, cell.units, context.B)
-    return reason
+    return steps_remark(schedules(cell, context.B, context.dtype.itemsize), cell.units, context)
 
 
 def packed_gates(weight: torch.Tensor, spec: LSTMSpec) -> torch.Tensor:
@@ -77,13 +73,11 @@ def packed_gates(weight: torch.Tensor, spec: LSTMSpec) -> torch.Tensor:
 
 def loop_of(call: LayerCall) -> tuple[LSTMLoop, list[torch.Tensor | None]]:
     """The time loop of a call and its tensors; there must be steps and rows."""
-    spec, (steps, rows, depth) = cast(LSTMSpec, call.spec.cell), call.x.shape
+    spec, (_, rows, depth) = cast(LSTMSpec, call.spec.cell), call.x.shape
     weights = as_columns(call.weights, spec)
     kernel = weights["kernel"]
     recurrent = kernel[depth:] if spec.joined_kernel else weights["recurrent_kernel"]
-    x = used_inputs(call).reshape(steps * rows, depth)
-    from_x, bias = packed_gates(kernel[:depth], spec), weights.get("bias")
-    x_gates = x @ from_x if bias is None else torch.addmm(packed_gates(bias, spec), x, from_x)
+    bias = weights.get("bias")
     diagonals = [weights.get(f"w_{gate}_diag") for gate in "fio"]
     peephole = None
     if spec.peepholes:
@@ -94,8 +88,8 @@ def loop_of(call: LayerCall) -> tuple[LSTMLoop, list[torch.Tensor | None]]:
     fresh = call.reset_state or (None, None)
     (c0, h0), (fresh_c, fresh_h) = call.state, fresh
     return loop, [
-        x_gates.view(steps, rows, 4 * spec.units), c0, h0, fresh_c, fresh_h, packed_gates(recurrent, spec), peephole,
-        weights.get("projection/kernel"),
+        used_inputs(call), packed_gates(kernel[:depth], spec), None if bias is None else packed_gates(bias, spec),
+        c0, h0, fresh_c, fresh_h, packed_gates(recurrent, spec), peephole, weights.get("projection/kernel"),
     ]  # fmt: skip
 
 
@@ -109,76 +103,115 @@ class LSTMLoop:
         self._rows = call.x.shape[1]
         self.schedules = schedules(self._spec, self._rows, self._dtype.itemsize)
 
-    def forward(self, tensors: Tensors, *, save: bool) -> tuple[Tensors, Tensors]:
+    def forward(self, tensors: Tensors, *, save: bool, gates: bool = True) -> tuple[Tensors, Tensors]:
         """Outputs, c and h; and gates, operands, cells and projections."""
-        launch, results, saved = self.forward_launch(tensors, save=save)
-        launch.run()
-        return results, saved
+        if self.schedules[0] is not None:
+            launch, results, saved = self.forward_launch(tensors, save=save, gates=gates)
+            launch.run()
+            return results, saved
+        x_gates = tensors[0]
+        made = self._forward_made(x_gates, save=save, gates=gates, exchanged=False)
+        given = {**self._arguments(x_gates), "forget_bias": float(self._spec.forget_bias), "SAVE": save}
+        c, h = by_steps.forward(self._spec, tensors, made, given)
+        return self._results(made, c, h), self._saved(made) if save else ()
 
     def backward(self, tensors: Tensors, saved: Tensors, upstream: Tensors) -> Tensors:
         """Gradients of the loop's tensors."""
-        launch, made = self.backward_launch(tensors, saved, upstream)
-        launch.run()
+        hs, cs, gates, *rest = saved
+        if gates is None:
+            given = {**self._arguments(tensors[0]), "forget_bias": float(self._spec.forget_bias), "cs": cs}
+            saved = (hs, cs, by_steps.gates_again(tensors, hs, given), *rest)
+        if self.schedules[1] is not None:
+            launch, made = self.backward_launch(tensors, saved, upstream)
+            launch.run()
+        else:
+            made = self._backward_made(tensors)
+            given = {**self._arguments(tensors[0]), **self._backward_given(saved, upstream)}
+            by_steps.backward(self._spec, tensors, made, upstream, given)
         return self._gradients(tensors, saved, made)
 
-    def forward_launch(self, tensors: Tensors, *, save: bool) -> tuple[Launch, Tensors, Tensors]:
-        """The forward kernel's launch, its results and what it leaves for backward."""
+    def forward_launch(self, tensors: Tensors, *, save: bool, gates: bool = True) -> tuple[Launch, Tensors, Tensors]:
+        """The forward kernel's launch for the whole sequence, its results and what it leaves for backward."""
         x_gates, c0, h0, fresh_c, fresh_h, weight, peephole, projection = tensors
-        spec, schedule = self._spec, cast(Schedule, self.schedules[0])
-        (T, B), H, P = x_gates.shape[:2], spec.units, spec.output_size
-        hs = x_gates.new_empty(T, B, P)
-        cs = x_gates.new_empty((T, B, H), dtype=torch.float32) if save else None
-        gates = torch.empty_like(x_gates) if save else None
-        ms = x_gates.new_empty(T, B, H) if spec.projection is not None else None
-        raw = x_gates.new_empty(T, B, P) if save and self._clips_projection else None
-        out, c, h = x_gates.new_empty(T, B, P), torch.empty_like(c0), torch.empty_like(h0)
-        states = (x_gates.new_empty(T, B, H), torch.empty_like(out)) if self._call.spec.all_states else ()
+        schedule = cast(Schedule, self.schedules[0])
+        made = self._forward_made(x_gates, save=save, gates=gates, exchanged=True)
+        c, h = torch.empty_like(c0), torch.empty_like(h0)
         arguments = {
             "x_gates": x_gates, "weight": weight, "h0": h0, "c0": c0, "reset_h": fresh_h, "reset_c": fresh_c,
-            "peephole": peephole, "projection": projection, "out": out, "hs": hs, "cs": cs, "gates": gates, "ms": ms,
-            "raw": raw, "h_last": h, "c_last": c, "forget_bias": float(spec.forget_bias), "SAVE": save,
-            **states_as(("all_c", "all_h"), states), **self._shared_arguments(schedule, x_gates),
+            "peephole": peephole, "projection": projection, "h_last": h, "c_last": c,
+            "forget_bias": float(self._spec.forget_bias), "SAVE": save, **made,
+            **self._arguments(x_gates), **self._schedule_arguments(schedule, x_gates),
         }  # fmt: skip
         launch = Launch(_KERNELS, "lstm_fwd_persistent", schedule.grid, arguments)
-        return launch, (out, c, h, *states), (hs, cs, gates, ms, raw) if save else ()
+        return launch, self._results(made, c, h), self._saved(made) if save else ()
 
     def backward_launch(
         self, tensors: Tensors, saved: Tensors, upstream: Tensors
     ) -> tuple[Launch, dict[str, torch.Tensor | None]]:
-        """The backward kernel's launch and what it makes."""
-        x_gates, c0, h0, fresh_c, fresh_h, weight, peephole, projection = tensors
-        _, cs, gates, _, raw = saved
-        d_out, d_c, d_h, *d_states = upstream
-        spec, schedule = self._spec, cast(Schedule, self.schedules[1])
-        made = {
-            "d_gates": torch.empty_like(x_gates),
-            "d_projected": torch.empty_like(d_out) if spec.projection is not None else None,
+        """The backward kernel's launch for the whole sequence, and what it makes."""
+        schedule, made = cast(Schedule, self.schedules[1]), self._backward_made(tensors)
+        arguments = {
+            "weight": tensors[5], "peephole": tensors[6], "projection": tensors[7], "d_c_last": upstream[1],
+            "d_h_last": upstream[2], **self._backward_given(saved, upstream), **made,
+            **self._arguments(tensors[0]), **self._schedule_arguments(schedule, tensors[0]),
+        }  # fmt: skip
+        return Launch(_KERNELS, "lstm_bwd_exchange", schedule.grid, arguments), made
+
+    def _forward_made(
+        self, x_gates: torch.Tensor, *, save: bool, gates: bool, exchanged: bool
+    ) -> dict[str, torch.Tensor | None]:
+        """What forward fills; operands of all steps also where programs exchange them."""
+        spec, (T, B) = self._spec, x_gates.shape[:2]
+        H, P, kept = spec.units, spec.output_size, save or exchanged
+        states = (x_gates.new_empty(T, B, H), x_gates.new_empty(T, B, P)) if self._call.spec.all_states else ()
+        return {
+            "out": x_gates.new_empty(T, B, P), "hs": x_gates.new_empty(T, B, P) if kept else None,
+            "cs": x_gates.new_empty((T, B, H), dtype=torch.float32) if save else None,
+            "gates": torch.empty_like(x_gates) if save and gates else None,
+            "ms": x_gates.new_empty(T, B, H) if kept and spec.projection is not None else None,
+            "raw": x_gates.new_empty(T, B, P) if save and self._clips_projection else None,
+            **states_as(("all_c", "all_h"), states),
+        }  # fmt: skip
+
+    def _results(self, made: dict[str, Any], c: torch.Tensor, h: torch.Tensor) -> Tensors:
+        return (made["out"], c, h, *((made["all_c"], made["all_h"]) if self._call.spec.all_states else ()))
+
+    def _saved(self, made: dict[str, Any]) -> Tensors:
+        return tuple(made[name] for name in ("hs", "cs", "gates", "ms", "raw"))
+
+    def _backward_made(self, tensors: Tensors) -> dict[str, torch.Tensor | None]:
+        x_gates, c0, h0, fresh_c, fresh_h = tensors[:5]
+        spec, (T, B) = self._spec, x_gates.shape[:2]
+        return {
+            "d_gates": x_gates,  # each element is read, if it holds a gate, before its gradient is stored
+            "d_projected": x_gates.new_empty(T, B, spec.output_size) if spec.projection is not None else None,
             "d_h0": torch.empty_like(h0), "d_c0": torch.empty_like(c0),
             "d_reset_h": None if fresh_h is None else torch.zeros_like(fresh_h),
             "d_reset_c": None if fresh_c is None else torch.zeros_like(fresh_c),
             "d_peephole": x_gates.new_empty((3, *c0.shape), dtype=torch.float32) if spec.peepholes else None,
         }  # fmt: skip
-        arguments = {
-            "weight": weight, "peephole": peephole, "projection": projection, "cs": cs, "gates": gates, "raw": raw,
-            "d_out": d_out, "d_h_last": d_h, "d_c_last": d_c, **states_as(("d_all_c", "d_all_h"), d_states), **made,
-            **self._shared_arguments(schedule, x_gates),
-        }  # fmt: skip
-        return Launch(_KERNELS, "lstm_bwd_exchange", schedule.grid, arguments), made
 
-    def _shared_arguments(self, schedule: Schedule, x_gates: torch.Tensor) -> dict[str, Any]:
+    def _backward_given(self, saved: Tensors, upstream: Tensors) -> dict[str, Any]:
+        _, cs, gates, _, raw = saved
+        states = states_as(("d_all_c", "d_all_h"), upstream[3:])
+        return {"cs": cs, "gates": gates, "raw": raw, "d_out": upstream[0], **states}
+
+    def _arguments(self, x_gates: torch.Tensor) -> dict[str, Any]:
         spec = self._spec
-        (k1, k2), (m1, m2) = schedule.sides[0], schedule.sides[-1]
         clip = 0 if spec.cell_clip is None else 2 if spec.clip_passes_gradient else 1
-        has_projection = spec.projection is not None
         return {
-            **loop_arguments(self._call, schedule, self._around, self._masks, x_gates), "P": spec.output_size,
-            "V": schedule.share(spec.output_size) if has_projection else schedule.units,
-            "K1": k1, "K2": k2, "M1": m1, "M2": m2,
+            **call_arguments(self._call, self._around, self._masks, x_gates), "P": spec.output_size,
             "cell_clip": float(spec.cell_clip or 0.0), "proj_clip": float(spec.proj_clip or 0.0),
             "GATE_ACTIVATION": ACTIVATIONS[cast(str, spec.recurrent_activation)],
-            "COUPLED": spec.coupled, "PEEPHOLES": spec.peepholes, "CLIP": clip, "PROJECTION": has_projection,
-            "PROJ_CLIP": self._clips_projection, "ZONE_C": self._masks.has("zone_c"),
+            "COUPLED": spec.coupled, "PEEPHOLES": spec.peepholes, "CLIP": clip,
+            "PROJECTION": spec.projection is not None, "PROJ_CLIP": self._clips_projection,
+            "ZONE_C": self._masks.has("zone_c"),
         }  # fmt: skip
+
+    def _schedule_arguments(self, schedule: Schedule, x_gates: torch.Tensor) -> dict[str, Any]:
+        (k1, k2), (m1, m2), spec = schedule.sides[0], schedule.sides[-1], self._spec
+        share = schedule.units if spec.projection is None else schedule.share(spec.output_size)
+        return loop_arguments(schedule, x_gates) | {"V": share, "K1": k1, "K2": k2, "M1": m1, "M2": m2}
 
     @property
     def _clips_projection(self) -> bool:
@@ -220,4 +253,4 @@ class LSTMLoop:
         return out, *state, *states
 
 
-TRITON = Backend("triton", _refuses, runner(loop_of))
+TRITON = Backend("triton", _refuses, runner(loop_of), remarks=_remarks)

@@ -11,21 +11,22 @@ import triton
 import triton.language as tl
 
 from cellweave.ops.common._triton_device import (
-    activated,
     arrive,
     begins_anew,
     factors,
+    hand_back,
+    hand_on,
     join_four,
     load_operand,
     load_weights,
     multiply,
     reset_to,
     row_lengths,
-    slope,
     split_four,
     step_rows,
     wait,
 )
+from cellweave.ops.lstm._triton_cell import load_diagonals, step_backward, step_forward
 
 #: Places of masks, as `_triton_masks.PLACES` numbers them.
 _H, _C, _OUTPUT, _ZONE_H, _ZONE_C = (tl.constexpr(place) for place in (1, 2, 3, 4, 5))
@@ -70,10 +71,7 @@ def lstm_fwd_persistent(
         projection1 = load_weights(projection, 0, H, P, 1, places, places < P, M1, SPLIT)
         if M2 > 0:
             projection2 = load_weights(projection, M1, H, P, 1, places, places < P, M2, SPLIT)
-    if PEEPHOLES:
-        diagonal_f = tl.load(peephole + units, mask=units < H, other=0.0).to(tl.float32)[None, :]
-        diagonal_i = tl.load(peephole + H + units, mask=units < H, other=0.0).to(tl.float32)[None, :]
-        diagonal_o = tl.load(peephole + 2 * H + units, mask=units < H, other=0.0).to(tl.float32)[None, :]
+    diagonal_f, diagonal_i, diagonal_o = load_diagonals(peephole, units, H, PEEPHOLES)
     length = row_lengths(lengths, rows, here, T, LENGTHS)
     always_h = factors(table, scales, given, 0, rows, places, in_h, P, _H, 0, COUNT, KINDS, BITS)
     always_c = factors(table, scales, given, 0, rows, units, in_c, H, _C, 0, COUNT, KINDS, BITS)
@@ -112,23 +110,11 @@ def lstm_fwd_persistent(
             operand = load_operand(hs + first * P, near * P, here, K1, P, K2, SPLIT)
             total += multiply(operand, weight2, SPLIT, PRECISION)
         i, j, f, o = split_four(total, ROWS, U)
-        f += forget_bias
-        if PEEPHOLES:
-            f += diagonal_f * c
-            i += diagonal_i * c
-        f, j = activated(f, GATE_ACTIVATION), activated(j, ACTIVATION)
-        if COUPLED:
-            i = 1.0 - f
-        else:
-            i = activated(i, GATE_ACTIVATION)
-        new_c = f * c + i * j
-        if CLIP > 0:
-            new_c = tl.minimum(tl.maximum(new_c, -cell_clip), cell_clip)
-        if PEEPHOLES:
-            o += diagonal_o * new_c
-        o = activated(o, GATE_ACTIVATION)
-        new_h = o * activated(new_c, ACTIVATION)
-        if SAVE:
+        i, j, f, o, new_c, new_h = step_forward(
+            i, j, f, o, c, diagonal_f, diagonal_i, diagonal_o, forget_bias, cell_clip,
+            ACTIVATION, GATE_ACTIVATION, COUPLED, PEEPHOLES, CLIP,
+        )  # fmt: skip
+        if gates is not None:
             tile = join_four(i, j, f, o, ROWS, U)
             tl.store(
                 gates + first * (4 * H) + near[:, None] * (4 * H) + columns[None, :],
@@ -149,21 +135,16 @@ def lstm_fwd_persistent(
                 if SAVE:
                     tl.store(raw + first * P + here_h, new_h.to(raw.dtype.element_ty), mask=in_h)
                 new_h = tl.minimum(tl.maximum(new_h, -proj_clip), proj_clip)
-        if ZONE_C:
-            zone = always_zone_c * factors(
-                table, scales, given, step, rows, units, in_c, H, _ZONE_C, 1, COUNT, KINDS, BITS
-            )
-            new_c = zone * new_c + (1.0 - zone) * c
-        if ZONE_H:
-            zone = always_zone_h * factors(
-                table, scales, given, step, rows, places, in_h, P, _ZONE_H, 1, COUNT, KINDS, BITS
-            )
-            new_h = zone * new_h + (1.0 - zone) * h
-        output = tl.where(active, new_h * keep_out, 0.0)
+        zone_h = always_zone_h * factors(
+            table, scales, given, step, rows, places, in_h, P, _ZONE_H, 1, COUNT, KINDS, BITS
+        )
+        zone_c = always_zone_c * factors(
+            table, scales, given, step, rows, units, in_c, H, _ZONE_C, 1, COUNT, KINDS, BITS
+        )
+        output, state = hand_on(new_h, h, keep_h, keep_out, zone_h, active, ZONE_H)
         tl.store(out + first * P + here_h, output.to(out.dtype.element_ty), mask=in_h)
-        # h is what all programs will read: rounded as it is stored
-        h = tl.where(active, (new_h * keep_h).to(hs.dtype.element_ty).to(tl.float32), h)
-        c = tl.where(active, new_c * keep_c, c)
+        h = state.to(hs.dtype.element_ty).to(tl.float32)  # what all programs will read: rounded as it is stored
+        _, c = hand_on(new_c, c, keep_c, keep_c, zone_c, active, ZONE_C)
         if STATES:
             tl.store(all_h + first * P + here_h, h.to(all_h.dtype.element_ty), mask=in_h)
             tl.store(all_c + first * H + here_c, c.to(all_c.dtype.element_ty), mask=in_c)
@@ -210,10 +191,8 @@ def lstm_bwd_exchange(
         projection1 = load_weights(projection, 0, P, 1, P, units, units < H, M1, SPLIT)
         if M2 > 0:
             projection2 = load_weights(projection, M1, P, 1, P, units, units < H, M2, SPLIT)
+    diagonal_f, diagonal_i, diagonal_o = load_diagonals(peephole, units, H, PEEPHOLES)
     if PEEPHOLES:
-        diagonal_f = tl.load(peephole + units, mask=units < H, other=0.0).to(tl.float32)[None, :]
-        diagonal_i = tl.load(peephole + H + units, mask=units < H, other=0.0).to(tl.float32)[None, :]
-        diagonal_o = tl.load(peephole + 2 * H + units, mask=units < H, other=0.0).to(tl.float32)[None, :]
         sum_f, sum_i, sum_o = (
             tl.zeros((ROWS, U), tl.float32), tl.zeros((ROWS, U), tl.float32), tl.zeros((ROWS, U), tl.float32)
         )  # fmt: skip
@@ -248,21 +227,14 @@ def lstm_bwd_exchange(
         if STATES:
             d_h += tl.load(d_all_h + first * P + here_h, mask=in_h, other=0.0).to(tl.float32)
             d_c += tl.load(d_all_c + first * H + here_c, mask=in_c, other=0.0).to(tl.float32)
-        past_h, past_c = tl.where(active, 0.0, d_h), tl.where(active, 0.0, d_c)
-        d_h = tl.where(active, d_h * keep_h + d_output * keep_out, 0.0)
-        d_c = tl.where(active, d_c * keep_c, 0.0)
-        if ZONE_H:
-            zone = always_zone_h * factors(
-                table, scales, given, step, rows, places, in_h, P, _ZONE_H, 1, COUNT, KINDS, BITS
-            )
-            past_h += (1.0 - zone) * d_h
-            d_h *= zone
-        if ZONE_C:
-            zone = always_zone_c * factors(
-                table, scales, given, step, rows, units, in_c, H, _ZONE_C, 1, COUNT, KINDS, BITS
-            )
-            past_c += (1.0 - zone) * d_c
-            d_c *= zone
+        zone_h = always_zone_h * factors(
+            table, scales, given, step, rows, places, in_h, P, _ZONE_H, 1, COUNT, KINDS, BITS
+        )
+        zone_c = always_zone_c * factors(
+            table, scales, given, step, rows, units, in_c, H, _ZONE_C, 1, COUNT, KINDS, BITS
+        )
+        d_h, past_h = hand_back(d_h, d_output, keep_h, keep_out, zone_h, active, ZONE_H)
+        d_c, past_c = hand_back(d_c, tl.zeros_like(d_c), keep_c, keep_c, zone_c, active, ZONE_C)
         if PROJECTION:
             if PROJ_CLIP:
                 before = tl.load(raw + first * P + here_h, mask=in_h, other=0.0).to(tl.float32)
@@ -278,30 +250,15 @@ def lstm_bwd_exchange(
                 d_m += multiply(operand, projection2, SPLIT, PRECISION)
         else:
             d_m = d_h
-        total_c = f * c + i * j
-        new_c = total_c
-        if CLIP > 0:
-            new_c = tl.minimum(tl.maximum(total_c, -cell_clip), cell_clip)
-        value = activated(new_c, ACTIVATION)
-        d_o = d_m * value * slope(o, GATE_ACTIVATION)
-        d_c += d_m * o * slope(value, ACTIVATION)
+        d_i, d_j, d_f, d_o, d_c, new_c = step_backward(
+            d_m, d_c, i, j, f, o, c, diagonal_f, diagonal_i, diagonal_o, cell_clip,
+            ACTIVATION, GATE_ACTIVATION, COUPLED, PEEPHOLES, CLIP,
+        )  # fmt: skip
+        d_c += past_c
         if PEEPHOLES:
-            d_c += d_o * diagonal_o
-            sum_o += d_o * new_c
-        if CLIP == 1:
-            d_c = tl.where(tl.abs(total_c) <= cell_clip, d_c, 0.0)
-        d_f, d_i, d_j = d_c * c, d_c * j, d_c * i * slope(j, ACTIVATION)
-        if COUPLED:
-            d_f -= d_i
-            d_i = tl.zeros((ROWS, U), tl.float32)
-        else:
-            d_i *= slope(i, GATE_ACTIVATION)
-        d_f *= slope(f, GATE_ACTIVATION)
-        d_c = d_c * f + past_c
-        if PEEPHOLES:
-            d_c += d_f * diagonal_f + d_i * diagonal_i
             sum_f += d_f * c
             sum_i += d_i * c
+            sum_o += d_o * new_c
         tile = join_four(d_i, d_j, d_f, d_o, ROWS, U)
         tl.store(d_gates + first * (4 * H) + at_gates, tile.to(d_gates.dtype.element_ty), mask=in_gates)
         arrive(counter, PROGRAMS)

@@ -9,11 +9,12 @@ import torch
 
 from cellweave.ops.common._calls import LayerCall
 from cellweave.ops.common._records import Backend, RunContext
+from cellweave.ops.common._triton_autograd import Tensors
 from cellweave.ops.common._triton_backend import (
     Launch,
-    Tensors,
     activation_refused,
     as_columns,
+    call_arguments,
     chip,
     inner_masks,
     loop_arguments,
@@ -21,13 +22,14 @@ from cellweave.ops.common._triton_backend import (
     runner,
     same,
     states_as,
+    steps_remark,
     surroundings,
-    too_large,
     triton_refuses,
     used_inputs,
 )
 from cellweave.ops.common._triton_masks import mask_table
 from cellweave.ops.common._triton_schedule import Product, Schedule, plan_programs
+from cellweave.ops.rnn import _triton_steps as by_steps
 from cellweave.ops.rnn._reference import rnn_sequence
 from cellweave.specs import RNNSpec, RunSpec
 
@@ -41,21 +43,22 @@ def schedules(spec: RNNSpec, rows: int, itemsize: int) -> tuple[Schedule | None,
 
 
 def _refuses(spec: RunSpec, context: RunContext) -> str | None:
+    return triton_refuses(spec, context) or activation_refused(cast(RNNSpec, spec.cell))
+
+
+def _remarks(spec: RunSpec, context: RunContext) -> str | None:
     cell = cast(RNNSpec, spec.cell)
-    reason = triton_refuses(spec, context) or activation_refused(cell)
-    return reason or too_large(schedules(cell, context.B, context.dtype.itemsize)[0], cell.units, context.B)
+    return steps_remark(schedules(cell, context.B, context.dtype.itemsize), cell.units, context)
 
 
 def loop_of(call: LayerCall) -> tuple[RNNLoop, list[torch.Tensor | None]]:
     """The time loop of a call and its tensors; there must be steps and rows."""
-    spec, (steps, rows, depth) = cast(RNNSpec, call.spec.cell), call.x.shape
+    spec, depth = cast(RNNSpec, call.spec.cell), call.x.shape[2]
     weights = as_columns(call.weights, spec)
     kernel, bias = weights["kernel"], weights.get("bias")
     recurrent = kernel[depth:] if spec.joined_kernel else weights["recurrent_kernel"]
-    x = used_inputs(call).reshape(steps * rows, depth)
-    x_gates = x @ kernel[:depth] if bias is None else torch.addmm(bias, x, kernel[:depth])
     fresh = None if call.reset_state is None else call.reset_state[0]
-    return RNNLoop(call), [x_gates.view(steps, rows, spec.units), call.state[0], fresh, recurrent]
+    return RNNLoop(call), [used_inputs(call), kernel[:depth], bias, call.state[0], fresh, recurrent]
 
 
 class RNNLoop:
@@ -67,54 +70,82 @@ class RNNLoop:
         self._around, self._masks = surroundings(call), mask_table(inner_masks(call), rows, widths, call.x)
         self.schedules = schedules(self._spec, rows, call.x.dtype.itemsize)
 
-    def forward(self, tensors: Tensors, *, save: bool) -> tuple[Tensors, Tensors]:
+    def forward(self, tensors: Tensors, *, save: bool, gates: bool = True) -> tuple[Tensors, Tensors]:
         """Outputs and h; and operands and values."""
-        launch, results, saved = self.forward_launch(tensors, save=save)
-        launch.run()
-        return results, saved
+        if self.schedules[0] is not None:
+            launch, results, saved = self.forward_launch(tensors, save=save, gates=gates)
+            launch.run()
+            return results, saved
+        made = self._forward_made(tensors[0], save=save, gates=gates, exchanged=False)
+        h = by_steps.forward(tensors, made, {**self._arguments(tensors[0]), "SAVE": save})
+        return self._results(made, h), (made["hs"], made["gates"]) if save else ()
 
     def backward(self, tensors: Tensors, saved: Tensors, upstream: Tensors) -> Tensors:
         """Gradients of the loop's tensors."""
-        launch, made = self.backward_launch(tensors, saved, upstream)
-        launch.run()
+        if saved[1] is None:
+            saved = (saved[0], by_steps.gates_again(tensors, saved[0], self._arguments(tensors[0])))
+        if self.schedules[1] is not None:
+            launch, made = self.backward_launch(tensors, saved, upstream)
+            launch.run()
+        else:
+            made = self._backward_made(tensors)
+            given = {**self._arguments(tensors[0]), **self._backward_given(saved, upstream)}
+            by_steps.backward(tensors, made, upstream, given)
         d_weight = saved[0].flatten(0, 1).t() @ made["d_gates"].flatten(0, 1)
         return made["d_gates"], made["d_h0"], made["d_reset_h"], d_weight
 
-    def forward_launch(self, tensors: Tensors, *, save: bool) -> tuple[Launch, Tensors, Tensors]:
-        """The forward kernel's launch, its results and what it leaves for backward."""
+    def forward_launch(self, tensors: Tensors, *, save: bool, gates: bool = True) -> tuple[Launch, Tensors, Tensors]:
+        """The forward kernel's launch for the whole sequence, its results and what it leaves for backward."""
         x_gates, h0, fresh, weight = tensors
-        out, hs, h = torch.empty_like(x_gates), torch.empty_like(x_gates), torch.empty_like(h0)
-        gates = torch.empty_like(x_gates) if save else None
-        states = (torch.empty_like(out),) if self._call.spec.all_states else ()
-        schedule = cast(Schedule, self.schedules[0])
+        schedule, h = cast(Schedule, self.schedules[0]), torch.empty_like(h0)
+        made = self._forward_made(x_gates, save=save, gates=gates, exchanged=True)
         arguments = {
-            "x_gates": x_gates, "weight": weight, "h0": h0, "reset_h": fresh, "out": out, "hs": hs, "gates": gates,
-            "h_last": h, **states_as(("all_h",), states), "SAVE": save, **self._shared_arguments(schedule, x_gates),
+            "x_gates": x_gates, "weight": weight, "h0": h0, "reset_h": fresh, "h_last": h, "SAVE": save, **made,
+            **self._arguments(x_gates), **self._schedule_arguments(schedule, x_gates),
         }  # fmt: skip
         launch = Launch(_KERNELS, "rnn_fwd_persistent", schedule.grid, arguments)
-        return launch, (out, h, *states), (hs, gates) if save else ()
+        return launch, self._results(made, h), (made["hs"], made["gates"]) if save else ()
 
     def backward_launch(self, tensors: Tensors, saved: Tensors, upstream: Tensors) -> tuple[Launch, dict[str, Any]]:
-        """The backward kernel's launch and what it makes."""
-        x_gates, h0, fresh, weight = tensors
-        made = {
-            "d_gates": torch.empty_like(x_gates), "d_h0": torch.empty_like(h0),
-            "d_reset_h": None if fresh is None else torch.zeros_like(fresh),
-        }  # fmt: skip
-        schedule = cast(Schedule, self.schedules[1])
+        """The backward kernel's launch for the whole sequence, and what it makes."""
+        schedule, made = cast(Schedule, self.schedules[1]), self._backward_made(tensors)
         arguments = {
-            "weight": weight, "gates": saved[1], "d_out": upstream[0], "d_h_last": upstream[1], **made,
-            **states_as(("d_all_h",), upstream[2:]),
-            **self._shared_arguments(schedule, x_gates),
+            "weight": tensors[3], "d_h_last": upstream[1], **made, **self._backward_given(saved, upstream),
+            **self._arguments(tensors[0]), **self._schedule_arguments(schedule, tensors[0]),
         }  # fmt: skip
         return Launch(_KERNELS, "rnn_bwd_exchange", schedule.grid, arguments), made
 
-    def _shared_arguments(self, schedule: Schedule, x_gates: torch.Tensor) -> dict[str, Any]:
+    def _forward_made(
+        self, x_gates: torch.Tensor, *, save: bool, gates: bool, exchanged: bool
+    ) -> dict[str, torch.Tensor | None]:
+        """What forward fills; operands of all steps also where programs exchange them."""
+        out = torch.empty_like(x_gates)
+        return {
+            "out": out, "hs": torch.empty_like(out) if save or exchanged else None,
+            "gates": torch.empty_like(out) if save and gates else None,
+            **states_as(("all_h",), (torch.empty_like(out),) if self._call.spec.all_states else ()),
+        }  # fmt: skip
+
+    def _results(self, made: dict[str, Any], h: torch.Tensor) -> Tensors:
+        return (made["out"], h, *((made["all_h"],) if self._call.spec.all_states else ()))
+
+    def _backward_made(self, tensors: Tensors) -> dict[str, Any]:
+        x_gates, h0, fresh = tensors[:3]
+        return {
+            "d_gates": x_gates,  # each element is read, if it holds a value, before its gradient is stored
+            "d_h0": torch.empty_like(h0),
+            "d_reset_h": None if fresh is None else torch.zeros_like(fresh),
+        }  # fmt: skip
+
+    def _backward_given(self, saved: Tensors, upstream: Tensors) -> dict[str, Any]:
+        return {"gates": saved[1], "d_out": upstream[0], **states_as(("d_all_h",), upstream[2:])}
+
+    def _arguments(self, x_gates: torch.Tensor) -> dict[str, Any]:
+        return call_arguments(self._call, self._around, self._masks, x_gates)
+
+    def _schedule_arguments(self, schedule: Schedule, x_gates: torch.Tensor) -> dict[str, Any]:
         ((k1, k2),) = schedule.sides
-        return loop_arguments(self._call, schedule, self._around, self._masks, x_gates) | {
-            "K1": k1,
-            "K2": k2,
-        }
+        return loop_arguments(schedule, x_gates) | {"K1": k1, "K2": k2}
 
     def again(self, tensors: Tensors) -> Tensors:
         """Outputs and h by the reference, whose inputs are the products."""
@@ -126,4 +157,4 @@ class RNNLoop:
         return out, *state, *states
 
 
-TRITON = Backend("triton", _refuses, runner(loop_of))
+TRITON = Backend("triton", _refuses, runner(loop_of), remarks=_remarks)

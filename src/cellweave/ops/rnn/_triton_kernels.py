@@ -80,7 +80,7 @@ def rnn_fwd_persistent(
             operand = load_operand(hs + first * H, near * H, here, K1, H, K2, SPLIT)
             total += multiply(operand, weight2, SPLIT, PRECISION)
         new_h = activated(total, ACTIVATION)
-        if SAVE:
+        if gates is not None:
             tl.store(gates + first * H + here_h, new_h.to(gates.dtype.element_ty), mask=inside)
         output, state = hand_on(new_h, h, keep, keep_out, zone, active, ZONE_H)
         tl.store(out + first * H + here_h, output.to(out.dtype.element_ty), mask=inside)

@@ -37,7 +37,6 @@ def with_triton(monkeypatch: pytest.MonkeyPatch) -> None:
         ({}, {"cell": LSTMSpec(4, torch.cos)}, "a function of the caller's"),
         ({}, {"residual": True}, "as wide as the outputs, 4, got 7"),
         ({}, {"masks": (MaskSpec("h", False, False),) * 10}, "room for 9 masks"),
-        ({"B": 64, "dtype": torch.bfloat16}, {"cell": LSTMSpec(1024)}, "1024 units at 64 rows do not fit"),
     ],
 )
 def test_limits(changes: dict[str, Any], spec: dict[str, Any], words: str) -> None:
@@ -50,8 +49,6 @@ def test_limits(changes: dict[str, Any], spec: dict[str, Any], words: str) -> No
     [
         (RNNSpec(4, "swish"), "no activation swish"),
         (GRUSpec(4, recurrent_activation=torch.cos), "a function of the caller's"),
-        (RNNSpec(5000), "5000 units at 3 rows do not fit"),
-        (GRUSpec(3000, reset_after=True), "3000 units at 3 rows do not fit"),
     ],
 )
 def test_limits_of_the_other_recurrences(cell: Any, words: str) -> None:
@@ -59,6 +56,27 @@ def test_limits_of_the_other_recurrences(cell: Any, words: str) -> None:
     assert words in str(refuses(RunSpec(cell), CONTEXT))
     assert refuses(RunSpec(type(cell)(4)), CONTEXT) is None
     assert "torch.func" in str(refuses(RunSpec(type(cell)(4)), dataclasses.replace(CONTEXT, transforms=True)))
+
+
+@pytest.mark.parametrize(
+    "cell, changes, words",
+    [
+        (LSTMSpec(1024), {"B": 16, "dtype": torch.bfloat16}, None),
+        (LSTMSpec(1024), {"B": 64, "dtype": torch.bfloat16}, "one kernel per step: 1024 units at 64 rows do not fit"),
+        (LSTMSpec(1024), {"B": 64, "needs_grad": False}, "one kernel per step: 1024 units at 64 rows do not fit"),
+        (LSTMSpec(900), {"B": 16}, "backward, one kernel per step: 900 units"),
+        (LSTMSpec(900), {"B": 16, "needs_grad": False}, None),
+        (RNNSpec(5000), {}, "one kernel per step: 5000 units at 3 rows do not fit"),
+        (GRUSpec(3000, reset_after=True), {}, "one kernel per step: 3000 units at 3 rows do not fit"),
+        (GRUSpec(64), {}, None),
+    ],
+)
+def test_what_does_not_fit_the_chip_runs_step_by_step(cell: Any, changes: dict[str, Any], words: str | None) -> None:
+    record, context = RECORDS[type(cell)], dataclasses.replace(CONTEXT, **changes)
+    assert record.refuses(RunSpec(cell), context) is None
+    assert record.remarks is not None
+    remark = record.remarks(RunSpec(cell), context)
+    assert remark is None if words is None else str(remark).startswith(words)
 
 
 def test_a_plain_layer_on_a_cuda_device_is_not_refused() -> None:

@@ -6,7 +6,7 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
-from cellweave.ops.common._triton_schedule import HOPPER, Chip, Product, Schedule, pieces, plan_programs
+from cellweave.ops.common._triton_schedule import HOPPER, Chip, Product, Schedule, pieces, plan_programs, step_tile
 
 UNITS, ROWS = st.integers(1, 2500), st.integers(1, 600)
 CHIPS = st.sampled_from([HOPPER, Chip(16, 96 << 10), Chip(66, 160 << 10)])
@@ -80,3 +80,13 @@ def test_an_operand_in_halves_where_all_of_it_leaves_no_room() -> None:
     assert isinstance(whole, Schedule) and isinstance(tight, Schedule)
     assert (whole.sides, tight.sides) == (((4096, 0),), ((2048, 2048),))
     assert whole.shared == (64 + 128) << 10 and tight.shared == (64 + 64) << 10
+
+
+@hypothesis.given(st.integers(1, 10_000), st.integers(1, 10_000))
+def test_tiles_of_single_steps(rows: int, width: int) -> None:
+    """Powers of two of at most 512 elements, none of them wider or higher than it must be."""
+    high, wide = step_tile(rows, width)
+    assert high & (high - 1) == 0 and wide & (wide - 1) == 0
+    assert high * wide <= 512 and 16 <= wide <= 128
+    assert high == 1 or high < 2 * rows
+    assert wide == 16 or wide < 2 * width

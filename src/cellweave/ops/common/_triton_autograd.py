@@ -1,0 +1,104 @@
+"""How gradients reach a time loop of kernels: input products around it, what is kept, second derivatives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+
+from cellweave.ops.common._recompute import gates_come_again
+
+Tensors = Sequence[Any]
+#: Inputs as they are multiplied, their weight and its bias stand before a loop's other tensors.
+_LEADING = 3
+
+
+class Loop(Protocol):
+    """A time loop with its constants: what `LoopFunction` runs. Its first tensor are the input products."""
+
+    def forward(self, tensors: Tensors, *, save: bool, gates: bool = True) -> tuple[Tensors, Tensors]:
+        """Results, and what backward needs: with the gates, or without."""
+
+    def backward(self, tensors: Tensors, saved: Tensors, upstream: Tensors) -> Tensors:
+        """A gradient for each tensor, None for none.
+
+        The first tensor is overwritten with its own gradient. Its values are the input products where gates were not
+        kept, else nothing.
+        """
+
+    def again(self, tensors: Tensors) -> Tensors:
+        """The results by the reference, differentiable to any order."""
+
+
+def input_products(x: torch.Tensor, from_x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """Products of all inputs `[T, B, I]` and their weight, with the bias: `[T, B, G]`."""
+    flat = x.flatten(0, 1)
+    found = flat @ from_x if bias is None else torch.addmm(bias, flat, from_x)
+    return found.view(*x.shape[:2], from_x.shape[1])
+
+
+class LoopFunction(torch.autograd.Function):
+    """A time loop as autograd runs it: the kernels' gradients, and second derivatives by the reference.
+
+    Input products are made inside, so that they are not kept.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, loop: Loop, gates: bool, *tensors: torch.Tensor | None) -> Any:
+        """The loop's results."""
+        products = input_products(*tensors[:_LEADING])  # type: ignore[arg-type]
+        results, saved = loop.forward([products, *tensors[_LEADING:]], save=True, gates=gates)
+        ctx.loop, ctx.gates, ctx.count = loop, gates, len(tensors)
+        ctx.save_for_backward(*tensors, *saved)
+        return tuple(results)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: torch.Tensor) -> Any:
+        """Gradients of the tensors."""
+        tensors, saved = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+        needed = ctx.needs_input_grad[2:]
+        if torch.is_grad_enabled():
+            return (None, None, *_differentiable(ctx.loop, tensors, upstream, needed))
+        x, from_x, bias = tensors[:_LEADING]
+        products = x.new_empty(*x.shape[:2], from_x.shape[1]) if ctx.gates else input_products(x, from_x, bias)
+        d_products, *found = ctx.loop.backward(
+            [products, *tensors[_LEADING:]], saved, [d.contiguous() for d in upstream]
+        )
+        flat = d_products.flatten(0, 1)
+        return (
+            None, None,
+            (flat @ from_x.t()).view_as(x) if needed[0] else None,
+            x.flatten(0, 1).t() @ flat if needed[1] else None,
+            flat.sum(0) if needed[2] else None,
+            *[d if asked else None for d, asked in zip(found, needed[_LEADING:], strict=True)],
+        )  # fmt: skip
+
+
+def _differentiable(loop: Loop, tensors: Tensors, upstream: Tensors, needed: Sequence[bool]) -> Tensors:
+    with torch.enable_grad():
+        given = [t.view_as(t) if asked else t for t, asked in zip(tensors, needed, strict=True)]
+        asked_for = [t for t, asked in zip(given, needed, strict=True) if asked]
+        results = loop.again([input_products(*given[:_LEADING]), *given[_LEADING:]])
+        grads = torch.autograd.grad(list(results), asked_for, list(upstream), create_graph=True, allow_unused=True)
+    found = iter(grads)
+    return [next(found) if asked else None for asked in needed]
+
+
+def run_loop(loop: Loop, tensors: Sequence[torch.Tensor | None]) -> Tensors:
+    """The loop's results, with gradients where they are asked for.
+
+    Args:
+        tensors: Inputs as they are multiplied `[T, B, I]`, their weight and its bias; then the loop's, without the
+            input products.
+    """
+    dense = [None if t is None else t.contiguous() for t in tensors]
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in dense):
+        results: Tensors = LoopFunction.apply(loop, not gates_come_again(), *dense)  # type: ignore[no-untyped-call]
+        return results
+    return loop.forward(with_products(dense), save=False)[0]
+
+
+def with_products(tensors: Tensors) -> Tensors:
+    """A loop's tensors, from those that `run_loop` takes."""
+    return [input_products(*tensors[:_LEADING]), *tensors[_LEADING:]]

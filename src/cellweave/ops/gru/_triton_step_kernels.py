@@ -1,0 +1,190 @@
+"""The elementwise parts of one step of the gated recurrent unit as Triton kernels: what runs between two products.
+
+With the reset after the product a step is one product, of h and all recurrent weights, and one kernel. With the reset
+before it, it is two of each: `gru_fwd_reset` makes r * h, which the candidate's weight multiplies, and `gru_fwd_step`
+the rest; backward the other way round. Products and their gradients have the candidate's H columns first, then
+`2 * unit + gate` of r and u.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from cellweave.ops.common._triton_device import activated, join_two, row_lengths, split_two, step_rows
+from cellweave.ops.common._triton_step_device import finish_step, gate_columns, tile_of, unfinish_step
+from cellweave.ops.gru._triton_cell import mix, mix_back, reset_back
+
+
+@triton.jit
+def _gates_of(
+    x_gates, product, first, near, rows, columns, inside, H: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr,
+    GATE_ACTIVATION: tl.constexpr,
+):  # fmt: skip
+    """The activated gates r and u."""
+    at = rows[:, None] * (3 * H) + H + columns[None, :]
+    there = first * (3 * H) + near[:, None] * (3 * H) + H + columns[None, :]
+    total = tl.load(x_gates + there, mask=inside, other=0.0).to(tl.float32)
+    total += tl.load(product + at, mask=inside, other=0.0).to(tl.float32)
+    return split_two(activated(total, GATE_ACTIVATION), ROWS, U)
+
+
+@triton.jit
+def _candidate_of(
+    x_gates, product, bias, gates, values, from_h, first, near, rows, units, columns, inside, in_gates,
+    H: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr, AFTER: tl.constexpr, BIAS: tl.constexpr,
+    ACTIVATION: tl.constexpr, GATE_ACTIVATION: tl.constexpr,
+):  # fmt: skip
+    """The update gate and the candidate; and what backward needs of a step is stored where that is asked for."""
+    r, u = _gates_of(x_gates, product, first, near, rows, columns, in_gates, H, ROWS, U, GATE_ACTIVATION)
+    at_value = first * (3 * H) + near[:, None] * (3 * H) + units[None, :]
+    there = first * H + near[:, None] * H + units[None, :]
+    value = tl.load(x_gates + at_value, mask=inside, other=0.0).to(tl.float32)
+    recurrent = tl.load(product + rows[:, None] * (3 * H) + units[None, :], mask=inside, other=0.0).to(tl.float32)
+    if AFTER:
+        if BIAS:
+            recurrent += tl.load(bias + units, mask=units < H, other=0.0).to(tl.float32)[None, :]
+        if from_h is not None:
+            tl.store(from_h + there, recurrent.to(from_h.dtype.element_ty), mask=inside)
+        recurrent *= r
+    value = activated(value + recurrent, ACTIVATION)
+    if gates is not None:
+        at_two = first * (2 * H) + near[:, None] * (2 * H) + columns[None, :]
+        tl.store(gates + at_two, join_two(r, u, ROWS, U).to(gates.dtype.element_ty), mask=in_gates)
+        tl.store(values + there, value.to(values.dtype.element_ty), mask=inside)
+    return u, value
+
+
+@triton.jit(do_not_specialize=["T", "B", "step"])
+def gru_fwd_reset(
+    x_gates, product, lengths, h, rh, rhs, T, B, step, H: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr,
+    GATE_ACTIVATION: tl.constexpr, LENGTHS: tl.constexpr, REVERSE: tl.constexpr, SAVE: tl.constexpr,
+):  # fmt: skip
+    """The operand r * h: `rh [B, H]`, and by memory index `rhs`."""
+    rows, here, units, inside = tile_of(B, H, ROWS, U)
+    columns = gate_columns(2, H, U)
+    in_gates = here[:, None] & (columns < 2 * H)[None, :]
+    length, at = row_lengths(lengths, rows, here, T, LENGTHS), rows[:, None] * H + units[None, :]
+    first, near = step_rows(step, T, B, length, rows, LENGTHS, REVERSE)
+    r, _ = _gates_of(x_gates, product, first, near, rows, columns, in_gates, H, ROWS, U, GATE_ACTIVATION)
+    gated = r * tl.load(h + at, mask=inside, other=0.0).to(tl.float32)
+    tl.store(rh + at, gated.to(rh.dtype.element_ty), mask=inside)
+    if SAVE:
+        there = first * H + near[:, None] * H + units[None, :]
+        tl.store(rhs + there, gated.to(rhs.dtype.element_ty), mask=inside)
+
+
+@triton.jit(do_not_specialize=["T", "B", "step"])
+def gru_fwd_step(
+    x_gates, product, bias, reset_h, lengths, resets, table, scales, given, h, out, hs, gates, values, from_h, all_h,
+    T, B, step, H: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr, AFTER: tl.constexpr, BIAS: tl.constexpr,
+    ACTIVATION: tl.constexpr, GATE_ACTIVATION: tl.constexpr, LENGTHS: tl.constexpr, RESETS: tl.constexpr,
+    GIVEN_RESETS: tl.constexpr, REVERSE: tl.constexpr, COUNT: tl.constexpr, KINDS: tl.constexpr, BITS: tl.constexpr,
+    ZONE_H: tl.constexpr, SAVE: tl.constexpr, STATES: tl.constexpr,
+):  # fmt: skip
+    """A step from its products to h.
+
+    Args:
+        product: Of h, or for the candidate of r * h, and the recurrent weights, `[B, 3H]`. h: State, `[B, H]`;
+            overwritten. The rest as `gru_fwd_persistent` has it.
+    """
+    rows, here, units, inside = tile_of(B, H, ROWS, U)
+    columns = gate_columns(2, H, U)
+    in_gates = here[:, None] & (columns < 2 * H)[None, :]
+    length, at = row_lengths(lengths, rows, here, T, LENGTHS), rows[:, None] * H + units[None, :]
+    first, near = step_rows(step, T, B, length, rows, LENGTHS, REVERSE)
+    u, value = _candidate_of(
+        x_gates, product, bias, gates, values, from_h, first, near, rows, units, columns, inside, in_gates, H, ROWS, U,
+        AFTER, BIAS, ACTIVATION, GATE_ACTIVATION,
+    )  # fmt: skip
+    new_h = mix(u, tl.load(h + at, mask=inside, other=0.0).to(tl.float32), value)
+    finish_step(
+        new_h, h, hs, reset_h, resets, out, all_h, table, scales, given, step, T, B, length, rows, here, units,
+        inside, H, LENGTHS, RESETS, GIVEN_RESETS, REVERSE, COUNT, KINDS, BITS, ZONE_H, STATES, SAVE,
+    )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=["T", "B", "step"])
+def gru_bwd_step(
+    product, lengths, resets, table, scales, given, hs, gates, values, from_h, d_out, d_all_h, past_h, sum_reset_h,
+    d_gates, d_from_h, d_totals, T, B, step, H: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr,
+    AFTER: tl.constexpr, ACTIVATION: tl.constexpr, GATE_ACTIVATION: tl.constexpr, LENGTHS: tl.constexpr,
+    RESETS: tl.constexpr, GIVEN_RESETS: tl.constexpr, REVERSE: tl.constexpr, COUNT: tl.constexpr, KINDS: tl.constexpr,
+    BITS: tl.constexpr, ZONE_H: tl.constexpr, STATES: tl.constexpr,
+):  # fmt: skip
+    """Gradients of a step's totals; with the reset before the product that of r is `gru_bwd_reset`'s.
+
+    Args:
+        product: Of the later step's gradients and the recurrent weights, `[B, H]`. past_h: float32, what else reaches
+            h; overwritten. sum_reset_h: float32, of given states; added to.
+        d_gates, d_from_h: By memory index, as `gru_bwd_exchange` has them. d_totals: `[B, 3H]`, what the recurrent
+            weights multiply next.
+    """
+    rows, here, units, inside = tile_of(B, H, ROWS, U)
+    columns = gate_columns(2, H, U)
+    in_gates = here[:, None] & (columns < 2 * H)[None, :]
+    length, at = row_lengths(lengths, rows, here, T, LENGTHS), rows[:, None] * H + units[None, :]
+    d_new, d_past = unfinish_step(
+        past_h, product, sum_reset_h, resets, d_out, d_all_h, table, scales, given, step, T, B, length, rows, here,
+        units, inside, H, LENGTHS, RESETS, GIVEN_RESETS, REVERSE, COUNT, KINDS, BITS, ZONE_H, STATES,
+    )  # fmt: skip
+    first, near = step_rows(step, T, B, length, rows, LENGTHS, REVERSE)
+    there = first * H + near[:, None] * H + units[None, :]
+    old = tl.load(hs + there, mask=inside, other=0.0).to(tl.float32)
+    value = tl.load(values + there, mask=inside, other=0.0).to(tl.float32)
+    at_two = first * (2 * H) + near[:, None] * (2 * H) + columns[None, :]
+    r, u = split_two(tl.load(gates + at_two, mask=in_gates, other=0.0).to(tl.float32), ROWS, U)
+    d_value, d_u, d_old = mix_back(d_new, u, old, value, ACTIVATION, GATE_ACTIVATION)
+    tl.store(past_h + at, d_past + d_old, mask=inside)
+    if AFTER:
+        recurrent = tl.load(from_h + there, mask=inside, other=0.0).to(tl.float32)
+        d_r, d_recurrent = reset_back(d_value, recurrent, r, GATE_ACTIVATION)
+        tl.store(d_from_h + there, d_recurrent.to(d_from_h.dtype.element_ty), mask=inside)
+    else:
+        d_r, d_recurrent = tl.zeros_like(d_u), d_value
+    here_value, here_gates = rows[:, None] * (3 * H) + units[None, :], rows[:, None] * (3 * H) + H + columns[None, :]
+    at_value = first * (3 * H) + near[:, None] * (3 * H) + units[None, :]
+    at_gates = first * (3 * H) + near[:, None] * (3 * H) + H + columns[None, :]
+    tile = join_two(d_r, d_u, ROWS, U)
+    tl.store(d_totals + here_value, d_recurrent.to(d_totals.dtype.element_ty), mask=inside)
+    tl.store(d_totals + here_gates, tile.to(d_totals.dtype.element_ty), mask=in_gates)
+    tl.store(d_gates + at_value, d_value.to(d_gates.dtype.element_ty), mask=inside)
+    tl.store(d_gates + at_gates, tile.to(d_gates.dtype.element_ty), mask=in_gates)
+
+
+@triton.jit(do_not_specialize=["T", "B", "step"])
+def gru_bwd_reset(
+    d_rh, lengths, hs, gates, past_h, d_gates, d_totals, T, B, step,
+    H: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr,
+    GATE_ACTIVATION: tl.constexpr, LENGTHS: tl.constexpr, REVERSE: tl.constexpr,
+):  # fmt: skip
+    """Gradient of r's total from that of r * h, `d_rh [B, H]`: a column for each unit of `d_totals` and `d_gates`."""
+    rows, here, units, inside = tile_of(B, H, ROWS, U)
+    columns = gate_columns(2, H, U)
+    in_gates = here[:, None] & (columns < 2 * H)[None, :]
+    length, at = row_lengths(lengths, rows, here, T, LENGTHS), rows[:, None] * H + units[None, :]
+    first, near = step_rows(step, T, B, length, rows, LENGTHS, REVERSE)
+    old = tl.load(hs + first * H + near[:, None] * H + units[None, :], mask=inside, other=0.0).to(tl.float32)
+    at_two = first * (2 * H) + near[:, None] * (2 * H) + columns[None, :]
+    r, _ = split_two(tl.load(gates + at_two, mask=in_gates, other=0.0).to(tl.float32), ROWS, U)
+    d_r, d_old = reset_back(tl.load(d_rh + at, mask=inside, other=0.0).to(tl.float32), old, r, GATE_ACTIVATION)
+    tl.store(past_h + at, tl.load(past_h + at, mask=inside, other=0.0) + d_old, mask=inside)
+    here_r = rows[:, None] * (3 * H) + H + 2 * units[None, :]
+    at_r = first * (3 * H) + near[:, None] * (3 * H) + H + 2 * units[None, :]
+    tl.store(d_totals + here_r, d_r.to(d_totals.dtype.element_ty), mask=inside)
+    tl.store(d_gates + at_r, d_r.to(d_gates.dtype.element_ty), mask=inside)
+
+
+@triton.jit(do_not_specialize=["B"])
+def gru_gates_again(
+    x_gates, product, bias, gates, values, from_h, B, H: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr,
+    AFTER: tl.constexpr, BIAS: tl.constexpr, ACTIVATION: tl.constexpr, GATE_ACTIVATION: tl.constexpr,
+):  # fmt: skip
+    """Gates, candidates and their recurrent products of all steps, as forward would have kept them; B are all rows."""
+    rows, here, units, inside = tile_of(B, H, ROWS, U)
+    columns, rows = gate_columns(2, H, U), rows.to(tl.int64)
+    in_gates = here[:, None] & (columns < 2 * H)[None, :]
+    _candidate_of(
+        x_gates, product, bias, gates, values, from_h, 0, rows, rows, units, columns, inside, in_gates, H, ROWS, U,
+        AFTER, BIAS, ACTIVATION, GATE_ACTIVATION,
+    )  # fmt: skip

@@ -1,0 +1,95 @@
+"""The LSTM's time loop as one kernel per step, two under a projection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from cellweave.ops.common._triton_autograd import Tensors
+from cellweave.ops.common._triton_steps import Steps, device_of, in_dtype, sums_for
+from cellweave.specs import LSTMSpec
+
+_KERNELS = "cellweave.ops.lstm._triton_step_kernels"
+
+
+def forward(
+    spec: LSTMSpec, tensors: Tensors, made: Mapping[str, Any], given: Mapping[str, Any]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Run all steps and return c and h after them.
+
+    Args:
+        spec: Of the cell. tensors: As the loop has them. made: What the steps fill, by the names of the kernels.
+        given: Their other arguments.
+    """
+    x_gates, c0, h0, fresh_c, fresh_h, weight, peephole, projection = tensors
+    (T, B), H, P = x_gates.shape[:2], spec.units, spec.output_size
+    h, c, product = torch.empty_like(h0), torch.empty_like(c0, dtype=torch.float32), x_gates.new_empty(B, 4 * H)
+    m, projected = x_gates.new_empty(B, H), x_gates.new_empty(B, P)
+    steps = Steps(_KERNELS, {
+        **given, **made, "x_gates": x_gates, "product": product, "peephole": peephole, "reset_h": fresh_h,
+        "reset_c": fresh_c, "h": h, "c": c, "m": m, "projected": projected,
+    })  # fmt: skip
+    with device_of(x_gates):
+        steps.first_state(h0, h, made["hs"], fresh_h)
+        steps.first_state(c0, c, made["cs"], fresh_c)
+        cells = steps.kernel("lstm_fwd_step", H)
+        outputs = steps.kernel("lstm_fwd_output", P) if projection is not None else None
+        for step in range(T):
+            torch.mm(h, weight, out=product)
+            cells(step=step)
+            if outputs is not None:
+                torch.mm(m, projection, out=projected)
+                outputs(step=step)
+    return c.to(c0.dtype), h
+
+
+def backward(
+    spec: LSTMSpec, tensors: Tensors, made: dict[str, Any], upstream: Tensors, given: Mapping[str, Any]
+) -> None:
+    """Run all steps backward and fill or replace what is made.
+
+    Args:
+        spec, tensors, made, given: As in `forward`, with what that left. upstream: Gradients of outputs, c and h.
+    """
+    x_gates, c0, _, fresh_c, fresh_h, weight, peephole, projection = tensors
+    (T, B), H, P, dtype = x_gates.shape[:2], spec.units, spec.output_size, x_gates.dtype
+    d_out, d_c, d_h = upstream[0], upstream[1].to(torch.float32, copy=True), upstream[2].to(torch.float32, copy=True)
+    d_totals, product = x_gates.new_empty(B, 4 * H), x_gates.new_zeros(B, P)
+    d_m, d_raw = x_gates.new_empty(B, H), x_gates.new_empty(B, P)
+    sum_reset_h, sum_reset_c = sums_for(fresh_h), sums_for(fresh_c)
+    if spec.peepholes:
+        made["d_peephole"] = c0.new_zeros((3, B, H), dtype=torch.float32)
+    steps = Steps(_KERNELS, {
+        **given, **made, "product": product, "d_m": d_m, "peephole": peephole, "d_out": d_out, "past_h": d_h,
+        "d_c": d_c, "sum_reset_h": sum_reset_h, "sum_reset_c": sum_reset_c, "d_totals": d_totals, "d_raw": d_raw,
+    })  # fmt: skip
+    with device_of(x_gates):
+        cells = steps.kernel("lstm_bwd_step", H)
+        outputs = steps.kernel("lstm_bwd_output", P) if projection is not None else None
+        for step in reversed(range(T)):
+            if outputs is not None:
+                outputs(step=step)
+                torch.mm(d_raw, projection.t(), out=d_m)
+            cells(step=step)
+            torch.mm(d_totals, weight.t(), out=product)
+        steps.first_gradient(d_h, product, made["d_h0"], sum_reset_h)
+    made["d_c0"] = d_c.to(dtype)
+    made["d_reset_h"], made["d_reset_c"] = in_dtype(sum_reset_h, dtype), in_dtype(sum_reset_c, dtype)
+
+
+def gates_again(tensors: Tensors, hs: torch.Tensor, given: Mapping[str, Any]) -> torch.Tensor:
+    """The activated gates of all steps, in place of the input products.
+
+    Args:
+        tensors: As the loop has them. hs: Operands of all steps. given: Arguments of the kernel, `cs` among them.
+    """
+    gates: torch.Tensor = tensors[0]
+    weight, peephole = tensors[5], tensors[6]
+    gates.flatten(0, 1).addmm_(hs.flatten(0, 1), weight)
+    rows = gates.shape[0] * gates.shape[1]
+    steps = Steps(_KERNELS, {**given, "gates": gates, "peephole": peephole, "B": rows})
+    with device_of(gates):
+        steps.kernel("lstm_gates_again", given["H"])()
+    return gates

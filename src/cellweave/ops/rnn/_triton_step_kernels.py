@@ -1,0 +1,75 @@
+"""The elementwise part of one step of the plain recurrent network as Triton kernels: what runs between two products."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from cellweave.ops.common._triton_device import activated, row_lengths, slope, step_rows
+from cellweave.ops.common._triton_step_device import finish_step, tile_of, unfinish_step
+
+
+@triton.jit(do_not_specialize=["T", "B", "step"])
+def rnn_fwd_step(
+    x_gates, product, reset_h, lengths, resets, table, scales, given, h, out, hs, gates, all_h, T, B, step,
+    H: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr, ACTIVATION: tl.constexpr,
+    LENGTHS: tl.constexpr, RESETS: tl.constexpr, GIVEN_RESETS: tl.constexpr, REVERSE: tl.constexpr,
+    COUNT: tl.constexpr, KINDS: tl.constexpr, BITS: tl.constexpr, ZONE_H: tl.constexpr, SAVE: tl.constexpr,
+    STATES: tl.constexpr,
+):  # fmt: skip
+    """A step from its product to h.
+
+    Args:
+        product: Of h and the recurrent weight, `[B, H]`. h: State, `[B, H]`; overwritten. The rest as
+            `rnn_fwd_persistent` has it.
+    """
+    rows, here, units, inside = tile_of(B, H, ROWS, U)
+    length = row_lengths(lengths, rows, here, T, LENGTHS)
+    first, near = step_rows(step, T, B, length, rows, LENGTHS, REVERSE)
+    at, there = rows[:, None] * H + units[None, :], first * H + near[:, None] * H + units[None, :]
+    total = tl.load(x_gates + there, mask=inside, other=0.0).to(tl.float32)
+    total += tl.load(product + at, mask=inside, other=0.0).to(tl.float32)
+    new_h = activated(total, ACTIVATION)
+    if gates is not None:
+        tl.store(gates + there, new_h.to(gates.dtype.element_ty), mask=inside)
+    finish_step(
+        new_h, h, hs, reset_h, resets, out, all_h, table, scales, given, step, T, B, length, rows, here, units,
+        inside, H, LENGTHS, RESETS, GIVEN_RESETS, REVERSE, COUNT, KINDS, BITS, ZONE_H, STATES, SAVE,
+    )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=["T", "B", "step"])
+def rnn_bwd_step(
+    product, lengths, resets, table, scales, given, gates, d_out, d_all_h, past_h, sum_reset_h, d_gates, d_totals,
+    T, B, step, H: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr, ACTIVATION: tl.constexpr,
+    LENGTHS: tl.constexpr, RESETS: tl.constexpr, GIVEN_RESETS: tl.constexpr, REVERSE: tl.constexpr,
+    COUNT: tl.constexpr, KINDS: tl.constexpr, BITS: tl.constexpr, ZONE_H: tl.constexpr, STATES: tl.constexpr,
+):  # fmt: skip
+    """Gradients of a step's totals: `d_totals [B, H]`, and by memory index `d_gates`.
+
+    Args:
+        product: Of the later step's totals' gradients and the recurrent weight, `[B, H]`. past_h: float32, what else
+            reaches h; overwritten. sum_reset_h: float32, of given states; added to.
+    """
+    rows, here, units, inside = tile_of(B, H, ROWS, U)
+    length = row_lengths(lengths, rows, here, T, LENGTHS)
+    d_new, d_old = unfinish_step(
+        past_h, product, sum_reset_h, resets, d_out, d_all_h, table, scales, given, step, T, B, length, rows, here,
+        units, inside, H, LENGTHS, RESETS, GIVEN_RESETS, REVERSE, COUNT, KINDS, BITS, ZONE_H, STATES,
+    )  # fmt: skip
+    first, near = step_rows(step, T, B, length, rows, LENGTHS, REVERSE)
+    at, there = rows[:, None] * H + units[None, :], first * H + near[:, None] * H + units[None, :]
+    value = tl.load(gates + there, mask=inside, other=0.0).to(tl.float32)
+    d_total = d_new * slope(value, ACTIVATION)
+    tl.store(past_h + at, d_old, mask=inside)
+    tl.store(d_totals + at, d_total.to(d_totals.dtype.element_ty), mask=inside)
+    tl.store(d_gates + there, d_total.to(d_gates.dtype.element_ty), mask=inside)
+
+
+@triton.jit(do_not_specialize=["B"])
+def rnn_gates_again(gates, B, H: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr, ACTIVATION: tl.constexpr):
+    """Totals `[B, H]` become values, in place; B are the rows of all steps."""
+    rows, _, units, inside = tile_of(B, H, ROWS, U)
+    at = gates + rows.to(tl.int64)[:, None] * H + units[None, :]
+    value = activated(tl.load(at, mask=inside, other=0.0).to(tl.float32), ACTIVATION)
+    tl.store(at, value.to(gates.dtype.element_ty), mask=inside)

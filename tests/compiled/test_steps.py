@@ -1,0 +1,51 @@
+"""What the kernels of single steps become on sm_90: elementwise, in registers, and waiting for nobody."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from cellweave.ops.gru import _triton as gru
+from cellweave.ops.lstm import _triton as lstm
+from cellweave.ops.rnn import _triton as rnn
+from cellweave.specs import GRUSpec, LSTMSpec, RNNSpec
+from helpers.cross_compile import compiled_steps, plain_call
+from helpers.step_form import take_steps
+
+BF16 = torch.bfloat16
+EVERYTHING = {"states": True, "lengths": True, "resets": True, "reverse": True}
+H_MASKS, ALL_MASKS = "h:rows output:step zone_h:step", "h:rows c:step output:rows zone_h:step zone_c:step"
+FULL = LSTMSpec(512, peepholes=True, cell_clip=1.0, projection=256, proj_clip=1.0, forget_bias=1.0)
+ENDS = {"first_state", "first_gradient"}
+#: Variants that keep no gates, and what computes these again.
+AGAIN = {"lstm-full": "lstm_gates_again", "gru-wrapped": "gru_gates_again", "rnn-wrapped": "rnn_gates_again"}
+#: Module, spec, rows, dtype, options, and the kernels of a step beside those of its ends.
+VARIANTS: dict[str, tuple[Any, Any, int, torch.dtype, dict[str, Any], set[str]]] = {
+    "lstm": (lstm, LSTMSpec(1024), 64, BF16, {}, {"lstm_fwd_step", "lstm_bwd_step"}),
+    "lstm-full": (
+        lstm, FULL, 64, BF16, {**EVERYTHING, "masks": ALL_MASKS},
+        {"lstm_fwd_step", "lstm_fwd_output", "lstm_bwd_output", "lstm_bwd_step"},
+    ),
+    "rnn-wrapped": (rnn, RNNSpec(2500), 64, torch.float16, {**EVERYTHING, "masks": H_MASKS},
+                    {"rnn_fwd_step", "rnn_bwd_step"}),
+    "gru-wrapped": (gru, GRUSpec(1024), 64, BF16, {**EVERYTHING, "masks": H_MASKS},
+                    {"gru_fwd_reset", "gru_fwd_step", "gru_bwd_step", "gru_bwd_reset"}),
+    "gru-after": (gru, GRUSpec(1024, reset_after=True, joined_kernel=False), 64, BF16, {},
+                  {"gru_fwd_step", "gru_bwd_step"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_variant(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    take_steps(monkeypatch)
+    module, spec, rows, dtype, options, expected = VARIANTS[name]
+    gates = name not in AGAIN
+    kernels = compiled_steps(*module.loop_of(plain_call(spec, 2, rows, dtype, **options)), gates=gates)
+    assert {kernel for kernel, _ in kernels} == expected | ENDS | ({AGAIN[name]} if not gates else set())
+    for _, kernel in kernels:
+        assert kernel.spilled == 0
+        assert kernel.count(r"(HMMA|HGMMA)\S*") == 0
+        assert kernel.count(r"(ATOM|ATOMG|RED|REDG)\.\S*") == 0
+        assert kernel.registers <= 128  # four programs of 128 threads on a multiprocessor at least
