@@ -79,7 +79,7 @@ _BY_SPEED = {
     "cpu": (("native", "the fastest that can run it"), ("torch", "the fastest that can run it")),
     "cuda": (
         ("torch", "cuDNN computes exactly this"),
-        ("triton", "one kernel for the whole sequence, which cuDNN cannot run"),
+        ("triton", "kernels of cellweave's own, for what cuDNN cannot run"),
     ),
 }
 

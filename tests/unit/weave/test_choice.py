@@ -65,7 +65,7 @@ def test_on_a_cuda_device_cudnn_comes_first_with_gradients_too() -> None:
 def test_on_a_cuda_device_then_triton_with_the_reason_of_cudnn() -> None:
     with fakes(Fake("triton"), Fake("torch", "masks inside"), Fake("native")):
         choice = choose(GRU, context(grad=True, device="cuda"), None)
-    assert choice.name == "triton" and choice.why.startswith("torch: masks inside; one kernel")
+    assert choice.name == "triton" and choice.why.startswith("torch: masks inside; kernels of cellweave")
 
 
 def test_on_a_cuda_device_reference_where_neither_can() -> None:
