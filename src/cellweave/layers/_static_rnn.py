@@ -115,6 +115,18 @@ def _stepwise(
         output, state = step_with_lengths(cell, now, state, active, "static_rnn")
         outputs.append(output)
     like = outputs[0] if outputs else zero_outputs(cell, (rows,), _nest.flatten(inputs)[0])
+    attached = not outputs and _takes_gradients(cell, inputs, state)
     while len(outputs) < len(inputs):
-        outputs.append(_nest.map_structure(torch.zeros_like, like))
+        outputs.append(_nest.map_structure(lambda leaf: _zeros_like(leaf, attached=attached), like))
     return outputs, state
+
+
+def _takes_gradients(cell: Any, inputs: Any, state: Nest) -> bool:
+    sources = [*_nest.flatten(inputs), *_nest.flatten(state), *getattr(cell, "parameters", tuple)()]
+    return torch.is_grad_enabled() and any(source.requires_grad for source in sources)
+
+
+def _zeros_like(leaf: torch.Tensor, *, attached: bool) -> torch.Tensor:
+    """Zeros; attached, a loss of nothing else can still go backward, as it can where steps have run."""
+    zeros = torch.zeros_like(leaf)
+    return zeros.requires_grad_().clone() if attached else zeros

@@ -18,6 +18,17 @@ H = torch.linspace(-0.5, 0.5, B * N).reshape(B, N)
 F32 = {"dtype": "float32"}
 
 
+def test_without_a_step_a_loss_still_goes_backward() -> None:
+    """Rows of length 0 alone give zeros, through which nothing flows, as in TF1."""
+    cell, x = cw.GRUCell(N), STEPS[0].clone().requires_grad_()
+    outs, state = cw.static_rnn(cell, [x, x], sequence_length=[0] * len(x), **F32)
+    sum(out.sum() for out in outs).backward()
+    assert x.grad is None and not any(out.any() for out in outs) and not state.any()
+    with torch.no_grad():
+        outs, _ = cw.static_rnn(cell, [x, x], sequence_length=[0] * len(x), **F32)
+    assert not outs[0].requires_grad
+
+
 @pytest.mark.parametrize("lengths", [None, [4, 2, 0], [1, 1, 0]])
 @pytest.mark.parametrize("kind", [list, tuple])
 def test_is_dynamic_rnn_over_a_list(lengths: Any, kind: Any) -> None:
