@@ -13,17 +13,20 @@ NATIVE_SOURCES := $(shell find native/include native/src native/CMakeLists.txt -
 WORKERS ?= auto
 # how long `make fuzz` searches
 SECONDS ?= 600
+# how many compositions `make fuzz-tf1` invents, and from which seed
+CASES ?= 200
+SEED ?= 1
 
 # pytest, the demo and the benchmarks take the code of this checkout, whatever else is on the caller's path
 unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-native test-gpu fuzz check docs bench bench-gpu bench-peers build clean
+.PHONY: help setup demo test test-native test-gpu fuzz fuzz-tf1 check docs bench bench-gpu bench-peers build clean
 .SECONDARY:
 .NOTPARALLEL:  # two installs into one .venv must not run at once
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready-dev $(VENV)/.ready-docs $(VENV)/.ready-native  ## Make .venv with everything a developer needs
 
@@ -47,6 +50,11 @@ check: $(VENV)/.ready-dev  ## Lint, format, types, layering
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
+
+fuzz-tf1: $(VENV)/.ready-dev $(VENV)/.ready-native $(PEERS)/tf1/.ready  ## Compare random compositions with TensorFlow (CASES=200, SEED=1)
+	rm -rf .cache/random
+	CUDA_VISIBLE_DEVICES= $(PEERS)/tf1/bin/python tests/golden/make_random.py .cache/random --cases $(CASES) --seed $(SEED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) tests/golden/test_golden_cases.py --goldens .cache/random
 
 docs: $(VENV)/.ready-docs  ## Build the documentation into site/; a warning fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
