@@ -35,8 +35,8 @@ LSTM, GRU = GpuCase("lstm", "training", "float32", *SIZES), GpuCase("gru_before"
 @pytest.fixture(autouse=True)
 def precision() -> Any:
     yield
-    layers.set_precision("float32")
-    torch.backends.cudnn.rnn.fp32_precision = "none"
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = True  # torch's defaults
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, change: Callable[[Any], Any] = lambda result: result) -> None:

@@ -121,8 +121,8 @@ def steps_remark(schedules: tuple[Schedule | None, Schedule | None], units: int,
 
 def precision(dtype: torch.dtype) -> str:
     """How products of float32 are made: as torch is told to for its own recurrent layers."""
-    setting = torch.backends.cudnn.rnn.fp32_precision  # type: ignore[attr-defined]
-    return "tf32" if dtype == torch.float32 and setting in ("tf32", "none") else "ieee"
+    setting = torch.backends.cudnn.rnn.fp32_precision  # type: ignore[attr-defined]  # "none": nobody asked for TF32
+    return "tf32" if dtype == torch.float32 and setting == "tf32" else "ieee"
 
 
 class Launch(NamedTuple):

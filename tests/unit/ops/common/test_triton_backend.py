@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -99,8 +100,20 @@ def test_without_triton(monkeypatch: pytest.MonkeyPatch) -> None:
     assert RECORD.refuses(RunSpec(LSTMSpec(4)), CONTEXT) == "Triton is not installed"
 
 
-def test_products_of_float32_follow_torchs_own_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def torchs_default() -> Iterator[None]:
+    """By the older switch, which sets all that the newer ones are."""
+    yield
+    torch.backends.cudnn.allow_tf32 = True
+
+
+@pytest.mark.usefixtures("torchs_default")
+def test_products_of_float32_follow_torchs_own_setting() -> None:
     assert triton_backend.precision(torch.float32) == "tf32"
-    monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", "ieee")
-    assert triton_backend.precision(torch.float32) == "ieee"
     assert triton_backend.precision(torch.float16) == "ieee"
+    torch.backends.cudnn.rnn.fp32_precision = "ieee"
+    assert triton_backend.precision(torch.float32) == "ieee"
+    torch.backends.cudnn.allow_tf32 = True
+    assert triton_backend.precision(torch.float32) == "tf32"
+    torch.backends.cudnn.allow_tf32 = False
+    assert triton_backend.precision(torch.float32) == "ieee"
