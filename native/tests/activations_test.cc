@@ -20,7 +20,7 @@ Wide exact(int64_t activation, Wide x) {
     case CW_SIGMOID: return 1 / (1 + std::exp(-x));
     case CW_RELU: return x > 0 ? x : 0;
     case CW_SOFTSIGN: return x / (1 + std::fabs(x));
-    case CW_SOFTPLUS: return std::log1p(std::exp(x));
+    case CW_SOFTPLUS: return std::fmax(x, Wide(0)) + std::log1p(std::exp(-std::fabs(x)));
     case CW_ELU: return x > 0 ? x : std::expm1(x);
     case CW_SELU: return 1.0507009873554805L * (x > 0 ? x : 1.6732632423543772L * std::expm1(x));
     case CW_HARD_SIGMOID: return std::fmin(std::fmax(0.2L * x + 0.5L, Wide(0)), Wide(1));
