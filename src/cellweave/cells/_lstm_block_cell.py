@@ -52,7 +52,7 @@ class LSTMBlockCell(LSTMCore):
     ) -> None:
         self._cell_clip = cell_clip
         units = check_positive_int("LSTMBlockCell num_units", num_units)
-        spec = block_lstm_spec("LSTMBlockCell", units, forget_bias, cell_clip, use_peephole)
+        spec = block_lstm_spec(units, forget_bias, cell_clip, use_peephole)
         super().__init__(spec, True, name=name, dtype=dtype, _reuse=reuse, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
@@ -67,14 +67,12 @@ class LSTMBlockCell(LSTMCore):
         }
 
 
-def block_lstm_spec(
-    where: str, units: int, forget_bias: float, cell_clip: float | None, use_peephole: bool
-) -> LSTMSpec:
+def block_lstm_spec(units: int, forget_bias: float, cell_clip: float | None, use_peephole: bool) -> LSTMSpec:
     """What TF1's block ops compute; a bound that is not above 0 is none."""
-    bound = None if cell_clip is None else check_number(f"{where} cell_clip", cell_clip)
+    bound = None if cell_clip is None else check_number("LSTMBlockCell cell_clip", cell_clip)
     return LSTMSpec(
         units,
-        forget_bias=check_number(f"{where} forget_bias", forget_bias),
+        forget_bias=check_number("LSTMBlockCell forget_bias", forget_bias),
         peepholes=bool(use_peephole),
         cell_clip=bound if bound is not None and bound > 0 else None,
         peephole_order="ifo",

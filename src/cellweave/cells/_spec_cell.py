@@ -105,7 +105,7 @@ class SpecWeights(StepLayer):
         if self._built:
             return
         if input_shape is None:
-            raise ArgumentTypeError(f"{self.where}: expected inputs [B, D] as a tensor, got None.")
+            raise ArgumentTypeError(f"{self.where}: expected inputs [B, D] as a tensor, got None for their shape.")
         if _nest.is_nested(input_shape) and any(_nest.is_nested(part) for part in input_shape):
             raise ArgumentTypeError(f"{self.where}: expected one input [B, D], got {_nest.describe(input_shape)}.")
         dims = shape_dims(input_shape)
