@@ -36,18 +36,25 @@ template <class R>
 CW_INLINE void store(R *p, Vec<R> v) {
   *reinterpret_cast<typename VecOf<R>::Unaligned *>(p) = v;
 }
-// The first n lanes; the others are 0 on loading and left alone on storing.
 template <class R>
-CW_INLINE Vec<R> load(const R *p, int n) {
-  if (__builtin_expect(n == kLanes<R>, 1)) return load(p);
+__attribute__((noinline)) Vec<R> load_some(const R *p, int n) {
   Vec<R> v = {};
   __builtin_memcpy(&v, p, size_t(n) * sizeof(R));
   return v;
 }
 template <class R>
+__attribute__((noinline)) void store_some(R *p, Vec<R> v, int n) {
+  __builtin_memcpy(p, &v, size_t(n) * sizeof(R));
+}
+// The first n lanes; the others are 0 on loading and left alone on storing.
+template <class R>
+CW_INLINE Vec<R> load(const R *p, int n) {
+  return __builtin_expect(n == kLanes<R>, 1) ? load(p) : load_some<R>(p, n);
+}
+template <class R>
 CW_INLINE void store(R *p, Vec<R> v, int n) {
   if (__builtin_expect(n == kLanes<R>, 1)) return store(p, v);
-  __builtin_memcpy(p, &v, size_t(n) * sizeof(R));
+  store_some<R>(p, v, n);
 }
 template <class R>
 CW_INLINE Vec<R> select(IVec<R> condition, Vec<R> yes, Vec<R> no) {
