@@ -26,7 +26,7 @@ extern "C" {
 #endif
 
 /* Raised by one whenever a struct below or the meaning of a field changes. */
-#define CW_ABI_VERSION 3
+#define CW_ABI_VERSION 4
 
 enum { CW_OK = 0, CW_BAD_ARGUMENT = 1, CW_SCRATCH_TOO_SMALL = 2, CW_UNSUPPORTED = 3 };
 enum { CW_FLOAT32 = 0, CW_FLOAT64 = 1 };
@@ -39,15 +39,20 @@ enum {
 };
 /* A mask on the input, on the states h and c that a step hands on, or on its output multiplies it. Masks of CW_MASK_ZONE_H
  * and _C are zoneout: with their product m, the new h (projected) or c becomes m * new + (1 - m) * operand before the other
- * masks act; h is made from the whole new c, and the output from the mixed h. */
-enum { CW_MASK_INPUT = 0, CW_MASK_H = 1, CW_MASK_C = 2, CW_MASK_OUTPUT = 3, CW_MASK_ZONE_H = 4, CW_MASK_ZONE_C = 5 };
+ * masks act; h is made from the whole new c, and the output from the mixed h. Masks of CW_MASK_GATE + g act inside a step,
+ * the first one too: gate g multiplies the operand h times their product by its weights (a GRU's candidate that resets
+ * before: r * h times it); the operand stays as it is. */
+enum {
+  CW_MASK_INPUT = 0, CW_MASK_H = 1, CW_MASK_C = 2, CW_MASK_OUTPUT = 3, CW_MASK_ZONE_H = 4, CW_MASK_ZONE_C = 5,
+  CW_MASK_GATE = 6
+};
 /* How the work of a step is divided among threads. */
 enum { CW_SPLIT_UNITS = 0, CW_SPLIT_ROWS = 1 };
 
 /* One random mask. An element is kept if its 23-bit (float) or 52-bit (double) mantissa is at least `threshold`.
  * Mantissas are TensorFlow's: Philox4x32-10, block number counter = (high << 64) + low + step * stride + flat / n with
  * n = 4 (float; mantissa = word & 0x7fffff) or 2 (double; mantissa = (word[2i] & 0xfffff) << 32 | word[2i + 1]) draws a
- * block, flat = row * N + unit (row = 0 for all rows if rows == 1). Additions carry through all 128 bits.
+ * block, flat = row * width + first + unit (row = 0 for all rows if rows == 1). Additions carry through all 128 bits.
  * Steps are counted in the order in which a row meets them: with `reverse` and lengths, row b's step at memory index m
  * has number lengths[b] - 1 - m; with `reverse` alone, T - 1 - m. */
 typedef struct cw_mask {
@@ -56,9 +61,10 @@ typedef struct cw_mask {
   uint64_t stride;     /* blocks from one step's draw to the next; 0: one draw serves all steps */
   uint64_t threshold;
   double scale;        /* factor of a kept element; others become 0 */
-  const void *factors; /* Real [rows, N] to use in place of a stream, or NULL */
+  const void *factors; /* Real [rows, width] to use in place of a stream, or NULL */
   int64_t rows;        /* B, or 1: one mask for all rows (then stride is 0) */
   int64_t place;       /* CW_MASK_* */
+  int64_t first, width; /* elements of a row before those that are used, and in all; width 0: those alone */
 } cw_mask;
 
 /* One layer over one sequence. Fields that an operation does not use are 0 or NULL. All fields have 8 bytes.
@@ -155,6 +161,11 @@ typedef struct cw_sequence {
   const void *gamma[5], *beta[5]; /* [H] each for all N numbers (none for a coupled LSTM's 0), or all NULL: no normalization */
   void *norm_kept;      /* with save: [T, B, N] of 1 / sqrt(variance + norm_epsilon); LSTM: [T, B, N + 1], the mean of c last */
   void *d_norm;         /* backward: [B, N, 2, H] gradients of gamma and beta, per row: written; 0 for a coupled LSTM's 0 */
+
+  /* Masks of each gate's own. With CW_MASK_GATE the loop makes no input products: `ahead`, or no x. */
+  int64_t x_gate;       /* with `ahead`: elements from the inputs x of one gate to those of the next; 0: all multiply the same */
+  void *gate_h;         /* backward with CW_MASK_GATE: [gates, T, B, P] what each gate multiplied: written; not that of the
+                           candidate of CW_GRU_BEFORE, which is in rh; from gate 1 on for a coupled LSTM */
 } cw_sequence;
 
 CW_API int64_t cw_abi_version(void);

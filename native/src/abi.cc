@@ -15,7 +15,7 @@ namespace cellweave {
 
 namespace {
 
-static_assert(sizeof(cw_mask) == 9 * 8 && sizeof(cw_sequence) == 110 * 8, "a field changed: raise CW_ABI_VERSION");
+static_assert(sizeof(cw_mask) == 11 * 8 && sizeof(cw_sequence) == 112 * 8, "a field changed: raise CW_ABI_VERSION");
 
 // The table of an instruction set; NULL where the build or the machine lacks it.
 const Kernels *kernels_of(int64_t isa) {

@@ -26,8 +26,11 @@ bool aligned(const void *pointer, int64_t bytes) {
   return reinterpret_cast<uintptr_t>(pointer) % uintptr_t(bytes) == 0;
 }
 
-bool is_mask(const cw_mask &mask, int64_t B, int64_t dtype) {
+// A mask for rows of N elements.
+bool is_mask(const cw_mask &mask, int64_t B, int64_t N, int64_t dtype) {
   if (mask.rows != 1 && mask.rows != B) return false;
+  if (mask.first < 0 || mask.width < 0 || !sizes_fit(1, B, mask.width)) return false;
+  if (mask.width == 0 ? mask.first != 0 : mask.first > mask.width - N) return false;
   if (mask.factors) return aligned(mask.factors, element_size(dtype));
   return mask.rows == B || mask.stride == 0;
 }
@@ -90,6 +93,10 @@ bool clips_projection(const cw_sequence &s) { return is_lstm(s) && s.projection 
 bool has_peepholes(const cw_sequence &s) { return s.peephole[0] || s.peephole[1] || s.peephole[2]; }
 
 bool has_place(const cw_sequence &s, const cw_mask &mask) {
+  if (mask.place >= CW_MASK_GATE) {
+    const int64_t gate = mask.place - CW_MASK_GATE;
+    return first_gate(s) <= gate && gate < gates_of(s) && (is_empty(s) || !s.x || s.ahead);
+  }
   switch (mask.place) {
     // Where the inputs are not seen a mask on them would be lost: it belongs to cw_mask_sequence.
     case CW_MASK_INPUT: return is_empty(s) || (s.x && !s.ahead);
@@ -99,11 +106,21 @@ bool has_place(const cw_sequence &s, const cw_mask &mask) {
   }
 }
 
+int64_t width_of(const cw_sequence &s, int64_t place) {
+  return place == CW_MASK_INPUT ? s.I : place == CW_MASK_C || place == CW_MASK_ZONE_C ? s.H : s.P;
+}
+
 bool masks_fit(const cw_sequence &s) {
   if (s.n_masks < 0 || (s.n_masks > 0 && !s.masks)) return false;
   for (int64_t i = 0; i < s.n_masks; ++i)
-    if (!has_place(s, s.masks[i]) || !is_mask(s.masks[i], s.B, s.dtype)) return false;
+    if (!has_place(s, s.masks[i]) || !is_mask(s.masks[i], s.B, width_of(s, s.masks[i].place), s.dtype)) return false;
   return true;
+}
+
+bool has_gate_masks(const cw_sequence &s) {
+  for (int64_t i = 0; i < s.n_masks; ++i)
+    if (s.masks[i].place >= CW_MASK_GATE) return true;
+  return false;
 }
 
 bool has_mask_on_h(const cw_sequence &s) {
@@ -146,6 +163,7 @@ void check_common(const cw_sequence &s, Demands &demands) {
 void check_inputs(const cw_sequence &s, Demands &demands) {
   demands.present(s.x);
   demands.holds(is_flag(s.ahead) && s.I >= 1 && sizes_fit(s.T, s.B, s.I));
+  demands.holds(s.x_gate >= 0 && (s.x_gate == 0 || s.ahead) && sizes_fit(1, gates_of(s), s.x_gate));
   for (int g = first_gate(s); g < gates_of(s); ++g) {
     demands.present(s.wx[g]);
     demands.optional(s.bias[g]);
@@ -182,6 +200,8 @@ void check_backward(const cw_sequence &s, Demands &demands) {
   demands.present_if(is_lstm(s), s.d_c0);
   demands.present_if(is_lstm(s) && has_peepholes(s), s.d_peephole);
   demands.present_if(s.op == CW_GRU_BEFORE, s.rh);
+  demands.present_if(has_gate_masks(s), s.gate_h);
+  demands.holds(!has_gate_masks(s) || sizes_fit(gates_of(s) * s.T, s.B, s.P));
   demands.present_if(normalizes(s), s.d_norm);
   demands.present_if(is_lstm(s) && s.projection, s.proj_in);
   demands.present_if(is_lstm(s) && s.projection, s.d_proj);
@@ -246,7 +266,7 @@ int64_t check_mask_sequence(int64_t dtype, const void *x, const void *out, int64
   demands.holds(between(dtype, CW_FLOAT32, CW_FLOAT64) && sizes_fit(T, B, N) && is_flag(reverse));
   demands.holds(between(threads, 1, kMaxThreads) && n_masks >= 0 && (n_masks == 0 || masks));
   if (demands.status() != CW_OK || T == 0 || B == 0 || N == 0) return demands.status();
-  for (int64_t i = 0; i < n_masks; ++i) demands.holds(is_mask(masks[i], B, dtype));
+  for (int64_t i = 0; i < n_masks; ++i) demands.holds(is_mask(masks[i], B, N, dtype));
   demands.present(x);
   demands.present(out);
   demands.holds(lengths_fit(lengths, T, B));

@@ -218,7 +218,19 @@ void check_masks(int64_t op) {
   refuses(op, "no masks", kBoth, clear(&cw_sequence::masks));
   refuses(op, "n_masks", kBoth, set(&cw_sequence::n_masks, -1));
   refuses(op, "a mask on inputs", kBoth, [](Call &call) { call.masks[0].place = CW_MASK_INPUT; });
-  refuses(op, "an unknown place", kBoth, [](Call &call) { call.masks[0].place = 6; });
+  refuses(op, "an unknown place", kBoth, [](Call &call) { call.masks[0].place = CW_MASK_GATE + 4; });
+  refuses(op, "a place below all", kBoth, [](Call &call) { call.masks[0].place = -1; });
+  refuses(op, "elements before the first", kBoth, [](Call &call) { call.masks[0].first = -1; });
+  refuses(op, "a first element without a width", kBoth, [](Call &call) { call.masks[0].first = 1; });
+  refuses(op, "a width that is too small", kBoth, [](Call &call) { call.masks[0].first = 2, call.masks[0].width = call.s.P + 1; });
+  accepts(op, "a part of a mask", kBoth, [](Call &call) { call.masks[0].first = 2, call.masks[0].width = call.s.P + 2; });
+  const auto of_gate = [](Call &call) {
+    call.masks[0].place = CW_MASK_GATE;
+    call.s.gate_h = call.memory.out<float>("gate_h", 4 * T * B * H);
+  };
+  accepts(op, "a mask of a gate", kBoth, of_gate);
+  refuses(op, "no gate_h", kBackward, [](Call &call) { call.masks[0].place = CW_MASK_GATE; });
+  if (op == CW_RNN) refuses(op, "a mask of a gate that is none", kBoth, [&](Call &call) { of_gate(call), ++call.masks[0].place; });
   refuses(op, "rows", kBoth, [](Call &call) { call.masks[1].rows = B + 1; });
   refuses(op, "steps of a mask for all rows", kBoth, [](Call &call) { call.masks[0].stride = 256; });
   accepts(op, "zoneout on h", kBoth, [](Call &call) { call.masks[0].place = CW_MASK_ZONE_H; });
@@ -283,6 +295,14 @@ void check_inputs(int64_t op) {
   refuses(op, "x ahead and no gates", kForward, with_x([](Call &call) {
             call.s.ahead = 1;
             call.s.gate[0] = nullptr;
+          }));
+  accepts(op, "x of each gate", kForward, with_x([](Call &call) { call.s.ahead = 1, call.s.x_gate = 2; }));
+  refuses(op, "x of each gate in the loop", kForward, with_x(set(&cw_sequence::x_gate, 2)));
+  refuses(op, "x_gate", kForward, with_x([](Call &call) { call.s.ahead = 1, call.s.x_gate = -1; }));
+  refuses(op, "masks of gates and x in the loop", kForward, with_x([](Call &call) { call.masks[0].place = CW_MASK_GATE; }));
+  accepts(op, "masks of gates and x ahead", kForward, with_x([](Call &call) {
+            call.s.ahead = 1;
+            call.masks[0].place = CW_MASK_GATE;
           }));
   refuses(op, "packed_ready", kForward, set(&cw_sequence::packed_ready, 2));
   refuses(op, "packed off its alignment", kForward,

@@ -104,6 +104,7 @@ void point_to_inputs(const Case &c, const Inputs<Real> &inputs, const Setup &set
     s.x = memory.in("x", inputs.x);
     s.I = c.I;
     s.ahead = c.feed == Feed::kAhead;
+    s.x_gate = c.x_gate ? c.T * c.B * c.I : 0;
   }
   s.bias_h = memory.in("bias_h", inputs.bias_h);
   for (int i = 0; i < 3; ++i) s.peephole[i] = memory.in("peephole", inputs.peephole[i]);
@@ -240,6 +241,7 @@ Backward<Real> run_backward(const Case &c, const Inputs<Real> &inputs, const For
   if (c.reset_state && c.lstm()) s.d_reset_c = memory.out<Real>("d_reset_c", c.B * c.H);
   if (c.peepholes) s.d_peephole = memory.out<Real>("d_peephole", c.B * 3 * c.H);
   if (c.op == CW_GRU_BEFORE) s.rh = memory.out<Real>("rh", c.T * c.B * c.H);
+  if (c.mask_gate != Masks::kNone) s.gate_h = memory.out<Real>("gate_h", c.gates_of_h() * c.T * c.B * c.P);
   if (c.projection) s.proj_in = memory.out<Real>("proj_in", c.T * c.B * c.H);
   if (c.projection) s.d_proj = memory.out<Real>("d_proj", c.T * c.B * c.P);
   run(s, true, memory, where);
@@ -255,6 +257,7 @@ Backward<Real> run_backward(const Case &c, const Inputs<Real> &inputs, const For
   read(found.proj_in, s.proj_in, c.T * c.B * c.H);
   read(found.d_proj, s.d_proj, c.T * c.B * c.P);
   read(found.d_norm, s.d_norm, c.B * c.norms() * 2 * c.H);
+  read(found.gate_h, s.gate_h, c.gates_of_h() * c.T * c.B * c.P);
   return found;
 }
 

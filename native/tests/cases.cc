@@ -20,9 +20,9 @@ std::vector<Real> uniform(Random &random, int64_t size, double bound) {
   return found;
 }
 
-// Masks of one place whose counters carry from the low half into the high one early on.
+// Masks of one place whose counters carry from the low half into the high one early on; rows use N of `width` elements.
 template <typename Real>
-void add_masks(const Case &c, Masks kind, int64_t place, int64_t N, Random &random, Inputs<Real> &to) {
+void add_masks(const Case &c, Masks kind, int64_t place, int64_t N, Random &random, Inputs<Real> &to, int64_t width = 0) {
   for (int64_t i = 0; kind != Masks::kNone && i < c.masks_per_place; ++i) {
     const bool factors = kind == Masks::kFactors || kind == Masks::kRowFactors;
     const bool by_row = kind == Masks::kPerRow || kind == Masks::kPerStep || kind == Masks::kRowFactors;
@@ -31,7 +31,9 @@ void add_masks(const Case &c, Masks kind, int64_t place, int64_t N, Random &rand
     mask.key = random.bits();
     mask.high = random.bits();
     mask.low = ~uint64_t(0) - uint64_t(random.below(40));
-    mask.stride = kind == Masks::kPerStep ? uint64_t(256 * c.B * N) : 0;
+    mask.width = width;
+    mask.first = width == 0 ? 0 : (place - CW_MASK_GATE - c.first_gate()) * N;
+    mask.stride = kind == Masks::kPerStep ? uint64_t(256 * c.B * (width == 0 ? N : width)) : 0;
     mask.threshold = uint64_t(std::ldexp(1 - keep, sizeof(Real) == 4 ? 23 : 52));
     mask.scale = 1 / keep;
     mask.rows = by_row ? c.B : 1;
@@ -40,7 +42,7 @@ void add_masks(const Case &c, Masks kind, int64_t place, int64_t N, Random &rand
     if (zone) mask.scale = 1;
     if (kind == Masks::kExpected) mask.threshold = 0, mask.scale = keep;
     to.masks.push_back(mask);
-    to.factors.push_back(factors ? uniform<Real>(random, mask.rows * N, zone ? 1 : 1.5) : std::vector<Real>());
+    to.factors.push_back(factors ? uniform<Real>(random, mask.rows * (width == 0 ? N : width), zone ? 1 : 1.5) : std::vector<Real>());
   }
 }
 
@@ -100,6 +102,8 @@ std::string name_of(const Case &c, int64_t dtype) {
   add(c.mask_output != Masks::kNone, std::string("out_") + kMaskNames[int(c.mask_output)]);
   add(c.zone_h != Masks::kNone, std::string("zone_h_") + kMaskNames[int(c.zone_h)]);
   add(c.zone_c != Masks::kNone, std::string("zone_c_") + kMaskNames[int(c.zone_c)]);
+  add(c.mask_gate != Masks::kNone, std::string("gates_") + kMaskNames[int(c.mask_gate)]);
+  add(c.x_gate, "x_of_gates");
   add(c.states != States::kNone, c.states == States::kApart ? "states" : "states_are_operands");
   add(c.masks_per_place > 1, "several_masks");
   add(c.no_d_out, "no_d_out");
@@ -124,8 +128,11 @@ Inputs<Real> make_inputs(const Case &c) {
     if (c.input_bias) found.bias[g] = uniform<Real>(random, c.H, 0.5);
   }
   if (c.feed != Feed::kGates) {
-    found.x = uniform<Real>(random, c.T * c.B * c.I, c.inputs_bound);
-    poison_padding(c, found.lengths, c.I, found.x);
+    for (int g = c.first_gate(); g < (c.x_gate ? c.gates() : c.first_gate() + 1); ++g) {
+      std::vector<Real> x = uniform<Real>(random, c.T * c.B * c.I, c.inputs_bound);
+      poison_padding(c, found.lengths, c.I, x);
+      found.x.insert(found.x.end(), x.begin(), x.end());
+    }
     add_masks(c, c.mask_input, CW_MASK_INPUT, c.I, random, found);
   }
   if (c.op == CW_GRU_AFTER && c.recurrent_bias) found.bias_h = uniform<Real>(random, c.H, 0.5);
@@ -152,6 +159,8 @@ Inputs<Real> make_inputs(const Case &c) {
   if (!c.no_d_last && c.lstm()) found.d_c_last = uniform<Real>(random, c.B * c.H, 1);
   add_masks(c, c.zone_h, CW_MASK_ZONE_H, c.P, random, found);
   if (c.lstm()) add_masks(c, c.zone_c, CW_MASK_ZONE_C, c.H, random, found);
+  for (int g = c.first_gate(); g < c.gates(); ++g)
+    add_masks(c, c.mask_gate, CW_MASK_GATE + g, c.P, random, found, (c.gates() - c.first_gate()) * c.P);
   if (c.states != States::kNone) found.d_h_states = uniform<Real>(random, c.T * c.B * c.P, 1);
   if (c.states != States::kNone && c.lstm() && !c.no_d_last) found.d_c_states = uniform<Real>(random, c.T * c.B * c.H, 1);
   return found;
@@ -174,17 +183,17 @@ Inputs<Real> without_x(const Inputs<Real> &inputs) {
 namespace {
 
 template <typename Real>
-std::vector<Real> masked_x(const Case &c, const Inputs<Real> &inputs) {
+std::vector<Real> masked_x(const Case &c, const Inputs<Real> &inputs, int g) {
   std::vector<cw_mask> masks;
   for (size_t i = 0; i < inputs.masks.size(); ++i)
     if (inputs.masks[i].place == CW_MASK_INPUT) {
       masks.push_back(inputs.masks[i]);
       masks.back().factors = inputs.factors[i].empty() ? nullptr : inputs.factors[i].data();
     }
-  std::vector<Real> found(inputs.x.size());
+  std::vector<Real> found(size_t(c.T * c.B * c.I));
   cw_set_isa(CW_PLAIN);
   const int32_t *lengths = inputs.lengths.empty() ? nullptr : inputs.lengths.data();
-  const int64_t status = cw_mask_sequence(dtype_of<Real>, inputs.x.data(), found.data(), c.T, c.B, c.I, masks.data(),
+  const int64_t status = cw_mask_sequence(dtype_of<Real>, inputs.x.data() + c.inputs_of(g), found.data(), c.T, c.B, c.I, masks.data(),
                                           int64_t(masks.size()), lengths, c.reverse, 1);
   expect(status == CW_OK, "the inputs of a case cannot be masked: %s", cw_status_text(status));
   return found;
@@ -195,14 +204,15 @@ std::vector<Real> masked_x(const Case &c, const Inputs<Real> &inputs) {
 template <typename Real>
 Inputs<Real> with_gates(const Case &c, const Inputs<Real> &inputs) {
   Inputs<Real> found = without_x(inputs);
-  const std::vector<Real> x = masked_x(c, inputs);
-  for (int g = c.first_gate(); g < c.gates(); ++g)
+  for (int g = c.first_gate(); g < c.gates(); ++g) {
+    const std::vector<Real> x = masked_x(c, inputs, g);
     for (int64_t i = 0; i < c.T * c.B * c.H; ++i) {
       const int64_t row = i / c.H, u = i % c.H;
       double sum = inputs.bias[g].empty() ? 0 : inputs.bias[g][size_t(u)];
       for (int64_t k = 0; k < c.I; ++k) sum += double(x[size_t(row * c.I + k)]) * inputs.wx[g][size_t(k * c.H + u)];
       found.gate[g][size_t(i)] = Real(sum);
     }
+  }
   return found;
 }
 

@@ -35,6 +35,8 @@ struct Case {
   Weights weights = Weights::kRows;
   Masks mask_input = Masks::kNone, mask_h = Masks::kNone, mask_c = Masks::kNone, mask_output = Masks::kNone;
   Masks zone_h = Masks::kNone, zone_c = Masks::kNone;
+  Masks mask_gate = Masks::kNone;  // of each gate's own, parts of one mask; needs input products ahead of the loop
+  bool x_gate = false;             // each gate has inputs of its own; likewise
   States states = States::kNone;
   int64_t masks_per_place = 1;
   bool no_d_out = false, no_d_last = false;
@@ -50,6 +52,9 @@ struct Case {
   int norm_numbers() const { return norms() + (lstm() ? 1 : 0); }
   // Gates that backward reads and writes: a GRU that resets after the product has one more.
   int saved_gates() const { return op == CW_GRU_AFTER ? 4 : gates(); }
+  // Gates that multiply the operand h itself.
+  int gates_of_h() const { return (op == CW_GRU_BEFORE ? 2 : gates()) - first_gate(); }
+  int64_t inputs_of(int g) const { return x_gate ? (g - first_gate()) * T * B * I : 0; }
   // Without them the loop keeps its gates to itself.
   bool gives_gates() const { return save || feed != Feed::kLoop; }
   bool clips_projection() const { return projection && proj_clip >= 0; }
@@ -113,7 +118,7 @@ struct Forward {
 
 template <typename Real>
 struct Backward {
-  std::vector<Real> gate[4], d_h0, d_c0, d_reset_h, d_reset_c, d_peephole, rh, proj_in, d_proj, d_norm;
+  std::vector<Real> gate[4], d_h0, d_c0, d_reset_h, d_reset_c, d_peephole, rh, proj_in, d_proj, d_norm, gate_h;
 };
 
 // Run through the C interface; failures of status, guards and inputs are reported here.

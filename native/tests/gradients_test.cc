@@ -73,8 +73,11 @@ Numbers recurrent_gradient(const Case &c, const Inputs<double> &inputs, const Fo
   for (int64_t m = 0; m < c.T; ++m)
     for (int64_t b = 0; b < c.B; ++b) {
       const int64_t row = m * c.B + b;
-      const double *operand =
-          before_candidate ? found.rh.data() + row * c.H : operands_at(c, inputs.h0, saved.hs, m, c.P) + b * c.P;
+      const double *operand = operands_at(c, inputs.h0, saved.hs, m, c.P) + b * c.P;
+      if (before_candidate)
+        operand = found.rh.data() + row * c.H;
+      else if (!found.gate_h.empty())
+        operand = found.gate_h.data() + ((g - c.first_gate()) * c.T * c.B + row) * c.P;
       if (inputs.active(m, b)) add_outer(sum, operand, c.P, d_gate.data() + row * c.H, c.H);
     }
   return sum;
@@ -151,6 +154,11 @@ void add_zones_and_states(Case &c, int options) {
   c.states = c.resets ? States::kApart : States::kOperands;
 }
 
+void add_gate_masks(Case &c, int options) {
+  const Masks kinds[] = {Masks::kPerStep, Masks::kPerRow, Masks::kShared, Masks::kRowFactors};
+  c.mask_gate = kinds[options % 4];
+}
+
 }  // namespace
 
 int main() {
@@ -165,6 +173,10 @@ int main() {
           for (const bool coupled : {false, true}) {
             c.norm = norm, c.coupled = coupled;
             if ((zones || norm || coupled) && (op == CW_LSTM || !coupled)) check(c);
+            if (op != CW_LSTM && coupled) continue;
+            Case masked = c;
+            add_gate_masks(masked, options);
+            check(masked);
           }
       }
     }

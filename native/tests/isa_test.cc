@@ -174,6 +174,28 @@ void sweep_additions(const std::vector<int64_t> &isas) {
         }
 }
 
+// Masks and inputs of each gate's own, with and without layer normalization.
+void sweep_gates(const std::vector<int64_t> &isas) {
+  for (int64_t op = CW_RNN; op <= CW_LSTM; ++op)
+    for (int kind = int(Masks::kShared); kind <= int(Masks::kRowFactors); ++kind)
+      for (int options = 0; options < 16; ++options)
+        for (const bool norm : {false, true}) {
+          Case c;
+          c.op = op, c.mask_gate = Masks(kind), c.norm = norm;
+          c.feed = options & 1 ? Feed::kAhead : Feed::kGates, c.packed = Packed(options % 3);
+          c.x_gate = options & 1, c.T = 4, c.H = c.P = options & 2 ? 37 : 16, c.B = options & 4 ? 9 : 1, c.I = 5;
+          c.reverse = options & 8, c.lengths = options & 4, c.resets = c.reset_state = options & 2;
+          c.masks_per_place = options & 8 ? 2 : 1;
+          c.mask_h = options & 2 ? Masks::kPerStep : Masks::kNone;
+          c.coupled = op == CW_LSTM && (options + kind) % 3 == 0, c.peepholes = op == CW_LSTM && options & 4;
+          c.projection = op == CW_LSTM && options & 8, c.P = c.projection ? c.H - 5 : c.H;
+          c.save = (options + kind) % 4 != 0;
+          c.operands_are_outputs = c.may_share_operands();
+          c.seed = uint64_t(40000 + kind * 16 + options);
+          compare_both(c, isas);
+        }
+}
+
 // Who multiplies the inputs, with which masks on them, from which packed weights.
 void sweep_inputs(const std::vector<int64_t> &isas) {
   for (int64_t op = CW_RNN; op <= CW_LSTM; ++op)
@@ -244,6 +266,7 @@ int main() {
   sweep_activations(isas);
   sweep_masks(isas);
   sweep_additions(isas);
+  sweep_gates(isas);
   sweep_inputs(isas);
   sweep_weights(isas);
   sweep_lstm(isas);

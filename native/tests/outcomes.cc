@@ -77,6 +77,7 @@ std::vector<Tensor> specified(const Case &c, const Inputs<Real> &inputs, const B
   to.active("proj_in", found.proj_in, c.H, true);
   to.all("d_proj", found.d_proj);
   to.all("d_norm", found.d_norm);
+  to.all("gate_h", found.gate_h);
   return to.found;
 }
 

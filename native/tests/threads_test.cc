@@ -33,13 +33,16 @@ void compare(const Case &c, int64_t isa) {
     }
 }
 
-Case full_case(int64_t op, int64_t B, int64_t H) {
+Case full_case(int64_t op, int64_t B, int64_t H, bool of_gates) {
   Case c;
   c.op = op, c.T = 4, c.B = B, c.H = c.P = H, c.seed = uint64_t(op * 100 + B * 10 + H);
   c.lengths = c.resets = c.reset_state = c.reverse = true;
   c.mask_h = Masks::kPerStep, c.mask_output = Masks::kShared, c.masks_per_place = 2;
   c.zone_h = Masks::kPerStep, c.states = States::kApart;
-  c.feed = Feed::kLoop, c.mask_input = B % 2 ? Masks::kShared : Masks::kPerStep;
+  if (of_gates)
+    c.feed = Feed::kAhead, c.x_gate = true, c.mask_gate = B % 2 ? Masks::kPerRow : Masks::kPerStep;
+  else
+    c.feed = Feed::kLoop, c.mask_input = B % 2 ? Masks::kShared : Masks::kPerStep;
   if (c.lstm()) {
     c.mask_c = Masks::kPerRow, c.zone_c = Masks::kShared;
     c.peepholes = c.projection = true;
@@ -89,7 +92,7 @@ int main() {
         }
       for (const int64_t B : {1, 3, 8})
         for (const int64_t H : {1, 9, 70}) {
-          Case c = full_case(op, B, H);
+          Case c = full_case(op, B, H, false);
           compare<float>(c, isa);
           compare<double>(c, isa);
           c.norm = true;
@@ -97,6 +100,10 @@ int main() {
           if (B == 3) compare<double>(c, isa);
           c.norm = !(c.coupled = true) || B == 8;
           if (op == CW_LSTM) compare<float>(c, isa);
+          c = full_case(op, B, H, true);
+          compare<float>(c, isa);
+          c.norm = true;
+          compare<float>(c, isa);
         }
     }
     compare_masks<float>(isa);

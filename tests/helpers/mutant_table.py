@@ -414,9 +414,16 @@ MUTANTS = (
     Mutant(
         "native: masks are not drawn again on the gradient of the inputs",
         "ops/common/_native_backward.py",
-        "call.mask_inputs(d_x, d_x, 0, zero_padding=False)",
+        "call.mask_inputs(d_x, d_x, 0, call.input_masks, zero_padding=False)",
         "pass",
         _golden("drop_gru_input"),
+    ),
+    Mutant(
+        "native: all gates have the first one's mask",
+        "ops/common/_native_call.py",
+        "self.first, self.width = number * width, gates * width",
+        "self.first, self.width = 0, gates * width",
+        ("tests/numerics/test_gate_masks.py", "-k", "native"),
     ),
     Mutant(
         "native: the candidate's two biases of a GRU are one",

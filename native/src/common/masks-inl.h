@@ -60,6 +60,11 @@ inline void philox_blocks(uint64_t key, Counter counter, uint32_t *words) {
 template <class R>
 constexpr int kPerBlock = sizeof(R) == 4 ? 4 : 2;
 
+// Where the N elements that row b uses begin in a mask's stream, or in its factors.
+CW_INLINE int64_t start_of(const cw_mask &m, int64_t b, int64_t N) {
+  return m.first + (m.rows == 1 ? 0 : b * (m.width == 0 ? N : m.width));
+}
+
 // Multiply (or, if `first`, set) factors[0, n) by the mask's elements [flat, flat + n) of step `step`.
 template <class R>
 void stream_factors(const cw_mask &m, int64_t step, int64_t flat, int64_t n, R *factors, bool first) {
@@ -122,13 +127,14 @@ struct Factors {
       const cw_mask &m = masks[i];
       if (m.place != place) continue;
       const bool shared = m.rows == 1;
-      const bool whole_rows = u0 == 0 && u1 == N && !shared && m.factors == nullptr && (one_step || m.stride == 0);
+      const bool dense = m.width == 0 || m.width == N;
+      const bool whole_rows = u0 == 0 && u1 == N && dense && !shared && m.factors == nullptr && (one_step || m.stride == 0);
       if (whole_rows) {
         stream_factors<R>(m, m.stride == 0 ? 0 : step_of(b0), b0 * N, (b1 - b0) * N, data + b0 * N, first);
       } else {
         for (int64_t b = b0; b < b1; ++b) {
           R *row = data + b * ld + u0;
-          const int64_t flat = (shared ? 0 : b * N) + u0;
+          const int64_t flat = start_of(m, b, N) + u0;
           if (m.factors != nullptr) {
             const R *given = static_cast<const R *>(m.factors) + flat;
             for (int64_t u = 0; u < u1 - u0; ++u) row[u] = first ? given[u] : row[u] * given[u];
@@ -172,7 +178,7 @@ void mask_rows_once(const R *from, R *to, int64_t B, int64_t N, const cw_mask &m
     for (int64_t b = 0; b < (m.rows == 1 ? 1 : B); ++b)
       for (int64_t u = 0; u < N; u += kChunk) {
         const int64_t n = N - u < kChunk ? N - u : kChunk;
-        const R *factors = chunk_of(given, 0, b * N + u, n);
+        const R *factors = chunk_of(given, 0, start_of(m, b, N) + u, n);
         const int64_t every = m.rows == 1 ? 1 : B;
         int64_t row = m.rows == 1 ? row0 : row0 + ((b - row0) % B + B) % B;
         for (; row < row1; row += every) times(from + row * N + u, factors, to + row * N + u, n);
@@ -181,13 +187,13 @@ void mask_rows_once(const R *from, R *to, int64_t B, int64_t N, const cw_mask &m
   }
   for (int64_t row = row0; row < row1;) {
     const int64_t t = row / B, b = row % B;
-    int64_t rows = one_step ? B - b : 1;
+    int64_t rows = one_step && (m.width == 0 || m.width == N) ? B - b : 1;
     if (rows > row1 - row) rows = row1 - row;
     const int64_t step = step_of(t, b);
     if (step >= 0)
       for (int64_t i = 0; i < rows * N; i += kChunk) {
         const int64_t n = rows * N - i < kChunk ? rows * N - i : kChunk;
-        times(from + row * N + i, chunk_of(nullptr, step, b * N + i, n), to + row * N + i, n);
+        times(from + row * N + i, chunk_of(nullptr, step, start_of(m, b, N) + i, n), to + row * N + i, n);
       }
     row += rows;
   }

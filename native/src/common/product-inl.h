@@ -112,10 +112,13 @@ struct Panels {
   R *data = nullptr;
   int64_t units = 0, depth = 0;
   int gates = 1, vectors = 1;  // gates; unit vectors of a full panel
+  int width = kStrip;          // columns of a full strip
+  bool apart = false;          // each gate multiplies an operand of its own, of which there are `gates`
 
-  void init(int64_t units_, int64_t depth_, int gates_) {
-    units = units_, depth = depth_, gates = gates_;
+  void init(int64_t units_, int64_t depth_, int gates_, bool apart_ = false) {
+    units = units_, depth = depth_, gates = gates_, apart = apart_ && gates > 1;
     vectors = 4 / gates;
+    width = apart ? 1 : kStrip;
   }
   int64_t unit_vectors() const { return (units + kLanes<R> - 1) / kLanes<R>; }
   int64_t panels() const { return (unit_vectors() + vectors - 1) / vectors; }
@@ -127,7 +130,7 @@ struct Panels {
   }
   R *panel(int64_t p) const { return data + p * vectors * gates * depth * kLanes<R>; }
   // From the start of a full strip to that of the next one.
-  int64_t strip() const { return depth * kStrip * kLanes<R>; }
+  int64_t strip() const { return depth * width * kLanes<R>; }
 };
 
 // Where element (k, u) of a gate's weights lies: base[k * row + u * column].
@@ -179,10 +182,10 @@ __attribute__((noinline)) void pack(const Panels<R> &p, int64_t from, int64_t to
         for (int column = 0; column < columns; ++column) {
           const int64_t u0 = p.first_unit(i) + column / p.gates * L;
           const int n = int(p.units - u0 < L ? p.units - u0 : L);
-          const int strip = column / kStrip, left = columns - strip * kStrip;
-          const int64_t width = int64_t(left < kStrip ? left : kStrip) * L;
+          const int strip = column / p.width, left = columns - strip * p.width;
+          const int64_t width = int64_t(left < p.width ? left : p.width) * L;
           pack_column<R>(weights[part * p.gates + column % p.gates], k, k + block < depth ? k + block : depth, u0, n,
-                         p.panel(i) + strip * p.strip() + above * width + column % kStrip * L, width);
+                         p.panel(i) + strip * p.strip() + above * width + column % p.width * L, width);
         }
       }
     above += depth;
@@ -191,8 +194,8 @@ __attribute__((noinline)) void pack(const Panels<R> &p, int64_t from, int64_t to
 
 // Products of rows [b0, b1) with panels [from, to); then `finish(b, u, n, z)` for each row and unit vector: n units from
 // unit u, z[gate * lanes] the sums of each gate. With SEPARATE the sums of the last operand stand apart, at
-// z[kSeparate + gate * lanes]. `prepare(b, u)` comes before the product of that row's units: the place
-// to ask for what `finish` will read.
+// z[kSeparate + gate * lanes]; not where each gate has an operand of its own, which `count` does not count then.
+// `prepare(b, u)` comes before the product of that row's units: the place to ask for what `finish` will read.
 constexpr int kSeparate = 8 * 4 * 16;
 
 // A strip of NV or more columns.
@@ -206,6 +209,35 @@ CW_INLINE void strip_of([[maybe_unused]] int width, int rows, bool leads, const 
     tile_of<R, NV, true>(rows, operands, count, b, w, z, z_ld);
   else
     tile_of<R, NV, false>(rows, operands, count, b, w, z, z_ld);
+}
+
+// One row of each gate's own operand times the columns of a panel: their independent chains run side by side.
+template <class R, int COLUMNS>
+__attribute__((noinline)) void row_apart(const Operand<R> *operands, int gates, int64_t row, const R *w, int64_t strip, R *z) {
+  const R *a[COLUMNS];
+  Vec<R> acc[COLUMNS];
+#pragma GCC unroll 4
+  for (int c = 0; c < COLUMNS; ++c) {
+    const Operand<R> &own = operands[c % gates];
+    a[c] = own.base + row * own.ld, acc[c] = zero<R>();
+  }
+  const int64_t depth = operands->depth;
+  for (int64_t k = 0; k < depth; ++k, w += kLanes<R>)
+#pragma GCC unroll 4
+    for (int c = 0; c < COLUMNS; ++c) acc[c] += splat<R>(a[c][k]) * *reinterpret_cast<const Vec<R> *>(w + c * strip);
+#pragma GCC unroll 4
+  for (int c = 0; c < COLUMNS; ++c) *reinterpret_cast<Vec<R> *>(z + c * kLanes<R>) = acc[c];
+}
+
+// All columns of a panel whose gates have an operand each.
+template <class R>
+__attribute__((noinline)) void tile_apart(const Panels<R> &p, int64_t panel, int columns, int rows, const Operand<R> *operands,
+                                          int64_t b, R *z) {
+  const R *w = p.panel(panel);
+  if (rows == 1 && columns == 4) return row_apart<R, 4>(operands, p.gates, b, w, p.strip(), z);
+  if (rows == 1 && columns == 3) return row_apart<R, 3>(operands, p.gates, b, w, p.strip(), z);
+  for (int column = 0; column < columns; ++column, w += p.strip())
+    tile_of<R, 1, false>(rows, operands + column % p.gates, 1, b, w, z + column * kLanes<R>, columns);
 }
 
 // All columns of a panel, from row `above` of its weights on. `leads`: FIRST of `tile`.
@@ -226,8 +258,8 @@ CW_INLINE void multiply(const Panels<R> &p, int64_t from, int64_t to, const Oper
   constexpr int L = kLanes<R>;
   alignas(64) R z[kSeparate * (SEPARATE ? 2 : 1)];
   for (int64_t i = from; i < to; ++i) {
-    const int nv = p.vectors_of(i), width = nv * p.gates, most = kMaxRows[width];
-    if (!SEPARATE && b1 - b0 == 1 && nv == p.vectors && width >= 3) {
+    const int nv = p.vectors_of(i), width = nv * p.gates, most = kMaxRows[p.apart ? 1 : width];
+    if (!SEPARATE && b1 - b0 == 1 && nv == p.vectors && width >= 3 && !p.apart) {
       // One row: first the sums of several panels, then all their gates, whose long chains of operations overlap.
       constexpr int kMany = 8;
       alignas(64) R sums[kMany * 4 * L];
@@ -258,6 +290,8 @@ CW_INLINE void multiply(const Panels<R> &p, int64_t from, int64_t to, const Oper
         for (int k = 0; k + 1 < count; ++k) before += operands[k].depth;
         any_tile<R>(p, i, width, rows, leads, operands, count - 1, b, 0, z);
         any_tile<R>(p, i, width, rows, leads, operands + count - 1, 1, b, before, z + kSeparate);
+      } else if (p.apart) {
+        tile_apart<R>(p, i, width, rows, operands, b, z);
       } else {
         any_tile<R>(p, i, width, rows, leads, operands, count, b, 0, z);
       }

@@ -43,6 +43,9 @@ struct Run {
   R *const out, *const hs, *const cs;
   R *const h_states, *const c_states;  // NULL too where the operands are the states
   Factors<R> mask_h, mask_c, mask_out, zone_h, zone_c;
+  Factors<R> of_gate[4];   // what each gate multiplies h by
+  bool by_gate = false;    // any of them
+  R *masked_h = nullptr;   // [4, B, P] the operands h of a step, masked for each gate
   // What happens to a new state beside being stored. False: nothing, and the loops ask no further.
   bool draws = false, changes_h = false, changes_c = false;
 
@@ -58,6 +61,10 @@ struct Run {
     zone_h.init(s.masks, s.n_masks, CW_MASK_ZONE_H, B, P);
     zone_c.init(s.masks, s.n_masks, CW_MASK_ZONE_C, B, H);
     draws = mask_h.every_step || mask_c.every_step || mask_out.every_step || zone_h.every_step || zone_c.every_step;
+    for (int g = 0; g < 4; ++g) {
+      of_gate[g].init(s.masks, s.n_masks, CW_MASK_GATE + g, B, P);
+      by_gate = by_gate || of_gate[g].any();
+    }
     changes_h = !plain || zone_h.any();
     changes_c = s.lengths != nullptr || s.resets != nullptr || mask_c.any() || zone_c.any() || c_states != nullptr;
   }
@@ -67,6 +74,8 @@ struct Run {
     mask_out.data = arena.take<R>(mask_out.elements());
     zone_h.data = arena.take<R>(zone_h.elements());
     zone_c.data = arena.take<R>(zone_c.elements());
+    for (Factors<R> &mask : of_gate) mask.data = arena.take<R>(mask.elements());
+    if (by_gate) masked_h = arena.take<R>(4 * B * P);
   }
   int64_t at(int64_t step) const { return reverse ? T - 1 - step : step; }
   bool active(int64_t m, int64_t b) const { return s.lengths == nullptr || m < s.lengths[b]; }
@@ -83,6 +92,30 @@ struct Run {
   const R *h_before(int64_t step) const { return step == 0 ? static_cast<const R *>(s.h0) : h_after(step - 1); }
   const R *c_before(int64_t step) const { return step == 0 ? static_cast<const R *>(s.c0) : c_after(step - 1); }
 
+  // Draw what the gates multiply h by in a step, for the units p of h, rows [b0, b1).
+  __attribute__((noinline)) void draw_gates(int64_t step, int64_t b0, int64_t b1, Part p) const {
+    const bool one_step = !(reverse && s.lengths != nullptr);
+    const int64_t m = at(step);
+    for (const Factors<R> &mask : of_gate)
+      if (mask.every_step)
+        mask.fill(b0, b1, p.from, p.to, one_step, [&](int64_t b) { return one_step ? step : int64_t(s.lengths[b]) - 1 - m; });
+  }
+  // Make the operands of each gate ready for a step, for the units p of h, rows [b0, b1).
+  __attribute__((noinline)) void mask_operands(int64_t step, int64_t b0, int64_t b1, Part p) const {
+    draw_gates(step, b0, b1, p);
+    for (int g = 0; g < 4; ++g)
+      for (int64_t b = b0; of_gate[g].any() && b < b1; ++b)
+        times(h_before(step) + b * P + p.from, of_gate[g].data + b * of_gate[g].ld + p.from, masked_h + (g * B + b) * P + p.from,
+              p.to - p.from);
+  }
+  // What gate g multiplies in a step.
+  Operand<R> operand_of(int g, int64_t step) const {
+    return {of_gate[g].any() ? masked_h + g * B * P : h_before(step), P, P};
+  }
+  // A value, or gradient, of gate g's operand times the gate's factors.
+  CW_INLINE Vec<R> for_gate(int g, int64_t b, int64_t u, int n, Vec<R> value) const {
+    return __builtin_expect(of_gate[g].any(), 0) ? value * of_gate[g].at(b, u, n) : value;
+  }
   // Draw the masks of a step for the units p of h and h of c, rows [b0, b1).
   __attribute__((noinline)) void draw(int64_t step, int64_t b0, int64_t b1, Part p, Part h) const {
     if (b0 == b1 || !draws) return;
@@ -168,12 +201,12 @@ struct Inputs {
     if (!ahead) return;
     const int64_t each = panels[first].panels();
     const Part own = part_of((gates - first) * each, id, count);
-    const Operand<R> x = {static_cast<const R *>(s.x), s.I, s.I};
     for (int64_t i = own.from, next; i < own.to; i = next) {
       const int64_t g = first + i / each, p = i % each, end = i - p + each;
       next = end < own.to ? end : own.to;
       const int64_t last = p + next - i;
       const Matrix<R> w = input_weights<R>(s, g);
+      const Operand<R> x = {static_cast<const R *>(s.x) + (g - first) * s.x_gate, s.I, s.I};
       if (!packed_ready) pack(panels[g], p, last, &w, &s.I, 1);
       multiply(panels[g], p, last, &x, 1, 0, s.T * s.B, [](int64_t, int64_t) {},
                [&](int64_t row, int64_t u, int n, const R *z) {
@@ -189,9 +222,13 @@ struct Inputs {
     mask.data = arena.take<R>(mask.elements());
     rows = arena.take<R>(2 * s.B * width);
   }
-  // Operands [x, h] of a step, or [h] alone; returns how many.
-  int operands(const Run<R> &run, int64_t step, const R *h, int64_t depth, Operand<R> *found) const {
+  // Operands [x, h] of a step, or [h] alone; returns how many. Where each of `masked` gates has masks of its own: their h.
+  int operands(const Run<R> &run, int64_t step, const R *h, int64_t depth, Operand<R> *found, int masked = 0) const {
     int count = 0;
+    if (run.by_gate && masked > 0) {  // then there is no x
+      for (int g = 0; g < masked; ++g) found[g] = run.operand_of(first + g, step);
+      return 1;
+    }
     if (inside) {
       const R *x = prepared ? rows + (step % 2) * s.B * width : static_cast<const R *>(s.x) + run.at(step) * s.B * width;
       found[count++] = {x, width, width};
@@ -277,6 +314,18 @@ struct Share {
     draw_shared(run.mask_out);
     draw_shared(run.zone_h);
     draw_shared(run.zone_c);
+    for (const Factors<R> &mask : run.of_gate) {
+      draw_shared(mask);
+      // rows that are past their end before they begin have no draw, and are multiplied all the same
+      if (mask.every_step && id == 0) std::memset(mask.data, 0, size_t(mask.elements()) * sizeof(R));
+    }
+  }
+  // Before the products of a step whose gates have masks of their own.
+  template <class R>
+  void mask_operands(const Run<R> &run, int64_t step) const {
+    if (__builtin_expect(!run.by_gate, 1)) return;
+    run.mask_operands(step, rows.from, rows.to, columns(run.P));
+    sync();
   }
   // What the forward loops do before their first step, once the weights are packed.
   template <class R>
@@ -297,13 +346,37 @@ struct Share {
   }
 };
 
-// Add to the gradient [B, width] of an operand what the gradients of its gates give.
+// Add to the gradient dh [B, P] of a step's operand what the gradients of its gates from `first` on give, `operands`; where
+// gates have masks of their own through those, and what they multiplied goes to `gate_h`. Panels [own.from, own.to).
 template <class R>
-__attribute__((noinline)) void add_products(const Panels<R> &p, const Operand<R> *operands, int count, const Share &share, R *to,
-                                            int64_t width) {
-  const Part own = share.panels(p);
-  multiply(p, own.from, own.to, operands, count, share.rows.from, share.rows.to, [](int64_t, int64_t) {},
-           [&](int64_t b, int64_t u, int n, const R *z) { store(to + b * width + u, load(to + b * width + u, n) + load(z), n); });
+__attribute__((noinline)) void add_products(const Run<R> &run, const Panels<R> &p, Part own, const Operand<R> *operands, int first,
+                                            int gates, int64_t step, const Share &share, R *dh) {
+  const int64_t P = run.P, b0 = share.rows.from, b1 = share.rows.to, at = run.at(step);
+  const auto prepare = [](int64_t, int64_t) {};
+  if (!run.by_gate) {
+    multiply(p, own.from, own.to, operands, gates, b0, b1, prepare,
+             [&](int64_t b, int64_t u, int n, const R *z) { store(dh + b * P + u, load(dh + b * P + u, n) + load(z), n); });
+    return;
+  }
+  multiply(p, own.from, own.to, operands, 1, b0, b1, prepare, [&](int64_t b, int64_t u, int n, const R *z) {
+    Vec<R> d = load(dh + b * P + u, n);
+    const Vec<R> h = load(run.h_before(step) + b * P + u, n);
+    R *kept = static_cast<R *>(run.s.gate_h) + (at * run.B + b) * P + u;
+    for (int g = 0; g < gates; ++g, kept += run.T * run.B * P) {
+      d += run.for_gate(first + g, b, u, n, load(z + g * kLanes<R>));
+      store(kept, run.active(at, b) ? run.for_gate(first + g, b, u, n, h) : zero<R>(), n);
+    }
+    store(dh + b * P + u, d, n);
+  });
+}
+// The panels for it, from gates to h; the number of parts they are packed of follows.
+template <class R>
+void init_to_h(const Run<R> &run, Panels<R> &p, int gates) {
+  run.by_gate ? p.init(run.P, run.H, gates, true) : p.init(run.P, gates * run.H, 1);
+}
+template <class R>
+int parts_to_h(const Run<R> &run, int gates) {
+  return run.by_gate ? 1 : gates;
 }
 
 template <class R>

@@ -1,6 +1,13 @@
 // The gated recurrent unit in both forms: forward and backward time loops. Equations: src/cellweave/ops/gru/README.md.
 // Included once per instruction set, inside its namespace: no include guard.
 
+// The panels of `other` that have the units of these panels of `p`, which are as wide or wider.
+template <class R>
+Part panels_like(Part own, const Panels<R> &p, const Panels<R> &other) {
+  const int64_t each = p.vectors / other.vectors, last = other.panels();
+  return {own.from * each < last ? own.from * each : last, own.to * each < last ? own.to * each : last};
+}
+
 // Reset before the product: gates r and u, then the candidate of r * h. Two products and two waits per step.
 template <class R>
 struct GruBeforeForward {
@@ -10,7 +17,7 @@ struct GruBeforeForward {
   R *rh = nullptr, *keep = nullptr;  // [B, H] r * h, and u where the gates have no buffer
 
   explicit GruBeforeForward(const cw_sequence &s) : run(s), inputs(s, 3) {
-    gates.init(run.H, inputs.width + run.H, 2);
+    gates.init(run.H, inputs.width + run.H, 2, run.by_gate);
     candidate.init(run.H, inputs.width + run.H, 1);
   }
   void layout(Arena &arena, Arena &packed) {
@@ -33,15 +40,16 @@ struct GruBeforeForward {
     const int64_t b0 = share.rows.from, b1 = share.rows.to, H = run.H;
     const Part columns = share.columns(inputs.width);
     share.begin(run, inputs);
-    // Both products give a thread the same units: panels of two gates are half as wide.
+    // Both products give a thread the same units.
     const Part own = share.panels(candidate), units = share.units(candidate);
-    const Part own_gates = {own.from * 2, own.to * 2 < gates.panels() ? own.to * 2 : gates.panels()};
+    const Part own_gates = panels_like(own, candidate, gates);
     for (int64_t step = 0; step < run.T; ++step) {
       const int64_t at = run.at(step);
       run.draw(step, b0, b1, units, units);
+      share.mask_operands(run, step);
       const R *h_old = run.h_before(step);
       Operand<R> operands[2];
-      int count = inputs.operands(run, step, h_old, H, operands);
+      int count = inputs.operands(run, step, h_old, H, operands, 2);
       multiply(
           gates, own_gates.from, own_gates.to, operands, count, b0, b1,
           [&](int64_t b, int64_t u) {
@@ -53,7 +61,7 @@ struct GruBeforeForward {
             const Vec<R> r = activate<R>(s.gate_activation, load(z) + inputs.base(0, gr, u, n));
             store(gu, activate<R>(s.gate_activation, load(z + L) + inputs.base(1, gu, u, n)), n);
             if (run.save) store(gr, r, n);
-            store(rh + b * H + u, r * load(h_old + b * H + u, n), n);
+            store(rh + b * H + u, run.for_gate(2, b, u, n, r * load(h_old + b * H + u, n)), n);
           });
       share.sync();
       count = inputs.operands(run, step, rh, H, operands);
@@ -80,7 +88,7 @@ struct GruBeforeBackward {
   R *dh = nullptr;
 
   explicit GruBeforeBackward(const cw_sequence &s) : run(s) {
-    to_h.init(run.H, 2 * run.H, 1);
+    init_to_h(run, to_h, 2);
     to_rh.init(run.H, run.H, 1);
   }
   void layout(Arena &arena, Arena &) {
@@ -96,7 +104,7 @@ struct GruBeforeBackward {
     Matrix<R> w[3];
     for (int g = 0; g < 3; ++g) w[g] = recurrent_weights<R>(s, g).transposed();
     const int64_t depths[2] = {run.H, run.H};
-    share.pack_own(to_h, w, depths, 2);
+    share.pack_own(to_h, w, depths, parts_to_h(run, 2));
     share.pack_own(to_rh, w + 2, depths, 1);
     share.draw_shared(run);
     if (share.id == 0) {
@@ -104,11 +112,13 @@ struct GruBeforeBackward {
       copy_or_zero(static_cast<R *>(s.d_reset_h), nullptr, run.B * run.H);
     }
     share.barrier.wait();
-    const Part own = share.panels(to_h), units = share.units(to_h);
+    // Both products give a thread the same units.
+    const Part own = share.panels(to_rh), units = share.units(to_rh), own_h = panels_like(own, to_rh, to_h);
     const int64_t b0 = share.rows.from, b1 = share.rows.to, H = run.H;
     for (int64_t step = run.T - 1; step >= 0; --step) {
       const int64_t at = run.at(step);
       run.draw(step, b0, b1, units, units);
+      run.draw_gates(step, b0, b1, units);
       const R *h_old = run.h_before(step);
       for (int64_t b = b0; b < b1; ++b) {
         const bool active = run.active(at, b);
@@ -137,15 +147,15 @@ struct GruBeforeBackward {
                [&](int64_t b, int64_t u, int n, const R *z) {
                  const int64_t index = b * H + u;
                  R *gr = run.gate(0, at, b, u);
-                 const Vec<R> r = load(gr, n), h = load(h_old + index, n), d = load(z);
+                 const Vec<R> r = load(gr, n), h = load(h_old + index, n), d = run.for_gate(2, b, u, n, load(z));
                  const bool active = run.active(at, b);
-                 store(static_cast<R *>(s.rh) + at * run.B * H + index, active ? r * h : zero<R>(), n);
+                 store(static_cast<R *>(s.rh) + at * run.B * H + index, active ? run.for_gate(2, b, u, n, r * h) : zero<R>(), n);
                  store(gr, active ? d * h * slope<R>(s.gate_activation, r) : zero<R>(), n);
                  store(dh + index, active ? load(dh + index, n) + d * r : load(dh + index, n), n);
                });
       share.sync();
       const Operand<R> ru[2] = {run.gate_rows(0, at), run.gate_rows(1, at)};
-      add_products(to_h, ru, 2, share, dh, H);
+      add_products(run, to_h, own_h, ru, 0, 2, step, share, dh);
     }
     share.barrier.wait();
     if (share.id == 0) copy_or_zero(static_cast<R *>(s.d_h0), dh, run.B * H);
@@ -159,7 +169,7 @@ struct GruAfterForward {
   Inputs<R> inputs;
   Panels<R> gates;
 
-  explicit GruAfterForward(const cw_sequence &s) : run(s), inputs(s, 3) { gates.init(run.H, inputs.width + run.H, 3); }
+  explicit GruAfterForward(const cw_sequence &s) : run(s), inputs(s, 3) { gates.init(run.H, inputs.width + run.H, 3, run.by_gate); }
   void layout(Arena &arena, Arena &packed) {
     gates.data = packed.take<R>(gates.elements());
     inputs.take(arena, packed);
@@ -188,9 +198,10 @@ struct GruAfterForward {
     for (int64_t step = 0; step < run.T; ++step) {
       const int64_t at = run.at(step);
       run.draw(step, b0, b1, units, units);
+      share.mask_operands(run, step);
       const R *h_old = run.h_before(step);
-      Operand<R> operands[2];
-      const int count = inputs.operands(run, step, h_old, H, operands);
+      Operand<R> operands[3];
+      const int count = inputs.operands(run, step, h_old, H, operands, 3);
       multiply<R, X>(
           gates, own.from, own.to, operands, count, b0, b1,
           [&](int64_t b, int64_t u) {
@@ -220,7 +231,7 @@ struct GruAfterBackward {
   Panels<R> to_h;
   R *dh = nullptr;
 
-  explicit GruAfterBackward(const cw_sequence &s) : run(s) { to_h.init(run.H, 3 * run.H, 1); }
+  explicit GruAfterBackward(const cw_sequence &s) : run(s) { init_to_h(run, to_h, 3); }
   void layout(Arena &arena, Arena &) {
     to_h.data = arena.take<R>(to_h.elements());
     dh = arena.take<R>(run.B * run.H);
@@ -233,7 +244,7 @@ struct GruAfterBackward {
     Matrix<R> w[3];
     for (int g = 0; g < 3; ++g) w[g] = recurrent_weights<R>(s, g).transposed();
     const int64_t depths[3] = {run.H, run.H, run.H};
-    share.pack_own(to_h, w, depths, 3);
+    share.pack_own(to_h, w, depths, parts_to_h(run, 3));
     share.draw_shared(run);
     if (share.id == 0) {
       copy_or_zero(dh, s.d_h_last, run.B * run.H);
@@ -245,6 +256,7 @@ struct GruAfterBackward {
     for (int64_t step = run.T - 1; step >= 0; --step) {
       const int64_t at = run.at(step);
       run.draw(step, b0, b1, units, units);
+      run.draw_gates(step, b0, b1, units);
       const R *h_old = run.h_before(step);
       for (int64_t b = b0; b < b1; ++b) {
         const bool active = run.active(at, b);
@@ -272,7 +284,7 @@ struct GruAfterBackward {
       }
       share.sync();
       const Operand<R> operands[3] = {run.gate_rows(0, at), run.gate_rows(1, at), run.gate_rows(3, at)};
-      add_products(to_h, operands, 3, share, dh, H);
+      add_products(run, to_h, share.panels(to_h), operands, 0, 3, step, share, dh);
     }
     share.barrier.wait();
     if (share.id == 0) copy_or_zero(static_cast<R *>(s.d_h0), dh, run.B * H);

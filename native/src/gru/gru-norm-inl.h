@@ -22,7 +22,7 @@ struct GruBeforeNormForward {
   R *sums = nullptr;                 // [3, B, H] gates, where they have no buffer
 
   explicit GruBeforeNormForward(const cw_sequence &s) : run(s), inputs(s, 3), norms(s, 3, 3) {
-    gates.init(run.H, inputs.width + run.H, 2);
+    gates.init(run.H, inputs.width + run.H, 2, run.by_gate);
     candidate.init(run.H, inputs.width + run.H, 1);
   }
   void layout(Arena &arena, Arena &packed) {
@@ -57,7 +57,7 @@ struct GruBeforeNormForward {
       }
       const Vec<R> r = activate<R>(run.s.gate_activation, unit_of(0, z[0], u, n, of[0]));
       store(keep + b * H + u, activate<R>(run.s.gate_activation, unit_of(1, z[1], u, n, of[1])), n);
-      store(rh + b * H + u, r * load(h + u, n), n);
+      store(rh + b * H + u, run.for_gate(2, b, u, n, r * load(h + u, n)), n);
     }
     if (active && run.save) norms.kept_of(at, b)[0] = of[0].inverse, norms.kept_of(at, b)[1] = of[1].inverse;
   }
@@ -89,8 +89,9 @@ struct GruBeforeNormForward {
     for (int64_t step = 0; step < run.T; ++step) {
       const int64_t at = run.at(step);
       run.draw(step, rows.from, rows.to, {0, H}, {0, 0});
+      share.mask_operands(run, step);
       Operand<R> operands[2];
-      int count = inputs.operands(run, step, run.h_before(step), H, operands);
+      int count = inputs.operands(run, step, run.h_before(step), H, operands, 2);
       multiply(
           gates, own_gates.from, own_gates.to, operands, count, b0, b1,
           [&](int64_t b, int64_t u) {
@@ -130,7 +131,7 @@ struct GruBeforeNormBackward {
   R *rows = nullptr;  // [threads, 2, H] gradients of a row's normalized values
 
   explicit GruBeforeNormBackward(const cw_sequence &s) : run(s), norms(s, 3, 3) {
-    to_h.init(run.H, 2 * run.H, 1);
+    init_to_h(run, to_h, 2);
     to_rh.init(run.H, run.H, 1);
   }
   void layout(Arena &arena, Arena &) {
@@ -197,7 +198,7 @@ struct GruBeforeNormBackward {
       }
       const Vec<R> unit = load(gr + u, n), r = activate<R>(s.gate_activation, norms.scaled(0, unit, u, n));
       const Vec<R> h = load(h_old + u, n), d = load(drh + index, n);
-      store(to + u, r * h, n);
+      store(to + u, run.for_gate(2, b, u, n, r * h), n);
       store(dh + index, load(dh + index, n) + d * r, n);
       const Vec<R> d_unit = norms.back(0, b, u, n, d * h * slope<R>(s.gate_activation, r), unit);
       of.add(d_unit, unit);
@@ -215,7 +216,7 @@ struct GruBeforeNormBackward {
     Matrix<R> w[3];
     for (int g = 0; g < 3; ++g) w[g] = recurrent_weights<R>(s, g).transposed();
     const int64_t depths[2] = {run.H, run.H};
-    share.pack_own(to_h, w, depths, 2);
+    share.pack_own(to_h, w, depths, parts_to_h(run, 2));
     share.pack_own(to_rh, w + 2, depths, 1);
     share.draw_shared(run);
     if (share.id == 0) {
@@ -224,22 +225,23 @@ struct GruBeforeNormBackward {
       norms.clear();
     }
     share.barrier.wait();
-    const Part own = share.panels(to_h), mine = share.single_rows(run.B);
+    const Part own = share.panels(to_rh), own_h = panels_like(own, to_rh, to_h), mine = share.single_rows(run.B);
     const int64_t b0 = share.rows.from, b1 = share.rows.to, H = run.H;
     R *temporary = rows + share.id * 2 * H;
     for (int64_t step = run.T - 1; step >= 0; --step) {
       const int64_t at = run.at(step);
       run.draw(step, mine.from, mine.to, {0, H}, {0, 0});
+      run.draw_gates(step, b0, b1, share.units(to_rh));
       for (int64_t b = mine.from; b < mine.to; ++b) candidate_row(step, at, b, temporary);
       share.sync();
       const Operand<R> candidate = run.gate_rows(2, at);
       multiply(to_rh, own.from, own.to, &candidate, 1, b0, b1, [](int64_t, int64_t) {},
-               [&](int64_t b, int64_t u, int n, const R *z) { store(drh + b * H + u, load(z), n); });
+               [&](int64_t b, int64_t u, int n, const R *z) { store(drh + b * H + u, run.for_gate(2, b, u, n, load(z)), n); });
       share.sync();
       for (int64_t b = mine.from; b < mine.to; ++b) reset_row(step, at, b, temporary);
       share.sync();
       const Operand<R> ru[2] = {run.gate_rows(0, at), run.gate_rows(1, at)};
-      add_products(to_h, ru, 2, share, dh, H);
+      add_products(run, to_h, own_h, ru, 0, 2, step, share, dh);
       share.sync();
     }
     share.barrier.wait();
@@ -258,7 +260,7 @@ struct GruAfterNormForward {
   R *from_h = nullptr;  // [B, H] the candidate's recurrent product, where nothing is saved
 
   explicit GruAfterNormForward(const cw_sequence &s) : run(s), inputs(s, 3), norms(s, 4, 4) {
-    gates.init(run.H, inputs.width + run.H, 3);
+    gates.init(run.H, inputs.width + run.H, 3, run.by_gate);
   }
   void layout(Arena &arena, Arena &packed) {
     gates.data = packed.take<R>(gates.elements());
@@ -314,8 +316,9 @@ struct GruAfterNormForward {
     for (int64_t step = 0; step < run.T; ++step) {
       const int64_t at = run.at(step);
       run.draw(step, rows.from, rows.to, {0, run.H}, {0, 0});
-      Operand<R> operands[2];
-      const int count = inputs.operands(run, step, run.h_before(step), run.H, operands);
+      share.mask_operands(run, step);
+      Operand<R> operands[3];
+      const int count = inputs.operands(run, step, run.h_before(step), run.H, operands, 3);
       multiply<R, X>(
           gates, own.from, own.to, operands, count, b0, b1,
           [&](int64_t b, int64_t u) {
@@ -348,7 +351,7 @@ struct GruAfterNormBackward {
   R *dh = nullptr;
   R *rows = nullptr;  // [threads, 4, H] gradients of a row's normalized values
 
-  explicit GruAfterNormBackward(const cw_sequence &s) : run(s), norms(s, 4, 4) { to_h.init(run.H, 3 * run.H, 1); }
+  explicit GruAfterNormBackward(const cw_sequence &s) : run(s), norms(s, 4, 4) { init_to_h(run, to_h, 3); }
   void layout(Arena &arena, Arena &) {
     to_h.data = arena.take<R>(to_h.elements());
     dh = arena.take<R>(run.B * run.H);
@@ -403,7 +406,7 @@ struct GruAfterNormBackward {
     Matrix<R> w[3];
     for (int g = 0; g < 3; ++g) w[g] = recurrent_weights<R>(s, g).transposed();
     const int64_t depths[3] = {run.H, run.H, run.H};
-    share.pack_own(to_h, w, depths, 3);
+    share.pack_own(to_h, w, depths, parts_to_h(run, 3));
     share.draw_shared(run);
     if (share.id == 0) {
       copy_or_zero(dh, s.d_h_last, run.B * run.H);
@@ -416,10 +419,11 @@ struct GruAfterNormBackward {
     for (int64_t step = run.T - 1; step >= 0; --step) {
       const int64_t at = run.at(step);
       run.draw(step, mine.from, mine.to, {0, H}, {0, 0});
+      run.draw_gates(step, share.rows.from, share.rows.to, share.units(to_h));
       for (int64_t b = mine.from; b < mine.to; ++b) row(step, at, b, rows + share.id * 4 * H);
       share.sync();
       const Operand<R> operands[3] = {run.gate_rows(0, at), run.gate_rows(1, at), run.gate_rows(3, at)};
-      add_products(to_h, operands, 3, share, dh, H);
+      add_products(run, to_h, share.panels(to_h), operands, 0, 3, step, share, dh);
       share.sync();
     }
     share.barrier.wait();

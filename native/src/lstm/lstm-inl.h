@@ -45,7 +45,7 @@ void pack_backward(const Run<R> &run, const Panels<R> &to_h, const Panels<R> &to
   Matrix<R> weights[4];
   int64_t depths[4];
   for (int g = FIRST; g < 4; ++g) weights[g - FIRST] = recurrent_weights<R>(run.s, g).transposed(), depths[g - FIRST] = run.H;
-  share.pack_own(to_h, weights, depths, 4 - FIRST);
+  share.pack_own(to_h, weights, depths, parts_to_h(run, 4 - FIRST));
   if (run.s.projection == nullptr) return;
   const Matrix<R> p = projection_weights<R>(run.s).transposed();
   share.pack_own(to_m, &p, &run.P, 1);
@@ -99,7 +99,7 @@ struct LstmForward {
   R *m = nullptr;  // [B, H] what is projected
 
   explicit LstmForward(const cw_sequence &s) : run(s), inputs(s, 4, kFirst) {
-    gates.init(run.H, inputs.width + run.P, kGates);
+    gates.init(run.H, inputs.width + run.P, kGates, run.by_gate);
     projection.init(run.P, run.H, 1);
   }
   void layout(Arena &arena, Arena &packed) {
@@ -129,8 +129,9 @@ struct LstmForward {
     for (int64_t step = 0; step < run.T; ++step) {
       const int64_t at = run.at(step);
       run.draw(step, b0, b1, units_p, units);
-      Operand<R> operands[2];
-      const int count = inputs.operands(run, step, run.h_before(step), run.P, operands);
+      share.mask_operands(run, step);
+      Operand<R> operands[kGates];
+      const int count = inputs.operands(run, step, run.h_before(step), run.P, operands, kGates);
       const R *c_old = run.c_before(step);
       multiply(
           gates, own.from, own.to, operands, count, b0, b1,
@@ -186,7 +187,7 @@ struct LstmBackward {
   R *dh = nullptr, *dc = nullptr;
 
   explicit LstmBackward(const cw_sequence &s) : run(s) {
-    to_h.init(run.P, kGates * run.H, 1);
+    init_to_h(run, to_h, kGates);
     to_m.init(run.H, run.P, 1);
   }
   void layout(Arena &arena, Arena &) {
@@ -255,6 +256,7 @@ struct LstmBackward {
     for (int64_t step = run.T - 1; step >= 0; --step) {
       const int64_t at = run.at(step);
       run.draw(step, b0, b1, units, units_m);
+      run.draw_gates(step, b0, b1, units);
       if (projected) {
         gradients_of_projected(run, step, units, share, dh);
         const Operand<R> rows = {static_cast<const R *>(s.d_proj) + at * run.B * P, P, P};
@@ -272,7 +274,7 @@ struct LstmBackward {
       share.sync();
       Operand<R> operands[kGates];
       for (int g = 0; g < kGates; ++g) operands[g] = run.gate_rows(kFirst + g, at);
-      add_products(to_h, operands, kGates, share, dh, P);
+      add_products(run, to_h, share.panels(to_h), operands, kFirst, kGates, step, share, dh);
     }
   }
   void work(const Share &share) const {

@@ -14,7 +14,7 @@ struct LstmNormForward {
   R *cells = nullptr;  // [threads, H] a row's c before its normalization
 
   explicit LstmNormForward(const cw_sequence &s) : run(s), inputs(s, 4, kFirst), norms(s, 5, 6) {
-    gates.init(run.H, inputs.width + run.P, kGates);
+    gates.init(run.H, inputs.width + run.P, kGates, run.by_gate);
     projection.init(run.P, run.H, 1);
   }
   void layout(Arena &arena, Arena &packed) {
@@ -103,8 +103,9 @@ struct LstmNormForward {
       const int64_t at = run.at(step);
       run.draw(step, b0, b1, units_p, none);
       run.draw(step, rows.from, rows.to, projected ? none : Part{0, run.P}, {0, H});
-      Operand<R> operands[2];
-      const int count = inputs.operands(run, step, run.h_before(step), run.P, operands);
+      share.mask_operands(run, step);
+      Operand<R> operands[kGates];
+      const int count = inputs.operands(run, step, run.h_before(step), run.P, operands, kGates);
       multiply(
           gates, own.from, own.to, operands, count, b0, b1,
           [&](int64_t b, int64_t u) {
@@ -141,7 +142,7 @@ struct LstmNormBackward {
   R *rows = nullptr;  // [threads, 7, H] what a row hands from one pass over its units to the next
 
   explicit LstmNormBackward(const cw_sequence &s) : run(s), norms(s, 5, 6) {
-    to_h.init(run.P, kGates * run.H, 1);
+    init_to_h(run, to_h, kGates);
     to_m.init(run.H, run.P, 1);
   }
   void layout(Arena &arena, Arena &) {
@@ -282,6 +283,7 @@ struct LstmNormBackward {
       const int64_t at = run.at(step);
       run.draw(step, b0, b1, projected ? units : none, none);
       run.draw(step, mine.from, mine.to, projected ? none : Part{0, P}, {0, run.H});
+      run.draw_gates(step, b0, b1, units);
       if (projected) unproject(share, step, at, units, own_m);
       R *temporary = rows + share.id * 7 * run.H;
       for (int64_t b = mine.from; b < mine.to; ++b) {
@@ -293,7 +295,7 @@ struct LstmNormBackward {
       share.sync();
       Operand<R> operands[kGates];
       for (int g = 0; g < kGates; ++g) operands[g] = run.gate_rows(kFirst + g, at);
-      add_products(to_h, operands, kGates, share, dh, P);
+      add_products(run, to_h, share.panels(to_h), operands, kFirst, kGates, step, share, dh);
       if (!projected) share.sync();  // rows read what other threads' units left in dh
     }
   }

@@ -48,7 +48,7 @@ void gru_forward(const cw_sequence &s) {
       const Real *h = q.h(step, b);
       for (int g = 0; g < 2; ++g) {
         Real *sums = q.gate(g, step, b), *values = q.values(g, step, b);
-        for (int64_t u = 0; u < s.H; ++u) sums[u] = q.product(sums[u], h, g, u);
+        for (int64_t u = 0; u < s.H; ++u) sums[u] = q.product(sums[u], h, g, u, step, b);
         normalize(q, g, sums, values, step, b);
         for (int64_t u = 0; u < s.H; ++u) values[u] = activate(s.gate_activation, values[u]);
       }
@@ -56,16 +56,16 @@ void gru_forward(const cw_sequence &s) {
         const bool kept = s.save || q.norms.any();
         Real *from_h = kept ? q.from_h(step, b) : nullptr, *value_h = q.norms.any() ? q.norms.row(3) : from_h;
         normalize(q, 2, sum_c, c, step, b);
-        for (int64_t u = 0; u < s.H && kept; ++u) from_h[u] = q.product(bias_h ? bias_h[u] : Real(0), h, 2, u);
+        for (int64_t u = 0; u < s.H && kept; ++u) from_h[u] = q.product(bias_h ? bias_h[u] : Real(0), h, 2, u, step, b);
         normalize(q, 3, from_h, value_h, step, b);
         for (int64_t u = 0; u < s.H; ++u) {
-          const Real part = kept ? value_h[u] : q.product(bias_h ? bias_h[u] : Real(0), h, 2, u);
+          const Real part = kept ? value_h[u] : q.product(bias_h ? bias_h[u] : Real(0), h, 2, u, step, b);
           c[u] = activate(s.activation, c[u] + r[u] * part);
         }
       } else {
         for (int64_t u = 0; u < s.H; ++u) {
           double sum = sum_c[u];
-          for (int64_t k = 0; k < s.H; ++k) sum += double(Real(r[k] * h[k])) * q.weight(2, k, u);
+          for (int64_t k = 0; k < s.H; ++k) sum += double(q.of_gate(2, step, b, k, r[k] * h[k])) * q.weight(2, k, u);
           sum_c[u] = Real(sum);
         }
         normalize(q, 2, sum_c, c, step, b);
@@ -115,6 +115,7 @@ void gru_backward(const cw_sequence &s) {
   backwards(s, [&](int64_t step, int64_t b) {
     Real *rh = q.at(s.rh, step, b, s.H), *dh = q.d_h(b);
     q.add_state_gradients(step, b);
+    q.keep_operands(0, after ? 3 : 2, step, b);
     if (!q.active(step, b)) {
       for (int g = 0; g < (after ? 4 : 3); ++g)
         for (int64_t u = 0; u < s.H; ++u) q.gate(g, step, b)[u] = 0;
@@ -143,15 +144,15 @@ void gru_backward(const cw_sequence &s) {
     back_normalize(q, 2, step, b);
     if (after) back_normalize(q, 3, step, b);
     for (int64_t k = 0; k < s.H && !after; ++k) {
-      const Real d_rh = Real(q.back_product(c, 2, k));
-      rh[k] = r[k] * h[k];
+      const Real d_rh = Real(q.back_product(c, 2, k, step, b));
+      rh[k] = q.of_gate(2, step, b, k, r[k] * h[k]);
       dh[k] += d_rh * r[k];
       r[k] = d_rh * h[k] * slope(s.gate_activation, r[k]);
     }
     back_normalize(q, 0, step, b);
     for (int64_t k = 0; k < s.H; ++k) {
-      double sum = dh[k] + q.back_product(r, 0, k) + q.back_product(update, 1, k);
-      if (after) sum += q.back_product(from_h, 2, k);
+      double sum = dh[k] + q.back_product(r, 0, k, step, b) + q.back_product(update, 1, k, step, b);
+      if (after) sum += q.back_product(from_h, 2, k, step, b);
       dh[k] = Real(sum);
     }
     q.finish_backward(step, b);

@@ -43,7 +43,7 @@ struct Lstm : Sequence<Real> {
     const Real *h = this->h(step, b);
     for (int g = first_gate(); g < 4; ++g) {
       Real *gate = this->gate(g, step, b);
-      for (int64_t u = 0; u < s.H; ++u) gate[u] = this->product(gate[u], h, g, u);
+      for (int64_t u = 0; u < s.H; ++u) gate[u] = this->product(gate[u], h, g, u, step, b);
     }
   }
 };
@@ -161,6 +161,7 @@ void lstm_backward(const cw_sequence &s) {
   }
   backwards(s, [&](int64_t step, int64_t b) {
     q.add_state_gradients(step, b);
+    q.keep_operands(q.first_gate(), 4, step, b);
     if (!q.active(step, b)) return clear_step(q, step, b);
     // The activated gates; each is replaced by its gradient before activation.
     Real *gate[4];
@@ -212,8 +213,9 @@ void lstm_backward(const cw_sequence &s) {
       for (int64_t u = 0; u < s.H; ++u) q.gate(g, step, b)[u] = gate[g][u];
     }
     for (int64_t k = 0; k < s.P; ++k)
-      dh[k] = Real((s.coupled ? 0 : q.back_product(i, kIn, k)) + q.back_product(j, kCandidate, k) +
-                   q.back_product(f, kForget, k) + q.back_product(o, kOut, k) + q.gradient_of_old_h(step, b, k));
+      dh[k] = Real((s.coupled ? 0 : q.back_product(i, kIn, k, step, b)) + q.back_product(j, kCandidate, k, step, b) +
+                   q.back_product(f, kForget, k, step, b) + q.back_product(o, kOut, k, step, b) +
+                   q.gradient_of_old_h(step, b, k));
     q.finish_backward(step, b);
   });
 }

@@ -32,10 +32,10 @@ inline uint64_t mantissa(const Block &block, int64_t place, double) {
   return uint64_t(block.word[2 * place] & 0xFFFFF) << 32 | block.word[2 * place + 1];
 }
 
-// `value` times the mask's factor for unit `unit` of row `row`, whose step has number `number`; rows are N wide.
+// `value` times the mask's factor for unit `unit` of N of row `row`, whose step has number `number`.
 template <typename Real>
 Real masked(const cw_mask &mask, int64_t number, int64_t row, int64_t unit, int64_t N, Real value) {
-  const int64_t flat = (mask.rows == 1 ? 0 : row) * N + unit;
+  const int64_t flat = (mask.rows == 1 ? 0 : row) * (mask.width == 0 ? N : mask.width) + mask.first + unit;
   if (mask.factors) return value * static_cast<const Real *>(mask.factors)[flat];
   constexpr int64_t draws = 16 / (sizeof(Real) == 4 ? 4 : 8);
   const Counter counter =

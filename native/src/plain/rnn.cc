@@ -16,7 +16,7 @@ void rnn_forward(const cw_sequence &s) {
       q.multiply_inputs(1, step, b);
       Real *gate = q.gate(0, step, b), *out = q.at(s.out, step, b, s.H);
       const Real *h = q.h(step, b);
-      for (int64_t u = 0; u < s.H; ++u) gate[u] = q.product(gate[u], h, 0, u);
+      for (int64_t u = 0; u < s.H; ++u) gate[u] = q.product(gate[u], h, 0, u, step, b);
       if (norms.any()) norms.normalize(0, gate, step, b);
       for (int64_t u = 0; u < s.H; ++u) {
         out[u] = activate(s.activation, norms.any() ? norms.scaled(0, u, gate[u]) : gate[u]);
@@ -38,6 +38,7 @@ void rnn_backward(const cw_sequence &s) {
   backwards(s, [&](int64_t step, int64_t b) {
     Real *gate = q.gate(0, step, b), *da = norms.any() ? norms.row(0) : gate, *dh = q.d_h(b);
     q.add_state_gradients(step, b);
+    q.keep_operands(0, 1, step, b);
     if (!q.active(step, b)) {
       for (int64_t u = 0; u < s.H; ++u) gate[u] = 0;
       return;
@@ -48,7 +49,7 @@ void rnn_backward(const cw_sequence &s) {
     }
     if (norms.any()) norms.back(0, gate, da, step, b);
     for (int64_t u = 0; u < s.H; ++u) gate[u] = da[u];
-    for (int64_t k = 0; k < s.H; ++k) dh[k] = Real(q.back_product(da, 0, k) + q.gradient_of_old_h(step, b, k));
+    for (int64_t k = 0; k < s.H; ++k) dh[k] = Real(q.back_product(da, 0, k, step, b) + q.gradient_of_old_h(step, b, k));
     q.finish_backward(step, b);
   });
 }

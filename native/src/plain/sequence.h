@@ -33,7 +33,8 @@ struct Sequence {
       for (int64_t u = 0; u < s.H; ++u) {
         double sum = s.bias[g] ? static_cast<const Real *>(s.bias[g])[u] : Real(0);
         for (int64_t k = 0; k < s.I; ++k) {
-          const Real x = masked(CW_MASK_INPUT, step, b, k, s.I, at(s.x, step, b, s.I)[k]);
+          const Real *own = static_cast<const Real *>(s.x) + (g - first) * s.x_gate;
+          const Real x = masked(CW_MASK_INPUT, step, b, k, s.I, at(own, step, b, s.I)[k]);
           sum += double(x) * element(s.wx[g], k * s.wx_ld[g], u, s.wx_unit[g]);
         }
         gate(g, step, b)[u] = Real(sum);
@@ -77,17 +78,33 @@ struct Sequence {
     return share == 1 ? fresh : share * fresh + (Real(1) - share) * old;
   }
 
+  // What gate g multiplies where h[k] is `value`, and the gradient of that, which has the same factor.
+  Real of_gate(int g, int64_t step, int64_t b, int64_t k, Real value) const {
+    return masked(CW_MASK_GATE + g, step, b, k, s.P, value);
+  }
+
   // `start` plus the sum of h[k] w[k, u]; in double, so that what follows judges faster loops.
-  Real product(double start, const Real *h, int g, int64_t u) const {
-    for (int64_t k = 0; k < s.P; ++k) start += double(h[k]) * weight(g, k, u);
+  Real product(double start, const Real *h, int g, int64_t u, int64_t step, int64_t b) const {
+    for (int64_t k = 0; k < s.P; ++k) start += double(of_gate(g, step, b, k, h[k])) * weight(g, k, u);
     return Real(start);
   }
 
-  // The sum of d[u] w[k, u]: what the gradient of gate g gives to operand k.
-  double back_product(const Real *d, int g, int64_t k) const {
+  // What the gradient of gate g gives to operand k, from the sum of d[u] w[k, u].
+  double back_product(const Real *d, int g, int64_t k, int64_t step, int64_t b) const {
     double sum = 0;
     for (int64_t u = 0; u < s.H; ++u) sum += double(d[u]) * weight(g, k, u);
+    for (int64_t i = 0; i < s.n_masks; ++i)
+      if (s.masks[i].place == CW_MASK_GATE + g) return of_gate(g, step, b, k, Real(sum));
     return sum;
+  }
+
+  // Backward: what gates [first, gates) multiplied in a step of row b, for the gradients of their weights.
+  void keep_operands(int first, int gates, int64_t step, int64_t b) const {
+    for (int g = first; g < gates && s.gate_h; ++g)
+      for (int64_t k = 0; k < s.P; ++k) {
+        Real *to = static_cast<Real *>(s.gate_h) + ((g - first) * s.T * s.B + memory_index(step) * s.B + b) * s.P + k;
+        *to = active(step, b) ? of_gate(g, step, b, k, h(step, b)[k]) : Real(0);
+      }
   }
 
   // After a step: `out` holds an active row's new h; writes output, next operand and last state.

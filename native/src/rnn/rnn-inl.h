@@ -25,8 +25,9 @@ struct RnnForward {
     for (int64_t step = 0; step < run.T; ++step) {
       const int64_t at = run.at(step);
       run.draw(step, b0, b1, units, units);
+      share.mask_operands(run, step);
       Operand<R> operands[2];
-      const int count = inputs.operands(run, step, run.h_before(step), run.H, operands);
+      const int count = inputs.operands(run, step, run.h_before(step), run.H, operands, 1);
       multiply(
           weights, own.from, own.to, operands, count, b0, b1,
           [&](int64_t b, int64_t u) { __builtin_prefetch(run.gate(0, at, b, u), 1); },
@@ -48,7 +49,7 @@ struct RnnBackward {
   Panels<R> to_h;
   R *dh = nullptr;
 
-  explicit RnnBackward(const cw_sequence &s) : run(s) { to_h.init(run.H, run.H, 1); }
+  explicit RnnBackward(const cw_sequence &s) : run(s) { init_to_h(run, to_h, 1); }
   void layout(Arena &arena, Arena &) {
     to_h.data = arena.take<R>(to_h.elements());
     dh = arena.take<R>(run.B * run.H);
@@ -71,6 +72,7 @@ struct RnnBackward {
     for (int64_t step = run.T - 1; step >= 0; --step) {
       const int64_t at = run.at(step);
       run.draw(step, b0, b1, units, units);
+      run.draw_gates(step, b0, b1, units);
       for (int64_t b = b0; b < b1; ++b) {
         const bool active = run.active(at, b);
         for (int64_t u = units.from; u < units.to; u += L) {
@@ -82,7 +84,7 @@ struct RnnBackward {
       }
       share.sync();
       const Operand<R> rows = run.gate_rows(0, at);
-      add_products(to_h, &rows, 1, share, dh, H);
+      add_products(run, to_h, share.panels(to_h), &rows, 0, 1, step, share, dh);
     }
     share.barrier.wait();
     if (share.id == 0) copy_or_zero(static_cast<R *>(s.d_h0), dh, run.B * H);

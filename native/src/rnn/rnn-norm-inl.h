@@ -50,8 +50,9 @@ struct RnnNormForward {
     for (int64_t step = 0; step < run.T; ++step) {
       const int64_t at = run.at(step);
       run.draw(step, rows.from, rows.to, {0, run.H}, {0, 0});
+      share.mask_operands(run, step);
       Operand<R> operands[2];
-      const int count = inputs.operands(run, step, run.h_before(step), run.H, operands);
+      const int count = inputs.operands(run, step, run.h_before(step), run.H, operands, 1);
       multiply(
           weights, own.from, own.to, operands, count, b0, b1,
           [&](int64_t b, int64_t u) { __builtin_prefetch(gate(at, b, u), 1); },
@@ -75,7 +76,7 @@ struct RnnNormBackward {
   R *dh = nullptr;
   R *rows = nullptr;  // [threads, H] gradients of a row's normalized values
 
-  explicit RnnNormBackward(const cw_sequence &s) : run(s), norms(s, 1, 1) { to_h.init(run.H, run.H, 1); }
+  explicit RnnNormBackward(const cw_sequence &s) : run(s), norms(s, 1, 1) { init_to_h(run, to_h, 1); }
   void layout(Arena &arena, Arena &) {
     to_h.data = arena.take<R>(to_h.elements());
     dh = arena.take<R>(run.B * run.H);
@@ -124,10 +125,11 @@ struct RnnNormBackward {
     for (int64_t step = run.T - 1; step >= 0; --step) {
       const int64_t at = run.at(step);
       run.draw(step, mine.from, mine.to, {0, H}, {0, 0});
+      run.draw_gates(step, share.rows.from, share.rows.to, share.units(to_h));
       for (int64_t b = mine.from; b < mine.to; ++b) row(step, at, b, rows + share.id * H);
       share.sync();
       const Operand<R> z = run.gate_rows(0, at);
-      add_products(to_h, &z, 1, share, dh, H);
+      add_products(run, to_h, share.panels(to_h), &z, 0, 1, step, share, dh);
       share.sync();
     }
     share.barrier.wait();

@@ -104,8 +104,6 @@ def _traced_stack(
 
 def _untraceable(places: list[TracedPlace]) -> str:
     for traced in places:
-        if any(mask.per_gate for mask in traced.place.spec.masks):
-            return "masks of each gate's own are made outside of its operators"
         if traced.place.keeps and traced.operator == "":
             return f"random masks do not act in graphs on the backend {traced.choice.name}: {traced.choice.why}"
     return ""

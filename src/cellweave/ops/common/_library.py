@@ -18,7 +18,7 @@ import torch  # before the library: torch brings an OpenMP runtime, which the li
 from cellweave._env import ISA, NATIVE, native_is_wanted, wanted_isa
 from cellweave._errors import BackendError
 
-ABI_VERSION = 3
+ABI_VERSION = 4
 OK = 0
 
 RNN, GRU_BEFORE, GRU_AFTER, LSTM = range(4)
@@ -29,7 +29,8 @@ ACTIVATION_NAMES = (
     "tanh", "sigmoid", "relu", "linear", "softsign", "softplus", "elu", "selu", "hard_sigmoid", "leaky_relu",
     "exponential", "relu6",
 )  # fmt: skip
-PLACE_NAMES = ("input", "h", "c", "output", "zone_h", "zone_c")
+#: Masks of each gate's own have the last place and those behind it.
+PLACE_NAMES = ("input", "h", "c", "output", "zone_h", "zone_c", "gate")
 
 DTYPE_CODES = {torch.float32: 0, torch.float64: 1}
 ACTIVATION_CODES = {name: code for code, name in enumerate(ACTIVATION_NAMES)} | {"identity": 3}
@@ -54,20 +55,29 @@ class MaskStruct(ctypes.Structure):
         *_fields(_UNSIGNED, "key high low stride threshold"),
         *_fields(_REAL, "scale"),
         *_fields(_POINTER, "factors"),
-        *_fields(_INTEGER, "rows place"),
+        *_fields(_INTEGER, "rows place first width"),
     ]
 
 
-_MASK_BYTES = struct.Struct("=5QdQ2q")
+_MASK_BYTES = struct.Struct("=5QdQ4q")
 
 
 def new_mask(
-    key: int, counter: int, stride: int, threshold: int, scale: float, factors: int | None, rows: int, place: int
+    key: int,
+    counter: int,
+    stride: int,
+    threshold: int,
+    scale: float,
+    factors: int | None,
+    rows: int,
+    place: int,
+    first: int,
+    width: int,
 ) -> MaskStruct:
     """A `MaskStruct`, by way of its bytes: a third of the time that its constructor takes."""
     high, low = (counter >> 64) & _MASK64, counter & _MASK64
     return MaskStruct.from_buffer_copy(
-        _MASK_BYTES.pack(key & _MASK64, high, low, stride, threshold, scale, factors or 0, rows, place)
+        _MASK_BYTES.pack(key & _MASK64, high, low, stride, threshold, scale, factors or 0, rows, place, first, width)
     )
 
 
@@ -108,6 +118,8 @@ class SequenceStruct(ctypes.Structure):
         *_fields(_INTEGER, "clip_passes coupled"),
         *_fields(_REAL, "norm_epsilon"),
         *_fields(_POINTER, "gamma0 gamma1 gamma2 gamma3 gamma4 beta0 beta1 beta2 beta3 beta4 norm_kept d_norm"),
+        *_fields(_INTEGER, "x_gate"),
+        *_fields(_POINTER, "gate_h"),
     ]
 
     if TYPE_CHECKING:

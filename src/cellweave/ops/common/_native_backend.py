@@ -66,8 +66,6 @@ def _refuses_cell(layout_of: Callable[[CellSpec], NativeLayout], spec: RunSpec, 
     cell = spec.cell
     if isinstance(cell, GRUSpec) and cell.joined_kernel and cell.reset_after:
         return "a reset after the product needs a recurrent kernel of its own"
-    if differ_by_row(spec):
-        return "a mask of each gate's own must be the same for all rows and steps"
     layout = layout_of(cell)
     for code, field in ((layout.activation, "activation"), (layout.gate_activation, "recurrent_activation")):
         if code < 0:
@@ -82,10 +80,10 @@ def _run(op: NativeOp, call: LayerCall) -> LayerResult:
     """Run a call; its gradients are the core's, its second derivatives the reference's."""
     if torch.is_autocast_enabled("cpu"):
         call = _in_dtype_of_weights(call)
-    if any(mask.per_gate for mask in call.spec.masks):
-        call = folded(call, gate_places(op.layout_of(call.spec.cell), call.x.shape[2]))
     if torch.compiler.is_compiling():
         return native_result(call, *run_as_op(op, call))
+    if any(mask.per_gate for mask in call.spec.masks) and not differ_by_row(call.spec):
+        call = folded(call, gate_places(op.layout_of(call.spec.cell), call.x.shape[2]))
     groups = None if call.lengths is None else by_length(call)
     if groups is None:
         return native_result(call, *_run_eagerly(op, call))

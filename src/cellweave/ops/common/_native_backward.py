@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
-from cellweave.ops.common._library import GRU_BEFORE, SequenceStruct, core
+from cellweave.ops.common._library import GRU_AFTER, GRU_BEFORE, SequenceStruct, core
 from cellweave.ops.common._native_call import POOL, NativeCall, dense, matrix, transposed
 from cellweave.ops.common._native_forward import Saved
 from cellweave.ops.common._native_frame import MaybeTensors
-from cellweave.ops.common._native_layout import RecurrentProduct
+from cellweave.ops.common._native_layout import InputProduct, RecurrentProduct
 from cellweave.ops.common._products import multiply
 
 Gradients = list[torch.Tensor | None]
@@ -31,6 +31,7 @@ class _Loop(NamedTuple):
     d_proj: torch.Tensor | None
     d_peephole: torch.Tensor | None
     d_norm: torch.Tensor | None
+    gate_h: torch.Tensor | None  # what each gate multiplied, where that differs from gate to gate
 
 
 def native_backward(
@@ -68,7 +69,7 @@ def _run_loop(
     d_fresh = [torch.empty_like(leaf) for leaf in call.fresh] if with_fresh else []
     if d_fresh:
         s.d_reset_h, s.d_reset_c = d_fresh[-1].data_ptr(), d_fresh[0].data_ptr()
-    rh = proj_in = d_proj = d_peephole = d_norm = None
+    rh = proj_in = d_proj = d_peephole = d_norm = gate_h = None
     if layout.op == GRU_BEFORE:
         rh = POOL.empty((T * B, call.H), dtype)
         s.rh = rh.data_ptr()
@@ -81,6 +82,9 @@ def _run_loop(
     if layout.norms:
         d_norm = POOL.empty((B, 2 * len(layout.norms), call.H), dtype)
         s.d_norm = d_norm.data_ptr()
+    if call.by_gate:
+        gate_h = POOL.empty((2 if rh is not None else call.frame.spec.cell.gate_count, T * B, call.P), dtype)
+        s.gate_h = gate_h.data_ptr()
     s.scratch_bytes = core().scratch_bytes(s, backward=True)
     scratch = POOL.empty((s.scratch_bytes,), torch.uint8)
     s.scratch = scratch.data_ptr()
@@ -90,7 +94,7 @@ def _run_loop(
         for fresh, first in zip(d_fresh, d_start, strict=False):
             fresh += first.masked_fill(~call.first_reset, 0.0)
         d_start = [first.masked_fill(call.first_reset, 0.0) for first in d_start]
-    return _Loop(d_start, d_fresh, gates, rh, proj_in, d_proj, d_peephole, d_norm)
+    return _Loop(d_start, d_fresh, gates, rh, proj_in, d_proj, d_peephole, d_norm, gate_h)
 
 
 def _point_to_inputs(call: NativeCall, s: SequenceStruct, saved: Saved, upstream: MaybeTensors) -> MaybeTensors:
@@ -117,16 +121,45 @@ def _point_to_inputs(call: NativeCall, s: SequenceStruct, saved: Saved, upstream
 
 
 def _gradient_of_x(call: NativeCall, gates: torch.Tensor) -> torch.Tensor:
+    d_x = _from_each_gate(call, gates) if call.of_gates else _from_gates(call, gates)
+    if call.input_masks:
+        call.mask_inputs(d_x, d_x, 0, call.input_masks, zero_padding=False)
+    return d_x
+
+
+def _from_gates(call: NativeCall, gates: torch.Tensor) -> torch.Tensor:
     rows: torch.Tensor | None = None
     for product in call.layout.inputs:
         kernel, columns = call.weights[product.kernel], (product.last - product.first) * call.H
         from_gates = kernel if call.layout.transposed else transposed(kernel, call.I, columns, columns)
         d_gates = call.gate_group(gates, (product.first, product.last))
         rows = multiply(d_gates, from_gates) if rows is None else multiply(d_gates, from_gates, rows, add=True)
-    d_x = torch.empty((0,)) if rows is None else rows.view(call.T, call.B, call.I)
-    if call.input_masks:
-        call.mask_inputs(d_x, d_x, 0, zero_padding=False)
-    return d_x
+    return torch.empty((0,)) if rows is None else rows.view(call.T, call.B, call.I)
+
+
+def _from_each_gate(call: NativeCall, gates: torch.Tensor) -> torch.Tensor:
+    """The same where each gate has masks of its own."""
+    d_x: torch.Tensor | None = None
+    for gate, masks in enumerate(call.of_gates):
+        product, columns, block = _input_block(call, gate, call.weights)
+        part = multiply(call.gate_group(gates, (product.first, product.last))[:, columns], block.t())
+        part = part.view(call.T, call.B, call.I)
+        call.mask_inputs(part, part, 0, masks, zero_padding=False)
+        d_x = part if d_x is None else d_x.add_(part)
+    return torch.empty((0,)) if d_x is None else d_x
+
+
+def _input_block(call: NativeCall, gate: int, kernels: Sequence[Any]) -> tuple[InputProduct, slice, Any]:
+    """A gate's input product, its columns in that, and its block `[I, H]` of the kernel, in its memory."""
+    layout, H, I = call.layout, call.H, call.I
+    column = layout.gates[gate]
+    product = next(product for product in layout.inputs if product.first <= column < product.last)
+    kernel, first = kernels[product.kernel], column - product.first
+    columns = slice(first * H, (first + 1) * H)
+    if kernel is None:
+        return product, columns, None
+    block = kernel[columns].t() if layout.transposed else kernel[:I, columns]
+    return product, columns, block
 
 
 def _gradients_of_weights(call: NativeCall, hs: torch.Tensor, loop: _Loop, needed: Sequence[bool]) -> Gradients:
@@ -138,7 +171,9 @@ def _gradients_of_weights(call: NativeCall, hs: torch.Tensor, loop: _Loop, neede
         if needed[number]:
             found[number] = torch.empty_like(call.weights[number])
     _input_gradients(call, gates, found, needed)
-    for part in layout.recurrent:
+    if loop.gate_h is not None:
+        _recurrent_gradients_by_gate(call, loop, loop.gate_h, found)
+    for part in layout.recurrent if loop.gate_h is None else ():
         weight = found[part.weight]
         if weight is not None:
             _recurrent_gradient(call, part, hs, loop, weight)
@@ -168,22 +203,31 @@ def _input_gradients(call: NativeCall, gates: torch.Tensor, found: Gradients, ne
     for product in call.layout.inputs:
         d_gates = call.gate_group(gates, (product.first, product.last))
         kernel = found[product.kernel]
-        if kernel is not None:
+        if kernel is not None and not call.of_gates:
             x = _used_inputs(call) if x is None else x
             if not call.layout.transposed and kernel.shape[0] != call.I:
                 kernel = matrix(kernel, call.I, d_gates.shape[1], d_gates.shape[1])
             _by_layout(call, x, d_gates, kernel)
         if product.bias is not None and call.layout.row_biases is None and needed[product.bias]:
             found[product.bias] = _sum_of_rows(d_gates)
+    for gate in range(len(call.of_gates)):
+        product, columns, block = _input_block(call, gate, found)
+        if block is not None:
+            d_gates = call.gate_group(gates, (product.first, product.last))
+            _into_block(call, _used_inputs(call, gate), d_gates[:, columns], block)
 
 
-def _used_inputs(call: NativeCall) -> torch.Tensor:
-    """The transpose `[I, T * B]` of the inputs as they were multiplied: masked, zero past a row's end."""
-    x = call.x
-    if call.input_masks or call.lengths is not None:
-        x = POOL.empty(tuple(x.shape), call.dtype)
-        call.mask_inputs(call.x, x, 0, zero_padding=True)
-    return transposed(x, call.T * call.B, call.I, call.I)
+def _into_block(call: NativeCall, operands: torch.Tensor, d_gate: torch.Tensor, block: torch.Tensor) -> None:
+    """`operands d_gate` into a gate's block of the gradient of a kernel."""
+    if call.layout.transposed:
+        multiply(d_gate.t(), operands.t(), block.t())
+    else:
+        multiply(operands, d_gate, block)
+
+
+def _used_inputs(call: NativeCall, gate: int | None = None) -> torch.Tensor:
+    """The transpose `[I, T * B]` of the inputs as they were multiplied, by this gate: masked, zero past a row's end."""
+    return transposed(call.masked_inputs(call.x, 0, gate), call.T * call.B, call.I, call.I)
 
 
 def _sum_of_rows(value: torch.Tensor) -> torch.Tensor:
@@ -198,6 +242,23 @@ def _sum_of_rows(value: torch.Tensor) -> torch.Tensor:
 @functools.lru_cache(maxsize=64)
 def _kept_ones(rows: int, dtype: torch.dtype) -> torch.Tensor:
     return torch.ones((1, rows), dtype=dtype, device="cpu")
+
+
+def _recurrent_gradients_by_gate(call: NativeCall, loop: _Loop, gate_h: torch.Tensor, found: Gradients) -> None:
+    """What each gate multiplied times its gradients, into its block of the recurrent weights."""
+    layout, H = call.layout, call.H
+    for gate, (number, joined, column, _) in enumerate(layout.gate_weights):
+        weight = found[number]
+        if weight is None:
+            continue
+        from_state = 3 if layout.op == GRU_AFTER and gate == 2 else gate  # the candidate's own recurrent product
+        first, last = layout.group_of(layout.gates[from_state])
+        columns = slice((layout.gates[from_state] - first) * H, (layout.gates[from_state] - first + 1) * H)
+        d_gate = call.gate_group(loop.gates, (first, last))[:, columns]
+        above, units = call.I if joined else 0, slice(column * H, (column + 1) * H)
+        block = weight[units].t() if layout.transposed else weight[above : above + call.P, units]
+        operands = loop.rh if layout.op == GRU_BEFORE and gate == 2 else gate_h[gate]
+        _into_block(call, operands.t(), d_gate, block)  # type: ignore[union-attr]
 
 
 def _recurrent_gradient(

@@ -65,6 +65,8 @@ class NativeCall:
         start: Operands of the first step.
         first_reset: Rows that are reset before their first step, `[B, 1]`, or None.
         input_masks, loop_masks: With what all parts of the sequence share.
+        of_gates: The masks on inputs that each gate has for itself, by the gate; none where no gate has any.
+        by_gate: Gates multiply h by masks of their own.
         plain: A step's output is what the next step multiplies.
     """
 
@@ -86,10 +88,27 @@ class NativeCall:
             self._take_resets(found[constants + 1])
         self.input_masks: list[PlacedMask] = []
         self.loop_masks: list[PlacedMask] = []
+        self.of_gates: list[list[PlacedMask]] = []
+        self.by_gate = False
         if frame.masks:
             for mask in with_noise(frame.masks, found[constants + 2 :]):
-                (self.input_masks if mask.spec.place == "input" else self.loop_masks).append(PlacedMask(mask, self))
+                self._place(mask)
         self.plain = recurs_on_outputs(frame.spec, found[constants], found[constants + 1])
+
+    def _place(self, mask: BoundMask) -> None:
+        on_input = mask.spec.place == "input"
+        if not mask.spec.per_gate:
+            (self.input_masks if on_input else self.loop_masks).append(PlacedMask(mask, self))
+            return
+        gates = self.frame.spec.cell.gate_count
+        placed = [PlacedMask(mask, self, (gate, gates)) for gate in range(gates)]
+        if on_input:
+            self.of_gates = [
+                [*kept, new] for kept, new in zip(self.of_gates or [[] for _ in placed], placed, strict=True)
+            ]
+        else:
+            self.loop_masks += placed
+            self.by_gate = True
 
     def _take_resets(self, resets: torch.Tensor) -> None:
         if self.lengths is not None:
@@ -152,16 +171,27 @@ class NativeCall:
         columns, rows = (group[1] - group[0]) * self.H, (self.T if steps is None else steps) * self.B
         return matrix(gates, rows, columns, columns, self.T * self.B * group[0] * self.H + first * self.B * columns)
 
-    def mask_inputs(self, x: torch.Tensor, out: torch.Tensor, first: int, *, zero_padding: bool) -> None:
-        """Multiply `x [steps, B, I]` by the input masks, from memory index `first` on."""
+    def mask_inputs(
+        self, x: torch.Tensor, out: torch.Tensor, first: int, masks: list[PlacedMask], *, zero_padding: bool
+    ) -> None:
+        """Multiply `x [steps, B, I]` by masks on inputs, from memory index `first` on."""
         steps, reverse = x.shape[0], self.frame.spec.reverse
-        masks = [mask.struct(self.steps_before(first, steps)) for mask in self.input_masks]
+        structs = [mask.struct(self.steps_before(first, steps)) for mask in masks]
         lengths = self.lengths_from(first, steps) if zero_padding or reverse else None
         threads = self.frame.threads if x.numel() >= _WORTH_A_THREAD else 1
         core().mask_sequence(
-            DTYPE_CODES[self.dtype], x.data_ptr(), out.data_ptr(), (steps, self.B, self.I), masks,
+            DTYPE_CODES[self.dtype], x.data_ptr(), out.data_ptr(), (steps, self.B, self.I), structs,
             lengths=None if lengths is None else lengths.data_ptr(), reverse=reverse, threads=threads,
         )  # fmt: skip
+
+    def masked_inputs(self, x: torch.Tensor, first: int, gate: int | None = None) -> torch.Tensor:
+        """The inputs `[steps, B, I]` as they are multiplied, by this gate: masked, zero past a row's end."""
+        masks = self.input_masks if gate is None else self.input_masks + self.of_gates[gate]
+        if not masks and self.lengths is None:
+            return x
+        out = POOL.empty(tuple(x.shape), self.dtype)
+        self.mask_inputs(x, out, first, masks, zero_padding=True)
+        return out
 
     def steps_before(self, first: int, steps: int) -> int:
         """How many steps come before those at the memory indices `first .. first + steps - 1`."""
@@ -177,13 +207,18 @@ class NativeCall:
         """Parts of the sequence can run by themselves: a row's step numbers follow from their memory indices."""
         if not (self.frame.spec.reverse and self.lengths is not None):
             return True
-        return not any(mask.per_step for mask in self.input_masks + self.loop_masks)
+        masks = [*self.input_masks, *self.loop_masks, *(self.of_gates[0] if self.of_gates else ())]
+        return not any(mask.per_step for mask in masks)
 
 
 class PlacedMask:
-    """A mask with what all parts of a sequence share."""
+    """A mask with what all parts of a sequence share.
 
-    def __init__(self, mask: BoundMask, call: NativeCall) -> None:
+    Args:
+        gate: Of a mask that each gate has for itself: which gate, of how many.
+    """
+
+    def __init__(self, mask: BoundMask, call: NativeCall, gate: tuple[int, int] | None = None) -> None:
         drawn = not mask.expected  # else every element of every step keeps the same share
         self.mask, self.per_step = mask, mask.spec.per_step and drawn
         self.rows = call.B if (mask.spec.per_step or mask.spec.per_row) and drawn else 1
@@ -192,6 +227,13 @@ class PlacedMask:
             self.rows, width = mask.noise.shape
             self.factors = mask.factors(call.B, width, call.x)
         self.threshold, self.scale = mask.threshold(call.dtype), mask.scale(call.dtype)
+        self.place, self.first, self.width = PLACE_CODES[mask.spec.place], 0, 0
+        if gate is not None:
+            number, gates = gate
+            width = call.I if mask.spec.place == "input" else call.P
+            self.first, self.width = number * width, gates * width
+            if mask.spec.place == "h":
+                self.place = PLACE_CODES["gate"] + call.layout.first_gate + number
 
     def struct(self, steps_before: int) -> MaskStruct:
         """The mask for a part of the sequence that so many steps come before."""
@@ -199,8 +241,18 @@ class PlacedMask:
         stride = mask.stride if self.per_step else 0
         counter = (mask.seed2 << 64) + mask.block + stride * steps_before
         factors = None if self.factors is None else self.factors.data_ptr()
-        place = PLACE_CODES[mask.spec.place]
-        return new_mask(mask.seed, counter, stride, self.threshold, self.scale, factors, self.rows, place)
+        return new_mask(
+            mask.seed,
+            counter,
+            stride,
+            self.threshold,
+            self.scale,
+            factors,
+            self.rows,
+            self.place,
+            self.first,
+            self.width,
+        )
 
 
 def dense(tensor: torch.Tensor) -> torch.Tensor:

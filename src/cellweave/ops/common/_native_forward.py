@@ -147,7 +147,7 @@ def _point_to_packed(call: NativeCall, s: SequenceStruct) -> Callable[[], None] 
     weights = [call.weights[number] for number in numbers]
     if call.T == 0 or call.B == 0:
         return None
-    found = PACKED.find((layout, call.I, s.ahead, core().isa_number), weights, call.frame.threads)
+    found = PACKED.find((layout, call.I, s.ahead, call.by_gate, core().isa_number), weights, call.frame.threads)
     if found is None:
         return None
     packed = found.packed
@@ -219,7 +219,7 @@ class _Held:
 
 def multiplies_ahead(call: NativeCall) -> bool:
     """Input products are made for all steps ahead of the loop, not step by step in it."""
-    if call.B < _FEW_ROWS:
+    if call.B < _FEW_ROWS or call.by_gate or call.of_gates:
         return True
     large: bool = call.I * call.H * call.layout.forward_columns * call.size > _LARGE_WEIGHTS
     return call.B < _SOME_ROWS and large
@@ -244,9 +244,13 @@ def point_to_inputs(call: NativeCall, s: SequenceStruct, *, ahead: bool) -> _Hel
 def _inputs_of_part(call: NativeCall, s: SequenceStruct, first: int, last: int, *, ahead: bool) -> torch.Tensor:
     """The inputs of the steps `first .. last - 1`; masked here where the loop does not see them."""
     x = call.x if last - first == call.T else call.x[first:last]
-    if ahead and call.input_masks:
-        masked = POOL.empty(tuple(x.shape), call.dtype)
-        call.mask_inputs(x, masked, first, zero_padding=True)
-        x = masked
+    s.x_gate = 0
+    if call.of_gates:
+        s.x_gate, given = x.numel(), x
+        x = POOL.empty((len(call.of_gates), *given.shape), call.dtype)
+        for masked, masks in zip(x, call.of_gates, strict=True):
+            call.mask_inputs(given, masked, first, call.input_masks + masks, zero_padding=True)
+    elif ahead and call.input_masks:
+        x = call.masked_inputs(x, first)
     s.x = x.data_ptr()
     return x

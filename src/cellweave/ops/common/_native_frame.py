@@ -89,7 +89,8 @@ def recurs_on_outputs(spec: RunSpec, lengths: object, resets: object) -> bool:
     """A step's output is the very operand of the next step, and so h after each step."""
     if lengths is not None or resets is not None:
         return False
-    return all([mask.place not in ("h", "output") for mask in spec.masks])  # noqa: C419  # a trace takes a list
+    # masks of each gate's own leave the state as it is; a trace takes a list
+    return all([mask.per_gate or mask.place not in ("h", "output") for mask in spec.masks])  # noqa: C419
 
 
 def with_noise(masks: Sequence[BoundMask], noise: MaybeTensors) -> tuple[BoundMask, ...]:
