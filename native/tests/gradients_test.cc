@@ -173,7 +173,7 @@ int main() {
           for (const bool coupled : {false, true}) {
             c.norm = norm, c.coupled = coupled;
             if ((zones || norm || coupled) && (op == CW_LSTM || !coupled)) check(c);
-            if (op != CW_LSTM && coupled) continue;
+            if ((op != CW_LSTM && coupled) || (options + zones + norm + coupled) % 3 != 0) continue;
             Case masked = c;
             add_gate_masks(masked, options);
             check(masked);
