@@ -166,8 +166,8 @@ def test_masks_stay_until_they_are_reset() -> None:
         "the rate it has": lambda: setattr(cell, "input_dropout", 0.5),
         "an evaluation": cell.eval,
         "a reset": cell.reset_masks,
-        "another rate": lambda: setattr(cell, "state_dropout", 0.6),
-        "another mask": lambda: setattr(cell, "mask_per_row", False),
+        "another rate, and back": lambda: [setattr(cell, "state_dropout", rate) for rate in (0.6, 0.5)],
+        "other masks, and back": lambda: [setattr(cell, "mask_per_row", own) for own in (False, True)],
         "another batch": lambda: cell(x[:2]),
         "another dtype": lambda: cell.float()(x.float()),
     }.items():
