@@ -107,11 +107,9 @@ def check_names(where: str, given: Mapping[str, Any], known: type[Any]) -> None:
     """Raise unless a module knows all of these.
 
     Raises:
-        ArgumentError: `proj_size` where there is no projection. ArgumentTypeError: another unknown name.
+        ArgumentTypeError: an unknown name.
     """
     for name in given:
-        if name == "proj_size":  # torch.nn raises ValueError too
-            raise ArgumentError(f"{where}: expected no proj_size because only an LSTM projects, got one.")
         if name not in known.__annotations__:
             raise ArgumentTypeError(f"{where}: expected a known argument, got {name}.")
 

@@ -40,6 +40,8 @@ class RecurrentModule(torch.nn.RNNBase):
 
     def __init__(self, mode: str, *args: Any, given: Mapping[str, Any], known: type[Any], **kwargs: Any) -> None:
         where = type(self).__name__
+        if "proj_size" in given:  # torch.nn raises ValueError too
+            raise ArgumentError(f"{where}: expected no proj_size because only an LSTM projects, got one.")
         check_names(where, given, known)
         additions = Additions().changed(where, given)
         super().__init__(mode, *args, **kwargs)

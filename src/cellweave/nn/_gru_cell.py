@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from cellweave.nn._additions import GRUArguments
 from cellweave.nn._single_step import SingleStep
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class GRUCell(SingleStep, torch.nn.GRUCell):
@@ -17,17 +21,19 @@ class GRUCell(SingleStep, torch.nn.GRUCell):
 
     Args:
         input_size, hidden_size, bias, device, dtype: As of `torch.nn.GRUCell`.
-        reset_after: By keyword: False: the reset gate meets h before the product, as in `GRU`. Default True.
-        zoneout, layer_norm: By keyword: as of `GRU`; the latter with parameters `norm_weight`, `norm_bias`, and
-            with `reset_after` `norm_weight_h`, `norm_bias_h`.
+        reset_after: By keyword only: False: the reset gate meets h before the product, as in `GRU`. Default True.
+        input_dropout, state_dropout, output_dropout, variational, mask_per_row, mask_per_gate, weight_dropout,
+            zoneout, layer_norm, residual: By keyword only: as of `GRU`, with a sequence of calls in place of one.
+            Layer normalization has parameters `norm_weight`, `norm_bias`, and with `reset_after` `norm_weight_h`,
+            `norm_bias_h`.
 
-    A call takes inputs `[B, I]` or `[I]` and a state h `[B, H]` or `[H]` (default: zeros), and returns the new state.
+    A call takes and returns what one of `LSTMCell` does, with h `[B, H]` or `[H]` in place of `(h, c)`. Sequences
+    begin, and masks change, as described there.
 
     Raises:
-        The types of exceptions that torch.nn raises for the same mistakes: ShapeError (ValueError), MisfitError
-        (RuntimeError), RuntimeError.
+        As `LSTMCell`.
     Numerics: as torch.nn up to rounding.
-    Source: `torch.nn.GRUCell`; Krueger et al. 2017 for zoneout, Ba et al. 2016 for layer normalization.
+    Source: `torch.nn.GRUCell`; for the additions as `LSTM`.
     """
 
     mode = "GRU"
@@ -39,10 +45,7 @@ class GRUCell(SingleStep, torch.nn.GRUCell):
         bias: bool = True,
         device: Any = None,
         dtype: Any = None,
-        *,
-        reset_after: bool = True,
-        zoneout: float | tuple[float, float] = 0.0,
-        layer_norm: bool = False,
+        **additions: Unpack[GRUArguments],
     ) -> None:
         torch.nn.GRUCell.__init__(self, input_size, hidden_size, bias, device, dtype)
-        self._take({"reset_after": reset_after, "zoneout": zoneout, "layer_norm": layer_norm}, device, dtype)
+        self._take(additions, GRUArguments, device, dtype)

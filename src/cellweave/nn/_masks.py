@@ -20,12 +20,19 @@ def draw_seeds(count: int) -> torch.Tensor:
     return torch.randint(_LOWEST, _HIGHEST, (count,), dtype=torch.int64, device="cpu")
 
 
-def bound_masks(place: Place, seeds: Sequence[int]) -> tuple[BoundMask, ...]:
-    """The masks of one place with the first of these seeds."""
+def bound_masks(place: Place, seeds: Sequence[int], step: int = 0) -> tuple[BoundMask, ...]:
+    """The masks of one place with the first of these seeds.
+
+    Args:
+        step: How many steps of the sequence come before the run's first.
+    """
     if not place.keeps:
         return ()
     if place.expected:
         pairs = zip(place.spec.masks, place.keeps, strict=True)
         return tuple(BoundMask(spec, keep, False, expected=True) for spec, keep in pairs)
     masks = zip(place.spec.masks, place.keeps, seeds, strict=False)
-    return tuple(BoundMask(spec, keep, False, seed & _MASK64, stride=STRIDE) for spec, keep, seed in masks)
+    return tuple(
+        BoundMask(spec, keep, False, seed & _MASK64, block=step * STRIDE if spec.per_step else 0, stride=STRIDE)
+        for spec, keep, seed in masks
+    )

@@ -83,6 +83,7 @@ class StackPlan:
         masks: How many masks a call draws a seed for.
         sizes: Widths of h and c (LSTM), or of h.
         weight_dropout: Probability of dropping a recurrent weight.
+        draws: A call draws random numbers, those between layers not counted.
     """
 
     places: tuple[Place, ...]
@@ -90,6 +91,7 @@ class StackPlan:
     masks: int
     sizes: tuple[int, ...]
     weight_dropout: float
+    draws: bool
 
 
 @functools.lru_cache(maxsize=_MOST_PLANS)
@@ -116,7 +118,8 @@ def stack_plan(facts: Facts, options: Options) -> StackPlan:
         depth = cell.output_size * directions
     dropout = facts.additions.weight_dropout if facts.training else 0.0
     sizes = (cell.output_size, cell.units) if kind == "lstm" else (cell.units,)
-    return StackPlan(tuple(places), tuple(sums), len(masks) * len(places) * facts.training, sizes, dropout)
+    drawn = len(masks) * len(places) * facts.training
+    return StackPlan(tuple(places), tuple(sums), drawn, sizes, dropout, drawn > 0 or dropout > 0)
 
 
 def _cell(facts: Facts) -> tuple[str, CellSpec]:

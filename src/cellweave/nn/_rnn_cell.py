@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from cellweave._errors import MisfitError
+from cellweave.nn._additions import Arguments
 from cellweave.nn._single_step import SingleStep
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _MODES = {"tanh": "RNN_TANH", "relu": "RNN_RELU"}
 
@@ -20,15 +24,17 @@ class RNNCell(SingleStep, torch.nn.RNNCell):
 
     Args:
         input_size, hidden_size, bias, nonlinearity, device, dtype: As of `torch.nn.RNNCell`.
-        zoneout, layer_norm: By keyword: as of `RNN`; the latter with parameters `norm_weight` and `norm_bias`.
+        input_dropout, state_dropout, output_dropout, variational, mask_per_row, mask_per_gate, weight_dropout,
+            zoneout, layer_norm, residual: By keyword only: as of `RNN`, with a sequence of calls in place of one.
+            Layer normalization has parameters `norm_weight` and `norm_bias`.
 
-    A call takes inputs `[B, I]` or `[I]` and a state h `[B, H]` or `[H]` (default: zeros), and returns the new state.
+    A call takes and returns what one of `LSTMCell` does, with h `[B, H]` or `[H]` in place of `(h, c)`. Sequences
+    begin, and masks change, as described there.
 
     Raises:
-        The types of exceptions that torch.nn raises for the same mistakes: ShapeError (ValueError), MisfitError
-        (RuntimeError), RuntimeError.
+        As `LSTMCell`.
     Numerics: as torch.nn up to rounding.
-    Source: `torch.nn.RNNCell`; Krueger et al. 2017 for zoneout, Ba et al. 2016 for layer normalization.
+    Source: `torch.nn.RNNCell`; for the additions as `LSTM`.
     """
 
     def __init__(
@@ -39,12 +45,10 @@ class RNNCell(SingleStep, torch.nn.RNNCell):
         nonlinearity: str = "tanh",
         device: Any = None,
         dtype: Any = None,
-        *,
-        zoneout: float | tuple[float, float] = 0.0,
-        layer_norm: bool = False,
+        **additions: Unpack[Arguments],
     ) -> None:
         torch.nn.RNNCell.__init__(self, input_size, hidden_size, bias, nonlinearity, device, dtype)
-        self._take({"zoneout": zoneout, "layer_norm": layer_norm}, device, dtype)
+        self._take(additions, Arguments, device, dtype)
 
     @property
     def mode(self) -> str:  # type: ignore[override]

@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from cellweave._errors import BackendError
+from cellweave.nn._cell_masks import next_draws
 from cellweave.nn._masks import bound_masks, draw_seeds
 from cellweave.nn._plans import Options, StackPlan, Surroundings, choices_for, facts_of, stack_plan
 from cellweave.nn._weights import weights_of
@@ -74,9 +75,14 @@ def run_eagerly(module: Any, feed: Feed) -> Ran:
     """Run all layers of a module outside of traces."""
     facts, options = facts_of(module), options_of(feed)
     plan = stack_plan(facts, options)
-    weights = [weights_of(module, place, plan.weight_dropout) for place in plan.places]
+    held = next_draws(module, plan, feed.x) if facts.single and plan.draws else None
+    dropped = None if held is None else held.dropped
+    weights = [weights_of(module, place, plan.weight_dropout, dropped) for place in plan.places]
     choices = choices_for(facts, options, surroundings_of(feed, weights))
-    seeds = draw_seeds(plan.masks).tolist() if plan.masks else []
+    seeds: list[int] = []
+    if plan.masks:
+        seeds = (draw_seeds(plan.masks) if held is None else held.seeds).tolist()
+    step = 0 if held is None else int(held.step)
 
     def run_place(
         number: int, x: torch.Tensor, state: States, fresh: States | None, resets: torch.Tensor | None
@@ -84,7 +90,7 @@ def run_eagerly(module: Any, feed: Feed) -> Ran:
         place, choice = plan.places[number], choices[number]
         if choice.backend is None:
             raise BackendError(f"{type(module).__name__}: expected a backend that can run it, got none. {choice.why}.")
-        masks = bound_masks(place, seeds[number * len(place.keeps) :])
+        masks = bound_masks(place, seeds[number * len(place.keeps) :], step)
         call = LayerCall(place.spec, x, state, weights[number], masks, feed.lengths, resets, fresh, choice.threads)
         return choice.backend.run(call)
 

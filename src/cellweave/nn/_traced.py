@@ -14,6 +14,7 @@ from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 
 from cellweave._errors import ModeError
 from cellweave.nn._additions import Additions
+from cellweave.nn._cell_masks import next_draws
 from cellweave.nn._masks import STRIDE, draw_seeds
 from cellweave.nn._plans import Facts, Options, Place, StackPlan, Surroundings, choices_for, facts_of, stack_plan
 from cellweave.nn._run import Feed, Ran, States, options_of, run_eagerly, through_layers
@@ -131,13 +132,22 @@ def run_traced(module: Any, feed: Feed) -> Ran:
     if stack.reason != "":
         outside: Ran = run_outside(module, feed, stack.reason)
         return outside
-    weights = [weights_of(module, traced.place, stack.plan.weight_dropout) for traced in stack.places]
+    held = next_draws(module, stack.plan, x) if facts.single and stack.plan.draws else None
+    dropped = None if held is None else held.dropped
+    weights = [weights_of(module, traced.place, stack.plan.weight_dropout, dropped) for traced in stack.places]
     streams, keeps = None, None
     if len(stack.keeps) > 0:
         rule = 0 if module.training else 2  # in evaluation a mask is the expected one, and nothing is drawn
         count = len(stack.keeps)
-        seeds = draw_seeds(count) if module.training else torch.zeros(count, dtype=torch.int64, device="cpu")
+        if held is not None:
+            seeds = held.seeds
+        else:
+            seeds = draw_seeds(count) if module.training else torch.zeros(count, dtype=torch.int64, device="cpu")
         rest = torch.tensor([[0, 0, STRIDE, rule, 0] for _ in stack.keeps], dtype=torch.int64, device="cpu")
+        if held is not None:  # where its steps draw: at the block of their number
+            moves = [STRIDE * mask.per_step for traced in stack.places for mask in traced.place.spec.masks]
+            blocks = held.step * torch.tensor(moves, dtype=torch.int64, device="cpu")
+            rest = torch.cat([rest[:, :1], blocks[:, None], rest[:, 2:]], dim=1)
         streams = torch.cat([seeds[:, None], rest], dim=1)
         keeps = torch.tensor(list(stack.keeps), dtype=torch.float64, device="cpu")
 

@@ -11,17 +11,21 @@ from cellweave.nn._norms import norms_of
 from cellweave.nn._plans import Place
 
 
-def weights_of(module: Any, place: Place, dropout: float) -> dict[str, torch.Tensor]:
+def weights_of(
+    module: Any, place: Place, dropout: float, dropped: torch.Tensor | None = None
+) -> dict[str, torch.Tensor]:
     """The weights of one place, by the names of its spec.
 
     torch.nn keeps two biases where one is enough: those are added up here. Dropped recurrent weights are drawn here,
     too, by torch's own dropout: one mask for the whole call.
 
     Args:
-        dropout: Probability of dropping a recurrent weight.
+        dropout: Probability of dropping a recurrent weight. dropped: What they are multiplied by instead, drawn before.
     """
     found = named_parameters(module, place)
-    if dropout > 0:
+    if dropped is not None:
+        found["recurrent_kernel"] = found["recurrent_kernel"] * dropped
+    elif dropout > 0:
         found["recurrent_kernel"] = F.dropout(found["recurrent_kernel"], dropout)
     if module.bias:
         biases = found.pop("bias"), found.pop("recurrent_bias")

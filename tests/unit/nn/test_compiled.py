@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounterWithBackend
 
 import cellweave
 from cellweave.ops.common._library import missing_reason
@@ -108,3 +109,39 @@ def test_masks_that_no_graph_can_have_act_outside_of_it() -> None:
         with pytest.raises(cellweave.ModeError, match="graph"):
             torch.export.export(module, (x,))
     assert_close("outputs", outputs[1], outputs[0], DIFFERENCE[torch.float32])
+
+
+# dynamo's own, of each state that comes back from a graph
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+def test_a_cell_begins_and_goes_on_in_graphs_of_their_own() -> None:
+    torch._dynamo.reset()
+    cell = cellweave.nn.GRUCell(5, 7, input_dropout=0.3, output_dropout=0.3, weight_dropout=0.3, zoneout=0.3)
+    graphs = CompileCounterWithBackend("eager")
+    compiled = torch.compile(cell, fullgraph=True, dynamic=True, backend=graphs)
+
+    def loop(step: Any, x: torch.Tensor) -> list[torch.Tensor]:
+        torch.manual_seed(1)
+        cell.reset_masks()
+        outputs, h = [], torch.zeros(x.shape[1], 7)
+        for inputs in x:
+            output, h = step(inputs, h, return_output=True)
+            outputs.append(output)
+        results = [torch.stack(outputs), h]
+        return [*results, *torch.autograd.grad(sum(value.pow(2).sum() for value in results), list(cell.parameters()))]
+
+    counts = []
+    for rows in (4, 2, 3):
+        x = torch.randn(4, rows, 5)
+        for a, b in zip(loop(compiled, x), loop(cell, x), strict=True):
+            assert_close("value or gradient", a, b, DIFFERENCE[torch.float32])
+        counts.append(graphs.frame_count)
+    assert counts[0] >= 2 and counts[1] == counts[2], counts
+
+
+def test_no_program_keeps_masks() -> None:
+    cell = cellweave.nn.GRUCell(5, 7, state_dropout=0.3)
+    with pytest.raises(cellweave.ModeError, match=r"GRUCell: expected nothing random.*\.eval\(\)"):
+        torch.export.export(cell, (torch.randn(2, 5),))
+    cell.eval()
+    x = torch.randn(2, 5)
+    assert_close("exported", torch.export.export(cell, (x,)).module()(x), cell(x), 1e-6)
