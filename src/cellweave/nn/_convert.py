@@ -115,8 +115,8 @@ def convert_back(model: torch.nn.Module) -> ModelConversion:
         raise ArgumentError(f"convert_back: expected modules that torch.nn can be, got {'; '.join(lost)}.")
     rows = []
     for name, module, base in ours:
-        for name in ("additions", "draws"):
-            module.__dict__.pop(name, None)
+        for held in ("additions", "draws"):
+            module.__dict__.pop(held, None)
         _change_class(module, _THEIRS[base])
         rows.append(ConvertedModule(name, _shown(base), _shown(_THEIRS[base])))
     return ModelConversion(model, tuple(rows))

@@ -64,6 +64,7 @@ def test_whole_model() -> None:
 
     back = cellweave.convert_back(model)
     assert all(row.changed for row in back.modules)
+    assert [row.name for row in back.modules] == [row.name for row in report.modules]
     assert [type(module) for module in model.modules()] == [type(module) for module in Tagger().modules()]
     torch.manual_seed(1)
     assert torch.equal(model(x), wanted)
