@@ -1,4 +1,6 @@
-// All kernels of one instruction set. The including file defines CW_NAMESPACE, CW_BYTES and CW_TABLE.
+// The kernels of one instruction set, of which two files are made that compile side by side: one with the loops in double,
+// one with those in float and everything else. The including file defines CW_NAMESPACE and CW_BYTES, and CW_TABLE (the
+// second file) or not (the first).
 
 #include <atomic>
 #include <cmath>
@@ -104,6 +106,20 @@ void with_backward(const cw_sequence &s, Do &act) {
       return norm ? act.template operator()<LstmNormBackward<R, false>>(s) : act.template operator()<LstmBackward<R>>(s);
   }
 }
+
+// The loops in double are compiled in the file without a table; the one with a table calls them.
+#if defined(CW_TABLE)
+#define CW_ELSEWHERE extern
+#else
+#define CW_ELSEWHERE
+#endif
+CW_ELSEWHERE template void with_forward<double, Count>(const cw_sequence &, Count &);
+CW_ELSEWHERE template void with_forward<double, Execute>(const cw_sequence &, Execute &);
+CW_ELSEWHERE template void with_backward<double, Count>(const cw_sequence &, Count &);
+CW_ELSEWHERE template void with_backward<double, Execute>(const cw_sequence &, Execute &);
+#undef CW_ELSEWHERE
+
+#if defined(CW_TABLE)
 template <class Do>
 void with_loop(const cw_sequence &s, bool backward, Do &act) {
   if (s.dtype == CW_FLOAT32)
@@ -146,10 +162,13 @@ inline int64_t mask_sequence(int64_t dtype, const void *x, void *out, int64_t T,
   (dtype == CW_FLOAT32 ? mask_all<float> : mask_all<double>)(x, out, T, B, N, masks, n_masks, lengths, reverse, threads);
   return CW_OK;
 }
+#endif
 
 }  // namespace CW_NAMESPACE
 
+#if defined(CW_TABLE)
 const Kernels CW_TABLE = {CW_NAMESPACE::scratch_bytes, CW_NAMESPACE::packed_bytes, CW_NAMESPACE::forward, CW_NAMESPACE::backward,
                           CW_NAMESPACE::mask_sequence, CW_NAMESPACE::digest};
+#endif
 
 }  // namespace cellweave

@@ -1,4 +1,4 @@
-// The kernels on 512-bit vectors.
+// The kernels on 512-bit vectors, but for the loops in double.
 #define CW_NAMESPACE avx512
 #define CW_BYTES 64
 #define CW_TABLE kAvx512

@@ -1,4 +1,4 @@
-// The kernels on 128-bit vectors.
+// The kernels on 128-bit vectors, but for the loops in double.
 #define CW_NAMESPACE portable
 #define CW_BYTES 16
 #define CW_TABLE kPortable

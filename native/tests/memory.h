@@ -73,9 +73,8 @@ class Memory {
   void verify(const std::string &where) {
     for (Block &block : blocks_) {
       CW_UNPOISON(block.raw.data(), block.raw.size());
-      bool whole = true;
-      for (const unsigned char *at = block.raw.data(); at < block.raw.data() + block.raw.size(); ++at)
-        if (at < block.data || at >= block.data + block.size) whole = whole && *at == kGuardByte;
+      const unsigned char *const end = block.raw.data() + block.raw.size();
+      const bool whole = is_guard(block.raw.data(), block.data) && is_guard(block.data + block.size, end);
       expect(whole, "%s: wrote beside %s", where.c_str(), block.name);
       const bool same = std::memcmp(block.data, block.before.data(), block.size) == 0;
       expect(block.writable || same, "%s: changed its input %s", where.c_str(), block.name);
@@ -102,6 +101,12 @@ class Memory {
     size_t size;
     bool writable;
   };
+
+  static bool is_guard(const unsigned char *from, const unsigned char *to) {
+    bool whole = true;
+    for (; from < to; ++from) whole = whole && *from == kGuardByte;
+    return whole;
+  }
 
   void *place(const char *name, const void *values, size_t count, size_t element, bool writable) {
     const size_t unit = element == kAligned ? 1 : element, size = count * unit;
