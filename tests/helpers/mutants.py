@@ -53,7 +53,8 @@ def native_files() -> list[Path]:
 
 def _copy_with_fault(parent: Path, file: str, old: str, new: str) -> str:
     """Make the copy; returns what is wrong with the table's entry, if anything."""
-    shutil.copytree(SOURCE, parent / "cellweave", ignore=shutil.ignore_patterns("__pycache__"))
+    # With byte code, and with the times that it is valid for: compiling the package anew takes longer than most tests.
+    shutil.copytree(SOURCE, parent / "cellweave")
     for path in native_files():
         (parent / "cellweave" / path.name).symlink_to(path)
     if not file:
@@ -63,6 +64,8 @@ def _copy_with_fault(parent: Path, file: str, old: str, new: str) -> str:
     if text.count(old) != 1:
         return f"the old text occurs {text.count(old)} times in {file}"
     path.write_text(text.replace(old, new), encoding="utf-8")
+    for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*"):
+        compiled.unlink()
     return ""
 
 

@@ -14,6 +14,7 @@ SCRIPT = Path(__file__).resolve().parents[1] / "helpers" / "mutants.py"
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # many small runs, which a busy machine draws out
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork: faults are tested in forks of one process")
 def test_every_fault_is_seen(tmp_path: Path) -> None:
     """The table is helpers/mutant_table.py; one log per fault lies in the numbered folders of tmp_path."""
