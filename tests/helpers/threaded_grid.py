@@ -60,6 +60,7 @@ def programs_at_once() -> Iterator[None]:
     def _run_programs(function: Any, arguments: dict[str, Any], count: int) -> None:
         errors: list[Exception] = []
         interpreter.interpreter_builder.set_grid_dim(count, 1, 1)
+        index.value = (0, 0, 0)
 
         def program(number: int) -> None:
             index.value = (number, 0, 0)
@@ -68,6 +69,9 @@ def programs_at_once() -> Iterator[None]:
             except Exception as error:  # noqa: BLE001 (whatever it is, it is raised again below)
                 errors.append(error)
 
+        if count == 1:  # nobody to wait for
+            function(**arguments)
+            return
         threads = [threading.Thread(target=program, args=(number,)) for number in range(count)]
         for thread in threads:
             thread.start()
