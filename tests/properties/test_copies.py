@@ -23,7 +23,7 @@ def _seen_by(cell: Any) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in cell.state_dict().items()}
 
 
-@few(80)
+@few(50)
 @given(cases())
 def test_a_state_dict_into_an_unbuilt_copy(case: Case) -> None:
     """After a run; keys in any order; what follows is the same, masks included."""
@@ -44,7 +44,7 @@ def _storages(cell: Any) -> set[int]:
     return {tensor.untyped_storage().data_ptr() for tensor in tensors if tensor.numel()}
 
 
-@few(80)
+@few(50)
 @given(cases())
 def test_a_deepcopy_shares_nothing(case: Case) -> None:
     cell = case.cell()
@@ -61,7 +61,7 @@ def test_a_deepcopy_shares_nothing(case: Case) -> None:
         assert_same(list(_seen_by(cell).values()), list(before.values()))
 
 
-@few(80)
+@few(50)
 @given(cases())
 def test_copies_go_on_alike(case: Case) -> None:
     """Shared objects stay shared, streams go on from where they stand."""
@@ -78,7 +78,7 @@ def test_copies_go_on_alike(case: Case) -> None:
         assert_same(_run(case, other), expected)
 
 
-@few(80)
+@few(50)
 @given(cases("multi", "fed"))
 def test_a_config_rebuilds_a_cell(case: Case) -> None:
     """Not through MultiRNNCell, whose config holds no cells, nor with fed tensors."""
@@ -102,7 +102,7 @@ def _without_code(data: Any) -> Any:
     return data
 
 
-@few(80)
+@few(50)
 @given(cases())
 def test_names_are_the_modules_own(case: Case) -> None:
     """One name per parameter, the same whatever else ran, and the same by build and by call."""

@@ -19,7 +19,7 @@ def _unroll(case: Case, cell: Any, xs: torch.Tensor | None = None, **kwargs: Any
     return cw.dynamic_rnn(cell, case.inputs() if xs is None else xs, **arguments)
 
 
-@few(100)
+@few(60)
 @given(cases())
 def test_structures_and_shapes(case: Case) -> None:
     cell = case.cell()
@@ -37,7 +37,7 @@ def test_structures_and_shapes(case: Case) -> None:
     )
 
 
-@few(100)
+@few(60)
 @given(cases("variational", full_length=True))
 def test_an_unroll_is_stepping_by_hand(case: Case) -> None:
     """Calls outside any unroll are runs of their own: variational masks would be drawn anew."""
@@ -54,7 +54,7 @@ def test_an_unroll_is_stepping_by_hand(case: Case) -> None:
     assert_same(tables(cell), stood)
 
 
-@few(100)
+@few(60)
 @given(cases())
 def test_an_unroll_is_a_raw_loop(case: Case) -> None:
     ends = torch.tensor(case.lengths or [case.time] * case.batch)
@@ -77,7 +77,7 @@ def test_an_unroll_is_a_raw_loop(case: Case) -> None:
     assert_same(tables(cell), stood)
 
 
-@few(100)
+@few(60)
 @given(cases("per_step"))
 def test_a_static_unroll_is_a_dynamic_one(case: Case) -> None:
     """Where no mask is drawn per step: static steps are ops of their own, which start at one place."""
@@ -88,7 +88,7 @@ def test_a_static_unroll_is_a_dynamic_one(case: Case) -> None:
         assert_same_run(backend, results((torch.stack(outs, dim=1), state)), expected)
 
 
-@few(100)
+@few(60)
 @given(cases())
 def test_batch_major_is_time_major(case: Case) -> None:
     out, state = _unroll(case, case.cell())
@@ -96,7 +96,7 @@ def test_batch_major_is_time_major(case: Case) -> None:
     assert_same(results((other.transpose(0, 1), other_state)), results((out, state)))
 
 
-@few(100)
+@few(60)
 @given(cases(), cases())
 def test_bidirectional_is_two_unrolls(case: Case, other: Case) -> None:
     xs, lengths = case.inputs(), case.lengths
@@ -119,7 +119,7 @@ def test_bidirectional_is_two_unrolls(case: Case, other: Case) -> None:
     assert_same(results((outs, states)), results(((out_fw, back), (state_fw, state_bw))))
 
 
-@few(100)
+@few(60)
 @given(cases())
 def test_what_follows_a_rows_end_changes_nothing(case: Case) -> None:
     """More steps, of any content: outputs, states, draws and gradients stay as they are."""
@@ -143,7 +143,7 @@ def test_what_follows_a_rows_end_changes_nothing(case: Case) -> None:
     assert_same(found[2], found[0])
 
 
-@few(100)
+@few(60)
 @given(cases("variational"))
 def test_two_unrolls_are_one_with_the_state_carried(case: Case) -> None:
     """A sequence cut in two: state and streams go on, except for what is drawn once per run."""
@@ -157,7 +157,7 @@ def test_two_unrolls_are_one_with_the_state_carried(case: Case) -> None:
         assert_same_run(backend, results((torch.cat([first, second], dim=1), state)), expected)
 
 
-@few(100)
+@few(60)
 @given(cases("fed"))
 def test_evaluation_is_repeatable_and_draws_nothing(case: Case) -> None:
     cell = case.cell().eval()

@@ -124,25 +124,25 @@ def _check(case: Case, setting: dict[str, Any], unroll: Any) -> None:
             assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
 
 
-@few(250)
+@few(150)
 @given(cases(), settings)
 def test_dynamic(case: Case, setting: dict[str, Any]) -> None:
     _check(case, setting, _dynamic)
 
 
-@few(100)
+@few(60)
 @given(cases(), settings)
 def test_static(case: Case, setting: dict[str, Any]) -> None:
     _check(case, setting, _static)
 
 
-@few(100)
+@few(60)
 @given(cases(), settings)
 def test_backwards(case: Case, setting: dict[str, Any]) -> None:
     _check(case, setting, _backwards)
 
 
-@few(100)
+@few(60)
 @given(cases(), settings)
 def test_resets(case: Case, setting: dict[str, Any]) -> None:
     _check(case, setting, _with_resets)

@@ -129,7 +129,7 @@ def start_command(*arguments: object) -> subprocess.Popen[str]:
 
 
 def test_the_command_killed_then_interrupted_then_resumed(text_file, tmp_path):
-    steps = 300  # long enough that both signals meet it at work
+    steps = 160  # long enough that both signals meet it at work
     undisturbed = train_tiny(text_file, tmp_path / "undisturbed", steps=steps, layers=1).run
     run = tmp_path / "run"
     settings = tiny_settings(text_file, steps=steps, layers=1)
