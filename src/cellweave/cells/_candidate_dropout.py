@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from cellweave._errors import ArgumentError
+from cellweave._errors import ArgumentError, ModeError
 from cellweave.ops.common import Site, StreamTable, drop_by_floor, drop_by_threshold
 from cellweave.scopes import current_run, is_probing, op_seeds
 
@@ -51,6 +51,8 @@ class CandidateDropout:
     def _noise(self, like: torch.Tensor, layer: Any) -> torch.Tensor:
         if is_probing():
             return torch.empty_like(like)
+        if torch.compiler.is_exporting():
+            raise ModeError(f"{self._where}: expected a cell in evaluation mode to export, got one that draws masks.")
         run = current_run()
         stream = self.table.get(Site("state", 0, run.node, run.op_of(layer)), lambda: op_seeds(self.seed))
         noise = stream.peek(like.shape, like.dtype, like.device)[0]

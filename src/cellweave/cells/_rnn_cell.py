@@ -159,6 +159,8 @@ class RNNCell(StepLayer):
         key = (repr(self.state_size), rows, resolved, device)
         if is_probing():
             return zeros_of(self.state_size, rows, resolved, torch.get_default_device())
+        if torch.compiler.is_compiling():  # a trace keeps nothing
+            return zeros_of(self.state_size, rows, resolved, device)
         if self._zero_state is not None and self._zero_state[0] == key and _still_zeros(self._zero_state[1]):
             return self._zero_state[1]
         state = zeros_of(self.state_size, rows, resolved, device)
@@ -227,6 +229,8 @@ def batch_shape(batch_size: Any, where: str) -> tuple[int, ...]:
 
 
 def _whole(value: Any, where: str) -> int:
+    if isinstance(value, torch.SymInt):  # of an export that takes any number of rows
+        return value  # type: ignore[return-value]
     number = isinstance(value, float) or (hasattr(value, "__index__") and not isinstance(value, bool))
     if not number or (isinstance(value, float) and not (math.isfinite(value) and value.is_integer())) or value < 0:
         raise ArgumentError(f"{where}: expected batch_size as a whole number >= 0, got {value!r}.")

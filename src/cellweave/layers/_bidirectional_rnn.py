@@ -30,7 +30,7 @@ def check_within(lengths: torch.Tensor | None, steps: int, where: str) -> None:
         return
     message = f"{where}: expected sequence_length in 0..{steps}"
     inside = ((lengths >= 0) & (lengths <= steps)).all()
-    if lengths.device.type != "cpu":
+    if lengths.device.type != "cpu" or torch.compiler.is_compiling():
         torch._assert_async(inside, message)
     elif not bool(inside):
         raise ArgumentError(f"{message}, got {lengths.tolist()}.")

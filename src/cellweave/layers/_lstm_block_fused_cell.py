@@ -108,7 +108,7 @@ class LSTMBlockFusedCell(Layer):
         else:
             initial_state = LSTMStateTuple(*initial_state)
         lengths = as_lengths(sequence_length, x.shape[1], self.where)
-        check_within(lengths, len(x), self.where)
+        check_within(lengths, x.shape[0], self.where)
         outputs, state = dynamic_rnn(self.cell, x, lengths, initial_state, dtype, time_major=True)
         return in_form_of(inputs, outputs), state
 

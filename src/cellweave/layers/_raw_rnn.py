@@ -45,7 +45,8 @@ def raw_rnn(
         A TensorArray (or a structure of them) with one entry per step run, the final state, the final loop state.
     Raises:
         ArgumentTypeError: no cell; `loop_fn` cannot be called; states or emits that change structure. BackendError:
-            `use_backend` asks for another backend than "reference".
+            `use_backend` asks for another backend than "reference". ModeError: an export of a loop whose end depends on
+            the values of tensors.
     Source: TF1 `tf.nn.raw_rnn`.
     """
     require_rnn_cell("raw_rnn", cell)
@@ -68,7 +69,7 @@ def raw_rnn(
         like = cell.output_size if emit_like is None else emit_like
         emitted: list[list[torch.Tensor]] = []
         time = 0
-        while not bool(finished.all()):
+        while not _is_over(finished):
             loop.next_step()
             output, cell_state = cell(inputs, state)
             next_finished, inputs, next_state, emit, next_loop_state = _unpacked(
@@ -102,6 +103,21 @@ def _as_rows(finished: Any, rows: int, device: torch.device) -> torch.Tensor:
     if flags.dim() > 1 or (flags.dim() == 1 and flags.shape[0] != rows):
         raise ShapeError(f"raw_rnn: expected finished [{rows}] or a scalar, got {list(flags.shape)}.")
     return flags.expand(rows) if flags.dim() == 0 else flags
+
+
+def _is_over(finished: torch.Tensor) -> bool:
+    """Whether no row goes on."""
+    if not torch.compiler.is_exporting():
+        return bool(finished.all())
+    from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+
+    try:
+        return bool(finished.all())
+    except GuardOnDataDependentSymNode as error:
+        raise ModeError(
+            "raw_rnn: expected a loop whose end is known when it is exported, got one that ends by the values of its "
+            "tensors. Use dynamic_rnn."
+        ) from error
 
 
 def _selected(finished: torch.Tensor, if_finished: Any, otherwise: Any) -> Any:

@@ -73,8 +73,10 @@ def as_lengths(sequence_length: Any, rows: int, where: str) -> torch.Tensor | No
 
 
 def steps_to_run(steps: int, lengths: torch.Tensor | None, *, at_least: int) -> int:
-    """`min(T, max(at_least, longest row))` where that is known without waiting for a device; else T."""
-    if lengths is None or lengths.device.type != "cpu" or lengths.numel() == 0 or is_probing():
+    """`min(T, max(at_least, longest row))` where that is known, without waiting for a device; else T."""
+    if lengths is None or torch.compiler.is_compiling() or is_probing():
+        return steps
+    if lengths.device.type != "cpu" or lengths.numel() == 0:
         return steps
     return min(steps, max(at_least, int(lengths.max())))
 

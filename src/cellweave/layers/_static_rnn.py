@@ -37,16 +37,16 @@ def check_steps(inputs: Any, where: str) -> int:
         raise ArgumentTypeError(f"{where}: expected inputs as a list of T tensors [B, D], got {type(inputs).__name__}.")
     if not inputs:
         raise ArgumentError(f"{where}: expected at least one step, got an empty list.")
-    rows = set()
+    rows: list[int] = []  # of an export they may be symbols, which no set takes
     for leaf in _nest.flatten(inputs):
         if not isinstance(leaf, torch.Tensor):
             raise ArgumentTypeError(f"{where}: expected steps as tensors [B, D], got {type(leaf).__name__}.")
         if leaf.dim() < 2:
             raise ShapeError(f"{where}: expected steps [B, D], got {list(leaf.shape)}.")
-        rows.add(leaf.shape[0])
-    if len(rows) > 1:
-        raise ShapeError(f"{where}: expected steps with one batch size, got {sorted(rows)}.")
-    return int(rows.pop())
+        rows.append(leaf.shape[0])
+    if any(size != rows[0] for size in rows):
+        raise ShapeError(f"{where}: expected steps with one batch size, got {sorted(set(rows))}.")
+    return rows[0]
 
 
 @runs_outside_graphs

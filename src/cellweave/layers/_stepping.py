@@ -71,6 +71,11 @@ def step_through(cell: Any, task: Task, after_first_step: Callable[[], None] | N
     fresh = task.reset_state
     if resets is not None and fresh is None:
         fresh = _nest.map_structure(torch.zeros_like, state)
+    if torch.compiler.is_exporting():
+        from cellweave.layers._exported_steps import has_open_steps, scan_through
+
+        if has_open_steps(task):
+            return scan_through(cell, task, inputs, active, resets, fresh)
     by_step = [leaf.unbind(0) for leaf in _nest.flatten(inputs)]
     columns: list[list[torch.Tensor]] = []
     structure: Any = None

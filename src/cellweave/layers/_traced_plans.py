@@ -130,8 +130,7 @@ def traced_plan(
 def _plan(
     cell: Any, dtype: torch.dtype, device: torch.device, grad: bool, options: tuple[bool, bool, bool]
 ) -> TracedPlan:
-    draws = any(any(module.acting()[:3]) for module in cell.modules() if hasattr(module, "acting"))
-    plan = TracedPlan(dtype=dtype, device=device, draws=draws)
+    plan = TracedPlan(dtype=dtype, device=device, draws=draws_masks(cell))
     if not is_ready(cell):
         plan.reason = "its variables are not made yet: call it once before"
         return plan
@@ -150,6 +149,11 @@ def _plan(
     if not plan.reason:
         _add_layers(plan, program, cell, RunContext(dtype, device.type, 2, _ROWS, plan.depth, grad, False), options)
     return plan
+
+
+def draws_masks(cell: Any) -> bool:
+    """Whether a wrapper in a composition draws random masks."""
+    return any(any(module.acting()[:3]) for module in cell.modules() if hasattr(module, "acting"))
 
 
 def _depth_of(cell: Any) -> int:

@@ -34,7 +34,8 @@ def export(
 
     Each layer becomes one ONNX `LSTM`, `GRU` or `RNN`, both directions of a bidirectional layer together; what these
     do not compute (a bound on c, a projection, resets, zoneout, float64, some activations) becomes a
-    `Scan` over the step, which computes the same. The rest of the model is torch's exporter's work.
+    `Scan` over the step, which computes the same, and so does a cell that only runs step by step. The rest of the
+    model is torch's exporter's work.
 
     Args:
         module: A module in evaluation mode. Variables that do not exist yet are made by a first call.
@@ -49,7 +50,7 @@ def export(
         torch's program: `.model_proto` is the model, `.save(path)` writes it.
     Raises:
         ModeError: the module is in training mode. torch.onnx.OnnxExporterError: the model cannot be exported, such as
-            one whose recurrence only runs step by step on a dynamic time axis.
+            one with a cell of the caller's that counts its steps in Python, on a dynamic time axis.
     """
     if any(part.training for part in module.modules()):
         raise ModeError(
