@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,16 @@ class Nested(cw.RNNCell):
         kernel = cw.get_variable("kernel", [D, N])
         new = torch.tanh(inputs @ kernel + a * torch.tensor(0.5))
         return (new, b), ((new * c, torch.sigmoid(b + inputs[:, :3])), c)
+
+
+class Flat(Nested):
+    """With one output."""
+
+    output_size = N
+
+    def call(self, inputs: torch.Tensor, state: Any) -> Any:
+        (new, _), state = super().call(inputs, state)
+        return new, state
 
 
 class Unrolled(nn.Module):
@@ -136,6 +147,18 @@ def test_other_sizes(model: Unrolled) -> None:
             compare(torch.utils._pytree.tree_leaves(run(*inputs_of(*size))), model, size)
     scans = [node for node in program.graph.nodes if node.target is torch.ops.higher_order.scan]
     assert len(scans) >= 5
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")  # torch's own
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling ahead of time needs g++")
+def test_compiled_ahead_of_time(tmp_path: Path) -> None:
+    model = One(cw.MultiRNNCell([Flat(), contrib.UGRNNCell(N)])).eval()
+    model(*inputs_of(*SIZES[0]))
+    package = torch._inductor.aoti_compile_and_package(exported(model), package_path=str(tmp_path / "steps.pt2"))
+    run = torch._inductor.aoti_load_package(package)
+    for size in SIZES:
+        compare(torch.utils._pytree.tree_leaves(run(*inputs_of(*size))), model, size)
 
 
 def test_onnx(model: Unrolled, tmp_path: Path) -> None:
