@@ -8,6 +8,11 @@ using namespace cellweave_tests;
 
 namespace {
 
+struct Sweep {
+  std::vector<int64_t> isas;
+  Share share;
+};
+
 // Of the largest value of a tensor. Measured: at most 7.3e-6 and 3.7e-14 over all cases below, where a linear function
 // in place of the gates' sigmoid lets rounding grow from step to step; 3.1e-6 and 5e-15 with TF1's functions.
 constexpr double kFloatTolerance = 2e-5, kDoubleTolerance = 1e-13;
@@ -24,7 +29,8 @@ void compare_input_products(const Case &c, const Inputs<Real> &inputs, const std
 }
 
 template <typename Real>
-void compare(Case c, const std::vector<int64_t> &isas) {
+void compare(Case c, Sweep &sweep) {
+  if (!sweep.share.takes_next()) return;
   const double tolerance = sizeof(Real) == 4 ? kFloatTolerance : kDoubleTolerance;
   const Inputs<Real> inputs = make_inputs<Real>(c);
   const Forward<Real> wanted = run_forward(c, inputs, Setup());
@@ -32,7 +38,7 @@ void compare(Case c, const std::vector<int64_t> &isas) {
   if (!inputs.x.empty()) compare_input_products(c, inputs, expected, tolerance);
   std::vector<Tensor> gradients;
   if (c.save) gradients = specified(c, inputs, run_backward(c, inputs, wanted, Setup()));
-  for (const int64_t isa : isas) {
+  for (const int64_t isa : sweep.isas) {
     const std::string where = name_of(c, dtype_of<Real>) + " on " + isa_name(isa);
     expect_close(specified(c, inputs, run_forward(c, inputs, Setup{isa})), expected, tolerance, where + " forward");
     // Backward starts from the same saved tensors, so that a clip or a kink falls on the same side.
@@ -42,9 +48,9 @@ void compare(Case c, const std::vector<int64_t> &isas) {
   }
 }
 
-void compare_both(const Case &c, const std::vector<int64_t> &isas) {
-  compare<float>(c, isas);
-  compare<double>(c, isas);
+void compare_both(const Case &c, Sweep &sweep) {
+  compare<float>(c, sweep);
+  compare<double>(c, sweep);
 }
 
 Masks any_mask(Random &random) { return random.coin() ? Masks::kNone : Masks(1 + random.below(5)); }
@@ -95,7 +101,7 @@ void choose_additions(Case &c, uint64_t seed) {
   c.states = apart ? States::kApart : States::kOperands;
 }
 
-void sweep_sizes(const std::vector<int64_t> &isas) {
+void sweep_sizes(Sweep &sweep) {
   Random random(20240229);
   for (int64_t op = CW_RNN; op <= CW_LSTM; ++op)
     for (const int64_t T : {0, 1, 2, 7})
@@ -104,23 +110,23 @@ void sweep_sizes(const std::vector<int64_t> &isas) {
           Case c;
           c.op = op, c.T = T, c.B = B, c.H = c.P = H;
           c.seed = random.bits() % 1000000;
-          compare_both(c, isas);
+          compare_both(c, sweep);
           choose_options(c, random);
-          compare_both(c, isas);
+          compare_both(c, sweep);
           choose_additions(c, c.seed + 17);
-          compare_both(c, isas);
+          compare_both(c, sweep);
         }
 }
 
-void sweep_empty_batch(const std::vector<int64_t> &isas) {
+void sweep_empty_batch(Sweep &sweep) {
   for (int64_t op = CW_RNN; op <= CW_LSTM; ++op) {
     Case c;
     c.op = op, c.B = 0;
-    compare_both(c, isas);
+    compare_both(c, sweep);
   }
 }
 
-void sweep_activations(const std::vector<int64_t> &isas) {
+void sweep_activations(Sweep &sweep) {
   for (int64_t op = CW_RNN; op <= CW_LSTM; ++op)
     for (int64_t activation = CW_TANH; activation <= CW_RELU6; ++activation)
       for (int64_t gate = CW_TANH; gate <= CW_RELU6; ++gate) {
@@ -130,11 +136,11 @@ void sweep_activations(const std::vector<int64_t> &isas) {
         // Unbounded functions on gates make states grow: few steps keep them in a range where errors mean something.
         c.T = gate == CW_EXPONENTIAL || activation == CW_EXPONENTIAL ? 1 : 2, c.inputs_bound = 0.7, c.H = c.P = 19,
         c.peepholes = op == CW_LSTM, c.seed = uint64_t(7 + activation * 12 + gate);
-        compare_both(c, isas);
+        compare_both(c, sweep);
       }
 }
 
-void sweep_masks(const std::vector<int64_t> &isas) {
+void sweep_masks(Sweep &sweep) {
   for (int64_t op = CW_RNN; op <= CW_LSTM; ++op)
     for (int place = CW_MASK_H; place <= CW_MASK_OUTPUT; ++place)
       for (int kind = int(Masks::kShared); kind <= int(Masks::kRowFactors); ++kind)
@@ -148,11 +154,11 @@ void sweep_masks(const std::vector<int64_t> &isas) {
           c.masks_per_place = options & 8 ? 2 : 1;
           c.operands_are_outputs = c.may_share_operands();
           c.seed = uint64_t(1000 + place * 64 + kind * 16 + options);
-          compare_both(c, isas);
+          compare_both(c, sweep);
         }
 }
 
-void sweep_additions(const std::vector<int64_t> &isas) {
+void sweep_additions(Sweep &sweep) {
   for (int64_t op = CW_RNN; op <= CW_LSTM; ++op)
     for (int place = CW_MASK_ZONE_H; place <= CW_MASK_ZONE_C; ++place)
       for (int kind = int(Masks::kNone); kind <= int(Masks::kExpected); ++kind)
@@ -170,12 +176,12 @@ void sweep_additions(const std::vector<int64_t> &isas) {
           c.save = (options + kind) % 4 != 0;
           c.projection = op == CW_LSTM && (options + kind) % 2, c.P = c.projection ? c.H - 5 : c.H;
           c.seed = uint64_t(20000 + place * 128 + kind * 16 + options);
-          compare_both(c, isas);
+          compare_both(c, sweep);
         }
 }
 
 // Masks and inputs of each gate's own, with and without layer normalization.
-void sweep_gates(const std::vector<int64_t> &isas) {
+void sweep_gates(Sweep &sweep) {
   for (int64_t op = CW_RNN; op <= CW_LSTM; ++op)
     for (int kind = int(Masks::kShared); kind <= int(Masks::kRowFactors); ++kind)
       for (int options = 0; options < 16; ++options)
@@ -192,12 +198,12 @@ void sweep_gates(const std::vector<int64_t> &isas) {
           c.save = (options + kind) % 4 != 0;
           c.operands_are_outputs = c.may_share_operands();
           c.seed = uint64_t(40000 + kind * 16 + options);
-          compare_both(c, isas);
+          compare_both(c, sweep);
         }
 }
 
 // Who multiplies the inputs, with which masks on them, from which packed weights.
-void sweep_inputs(const std::vector<int64_t> &isas) {
+void sweep_inputs(Sweep &sweep) {
   for (int64_t op = CW_RNN; op <= CW_LSTM; ++op)
     for (const Feed feed : {Feed::kGates, Feed::kLoop, Feed::kAhead})
       for (int kind = 0; kind <= (feed == Feed::kLoop ? int(Masks::kRowFactors) : 0); ++kind)
@@ -210,15 +216,15 @@ void sweep_inputs(const std::vector<int64_t> &isas) {
           c.masks_per_place = 1 + (options & 1);
           c.projection = op == CW_LSTM && options & 4;
           c.seed = uint64_t(9000 + kind * 32 + options);
-          compare<float>(c, isas);
+          compare<float>(c, sweep);
           c.norm = true;
-          compare<float>(c, isas);
-          if (options % 3 == kind % 3) compare<double>(c, isas);
+          compare<float>(c, sweep);
+          if (options % 3 == kind % 3) compare<double>(c, sweep);
         }
 }
 
 // Weights that lie otherwise than in rows of units, through all ways of packing them.
-void sweep_weights(const std::vector<int64_t> &isas) {
+void sweep_weights(Sweep &sweep) {
   for (int64_t op = CW_RNN; op <= CW_LSTM; ++op)
     for (const Weights weights : {Weights::kByUnit, Weights::kScattered})
       for (const Feed feed : {Feed::kGates, Feed::kLoop, Feed::kAhead})
@@ -230,12 +236,12 @@ void sweep_weights(const std::vector<int64_t> &isas) {
           c.projection = op == CW_LSTM && options & 4;
           if (c.projection) c.P = options & 2 ? 19 : 1;
           c.seed = uint64_t(12000 + options);
-          compare_both(c, isas);
+          compare_both(c, sweep);
         }
 }
 
 // All that an LSTM can have at once, and each alone.
-void sweep_lstm(const std::vector<int64_t> &isas) {
+void sweep_lstm(Sweep &sweep) {
   for (int options = 0; options < 64; ++options) {
     Case c;
     c.B = 5, c.H = 21, c.P = options & 1 ? (options & 2 ? 30 : 11) : 21;
@@ -247,29 +253,29 @@ void sweep_lstm(const std::vector<int64_t> &isas) {
     c.lengths = c.reverse = options & 16;
     c.resets = c.reset_state = options & 32;
     c.seed = uint64_t(5000 + options);
-    compare_both(c, isas);
+    compare_both(c, sweep);
     c.coupled = true;
-    compare_both(c, isas);
+    compare_both(c, sweep);
     c.norm = true;
-    compare_both(c, isas);
+    compare_both(c, sweep);
     c.coupled = false;
-    compare_both(c, isas);
+    compare_both(c, sweep);
   }
 }
 
 }  // namespace
 
-int main() {
-  const std::vector<int64_t> isas = vector_isas();
-  sweep_sizes(isas);
-  sweep_empty_batch(isas);
-  sweep_activations(isas);
-  sweep_masks(isas);
-  sweep_additions(isas);
-  sweep_gates(isas);
-  sweep_inputs(isas);
-  sweep_weights(isas);
-  sweep_lstm(isas);
-  for (const int64_t isa : isas) std::printf("compared with plain: %s\n", isa_name(isa));
+int main(int argc, char **argv) {
+  Sweep sweep{vector_isas(), Share(argc, argv)};
+  sweep_sizes(sweep);
+  sweep_empty_batch(sweep);
+  sweep_activations(sweep);
+  sweep_masks(sweep);
+  sweep_additions(sweep);
+  sweep_gates(sweep);
+  sweep_inputs(sweep);
+  sweep_weights(sweep);
+  sweep_lstm(sweep);
+  for (const int64_t isa : sweep.isas) std::printf("compared with plain: %s\n", isa_name(isa));
   return finish("isa_test");
 }

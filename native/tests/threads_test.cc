@@ -8,15 +8,16 @@ using namespace cellweave_tests;
 
 namespace {
 
-// The thread sanitizer looks at exchanges between threads, not at values: one number of threads shows them all.
-#if defined(__SANITIZE_THREAD__)
+// Sanitizers look at exchanges between threads and at memory, not at values: one number of threads shows them all.
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
 constexpr int64_t kThreads[] = {1, 3};
 #else
 constexpr int64_t kThreads[] = {1, 2, 3, 4};
 #endif
 
 template <typename Real>
-void compare(const Case &c, int64_t isa) {
+void compare(const Case &c, int64_t isa, Share &share) {
+  if (!share.takes_next()) return;
   const Inputs<Real> inputs = make_inputs<Real>(c);
   const Forward<Real> one = run_forward(c, inputs, Setup{isa});
   const auto wanted = specified(c, inputs, one);
@@ -74,7 +75,8 @@ void compare_masks(int64_t isa) {
 
 }  // namespace
 
-int main() {
+int main(int argc, char **argv) {
+  Share share(argc, argv);
   std::vector<int64_t> isas = vector_isas();
   isas.push_back(CW_PLAIN);
   for (const int64_t isa : isas) {
@@ -83,27 +85,27 @@ int main() {
         for (const int64_t H : {1, 64, 130}) {
           Case c;
           c.op = op, c.T = 3, c.B = B, c.H = c.P = H;
-          compare<float>(c, isa);
+          compare<float>(c, isa, share);
           c.save = false;
           c.operands_are_outputs = H == 64;
           c.feed = H == 1 ? Feed::kAhead : Feed::kLoop;
           c.packed = H == 64 ? Packed::kReady : Packed::kFresh;
-          compare<float>(c, isa);
+          compare<float>(c, isa, share);
         }
       for (const int64_t B : {1, 3, 8})
         for (const int64_t H : {1, 9, 70}) {
           Case c = full_case(op, B, H, false);
-          compare<float>(c, isa);
-          compare<double>(c, isa);
+          compare<float>(c, isa, share);
+          compare<double>(c, isa, share);
           c.norm = true;
-          compare<float>(c, isa);
-          if (B == 3) compare<double>(c, isa);
+          compare<float>(c, isa, share);
+          if (B == 3) compare<double>(c, isa, share);
           c.norm = !(c.coupled = true) || B == 8;
-          if (op == CW_LSTM) compare<float>(c, isa);
+          if (op == CW_LSTM) compare<float>(c, isa, share);
           c = full_case(op, B, H, true);
-          compare<float>(c, isa);
+          compare<float>(c, isa, share);
           c.norm = true;
-          compare<float>(c, isa);
+          compare<float>(c, isa, share);
         }
     }
     compare_masks<float>(isa);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import subprocess
 import tempfile
@@ -38,14 +39,21 @@ class Compiled:
         shared: Bytes of shared memory of a program.
         registers, spilled: Registers of a thread, and bytes that it keeps in memory for want of more.
         ttgir: Triton's last own form, where loops and shared memory can be told apart.
-        sass: The machine code.
+        ptx: What the assembler was given.
+        cubin: What it made of it.
     """
 
     shared: int
     registers: int
     spilled: int
     ttgir: str
-    sass: str
+    ptx: str
+    cubin: bytes
+
+    @functools.cached_property
+    def sass(self) -> str:
+        """The machine code as text, which takes most of a second."""
+        return _tool("cuobjdump", self.cubin, "-sass")
 
     def weights_stay(self) -> bool:
         """All that is loaded before the time loop into shared memory is read in it, and nothing of that size is again.
@@ -79,19 +87,18 @@ def compile_launch(launch: Launch) -> Compiled:
             signature[parameter.name] = "fp32" if isinstance(value, float) else "i32"
     source = ASTSource(function, signature, constants, attributes)
     found = triton.compile(source, target=HOPPER, options=launch.options)
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(found.asm["cubin"])
-        file.flush()
-        usage = _tool("cuobjdump", "--dump-resource-usage", file.name)
-        sass = _tool("cuobjdump", "-sass", file.name)
+    usage = _tool("cuobjdump", found.asm["cubin"], "--dump-resource-usage")
     numbers = {name: int(value) for name, value in re.findall(r"\b(REG|STACK|LOCAL):(\d+)", usage)}
-    return Compiled(
-        found.metadata.shared, numbers["REG"], max(numbers["STACK"], numbers["LOCAL"]), found.asm["ttgir"], sass
-    )
+    spilled, asm = max(numbers["STACK"], numbers["LOCAL"]), found.asm
+    return Compiled(found.metadata.shared, numbers["REG"], spilled, asm["ttgir"], asm["ptx"], asm["cubin"])
 
 
-def _tool(name: str, *arguments: str) -> str:
-    return subprocess.run([str(_TOOLS / name), *arguments], check=True, capture_output=True, text=True).stdout
+def _tool(name: str, cubin: bytes, *arguments: str) -> str:
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [str(_TOOLS / name), *arguments, file.name]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 #: Bytes of shared memory that a program on Hopper may use.

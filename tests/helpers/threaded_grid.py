@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import triton.language as tl
 from triton.runtime import interpreter
 
 #: Seconds between two looks at a counter.
@@ -103,8 +104,40 @@ def programs_at_once() -> Iterator[None]:
         patch.setattr(builder, "create_atomic_rmw", patient_atomic)
         patch.setattr(builder, "grid_idx", property(of_thread, set_index), raising=False)
         patch.setattr(interpreter.GridExecutor, "__call__", launch)
+        _remember_types(patch)
         try:
             yield
         finally:
             for scope in reversed(scopes.values()):
                 scope.restore()
+
+
+def _remember_types(patch: pytest.MonkeyPatch) -> None:
+    """Describe a type of tiles once: doing so for every value takes a third of the interpreter's time."""
+    new_tensor, new_block, find_dtype = tl.tensor.__init__, tl.block_type.__init__, interpreter._get_np_dtype
+    shapes: dict[str, tuple[Any, Any]] = {}
+    blocks: dict[tuple[Any, ...], dict[str, Any]] = {}
+    dtypes: dict[str, Any] = {}
+
+    def tensor(self: Any, handle: Any, type: Any) -> None:  # noqa: A002 (Triton's name)
+        if type.name not in shapes:
+            new_tensor(self, handle, type)
+            shapes[type.name] = self.numel, self.shape
+        self.handle, self.type, self.dtype = handle, type, type.scalar
+        self.numel, self.shape = shapes[type.name]
+
+    def block_type(self: Any, element_ty: Any, shape: Any) -> None:
+        key = (element_ty.name, *[getattr(size, "value", size) for size in shape])
+        if key not in blocks:
+            new_block(self, element_ty, shape)
+            blocks[key] = dict(self.__dict__)
+        self.__dict__.update(blocks[key])
+
+    def get_np_dtype(tt_dtype: Any) -> Any:
+        if tt_dtype.name not in dtypes:
+            dtypes[tt_dtype.name] = find_dtype(tt_dtype)
+        return dtypes[tt_dtype.name]
+
+    patch.setattr(tl.tensor, "__init__", tensor)
+    patch.setattr(tl.block_type, "__init__", block_type)
+    patch.setattr(interpreter, "_get_np_dtype", get_np_dtype)
