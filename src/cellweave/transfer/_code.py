@@ -185,6 +185,8 @@ class CodeWriter:
 
     def _found_alone(self, layer: FoundLayer, name: str, path: str, parameter: str) -> bool:
         """Whether loading would find the variable by the module's name."""
+        if layer.as_torch and parameter == "weight":
+            return False
         variable = layer.parameters[parameter]
         axes = _AXES.get(layer.kind) if parameter == "weight" else None
         role = _ROLES.get(layer.kind, {"weight": "kernel", "bias": "bias"})[parameter]

@@ -69,6 +69,11 @@ class Kind:
     unknown: Mapping[str, str] = field(default_factory=dict)
     certain: bool = True
 
+    @property
+    def outputs(self) -> int:
+        """The size of what it gives at each step."""
+        return int(self.options.get("num_proj", self.units))
+
 
 _ACTIVATION = {"activation": "'tanh'"}
 _FORGET = {"forget_bias": "1.0", **_ACTIVATION}

@@ -37,6 +37,9 @@ _FAMILY_OF = {name: family for family, names in _FAMILIES.items() for name in na
 #: A cell that is an LSTM without a forget bias.
 _CUDNN_LSTM = "cudnn_compatible_lstm_cell"
 
+#: A cell of a stack may lie in scopes of wrappers of the user's own, so many at most.
+_IN_STACK, _WRAPPERS = re.compile(r"(?:^|/)cell_\d+$"), 2
+
 #: Suffixes that only cells have; one that a cell stores and the module does not want is a sign of another cell.
 TELLING_SUFFIXES = (
     "w_f_diag", "w_i_diag", "w_o_diag", "projection/kernel", "projection/bias", "recurrent_kernel", "bias",
@@ -105,10 +108,8 @@ class Finder:
                 around, _, _ = own.rpartition("/")
                 if scope is not None and not _inside(own, scope):
                     continue
-                if first.directory and around != first.directory and not around.endswith("/" + first.directory):
-                    continue
-                prefix = around[: len(around) - len(first.directory)].removesuffix("/")
-                if prefix not in seen:
+                prefix = _around(first.directory, around)
+                if prefix is not None and prefix not in seen:
                     seen.add(prefix)
                     yield prefix
 
@@ -146,11 +147,9 @@ class Finder:
     def _place_layer(self, need: CellNeed, layer: LayerNeed, candidate: Candidate, loosest: Closeness) -> None:
         directory = join(candidate.prefix, layer.directory)
         options: list[tuple[Closeness, int, str, dict[tuple[str, str], Reading], list[str], int]] = []
-        for name in self._children.get(directory, {}):
-            closeness = _closeness(layer.base, name)
+        for name, scope, closeness in self._scopes(directory, layer.base):
             if closeness > loosest:
                 continue
-            scope = join(directory, name)
             readings, problems, depth = self._fill(layer, scope, candidate.depth)
             if len(readings) == 0:
                 continue
@@ -170,6 +169,18 @@ class Finder:
         candidate.readings.update(best[3])
         candidate.problems += best[4]
         candidate.depth = candidate.depth or best[5]
+
+    def _scopes(self, directory: str, base: str) -> Iterator[tuple[str, str, Closeness]]:
+        """Name, scope and closeness of what may be a cell: directly in a directory, or in wrappers within a stack."""
+        for name in self._children.get(directory, {}):
+            yield name, join(directory, name), _closeness(base, name)
+        below = [directory] if _IN_STACK.search(directory) else []
+        for _ in range(_WRAPPERS):
+            below = [join(path, name) for path in below for name in self._children.get(path, {})]
+            for path in below:
+                for name in self._children.get(path, {}):
+                    if _closeness(base, name) < Closeness.STRUCTURE:
+                        yield name, join(path, name), Closeness.STRUCTURE
 
     def _fill(self, layer: LayerNeed, scope: str, depth: int) -> tuple[dict[tuple[str, str], Reading], list[str], int]:
         readings: dict[tuple[str, str], Reading] = {}
@@ -212,6 +223,15 @@ class Finder:
 def join(*parts: str) -> str:
     """Parts of a path, empty ones left out."""
     return "/".join(part for part in parts if part)
+
+
+def _around(directory: str, found: str) -> str | None:
+    """What lies around a cell's directory where a scope ends with it, or with it and wrappers of a stack's cell."""
+    wrappers = f"(?:/[^/]+){{0,{_WRAPPERS}}}" if _IN_STACK.search(directory) else ""
+    if not directory:
+        return found
+    match = re.fullmatch(rf"(?:(.*)/)?{re.escape(directory)}{wrappers}", found)
+    return None if match is None else match[1] or ""
 
 
 def _inside(own: str, scope: str) -> bool:

@@ -218,13 +218,14 @@ def _plan_plain(need: PlainNeed, inventory: Inventory, names: Names, plan: LoadP
         return
     if own is not None:
         variable = inventory.variables.get(own)
-        options = [] if variable is None else [Reading((variable,), need.axes)]
+        as_it_is = variable is not None and variable.shape == tuple(need.value.shape) != need.stored_shape
+        options = [] if variable is None else [Reading((variable,), None if as_it_is else need.axes)]
     elif explicit:
         options = plain_options(need, inventory, None, place)
     else:
         options = plain_options(need, inventory, place, None)
     shape = list(need.stored_shape)
-    if len(options) == 1 and list(options[0].sources[0].shape) == shape:
+    if len(options) == 1 and options[0].sources[0].shape in (need.stored_shape, need.value.shape)[: 2 if own else 1]:
         plan.plain.append((need, options[0]))
         return
     if not options:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 from cellweave.checkpoint import Inventory, StoredVariable
 from cellweave.transfer._kinds import CELL_SUFFIXES, Kind, cell_kind
@@ -80,12 +81,14 @@ class FoundLayer:
         kind: `Linear`, `Embedding`, `LayerNorm`, `Conv1d` or `Conv2d`.
         sizes: Constructor arguments, as Python text.
         parameters: torch's parameter name to variable.
+        as_torch: Whether the weight's axes are in torch's order already.
     """
 
     scope: str
     kind: str
     sizes: tuple[str, ...]
     parameters: dict[str, StoredVariable]
+    as_torch: bool = False
 
 
 @dataclass
@@ -194,7 +197,7 @@ class _Tree:
             return None
         cells = [self._only(place) for place in self._numbered(path)]
         whole = tuple(cell for cell in cells if cell is not None)
-        return FoundStack(path, whole) if cells and len(whole) == len(cells) else None
+        return FoundStack(path, whole) if cells and len(whole) == len(cells) and _feed_each_other(whole) else None
 
     def _layers(self, path: str) -> Found | None:
         pairs = [self._only(place) for place in self._numbered(path)]
@@ -209,6 +212,12 @@ class _Tree:
         if fw is None or (bw is None and "bw" in names):
             return None
         return FoundPair(path, fw, bw)
+
+
+def _feed_each_other(cells: tuple[Found, ...]) -> bool:
+    """Whether each cell takes what the one below gives: not beneath wrappers that add inputs, such as attention."""
+    inner = [cell.kind for cell in cells if isinstance(cell, FoundCell)]
+    return len(inner) < len(cells) or all(above.depth == below.outputs for below, above in pairwise(inner))
 
 
 _CUDNN = {
@@ -253,6 +262,8 @@ def _around_cudnn(scope: str, both: bool) -> str | None:
 _PAIRS = (("_w", "_b"), ("_W", "_b"), ("_weights", "_biases"), ("_kernel", "_bias"), ("_weight", "_bias"),
           ("_w", "_bias"), ("_W", "_B"), ("/kernel", "/bias"), ("/W", "/b"), ("/w", "/b"), ("/weight", "/bias"),
           ("/Matrix", "/Bias"))  # fmt: skip
+#: The same for names that begin so: `W_out` and `b_out`, `w1` and `b1`.
+_BEGINNINGS = (("W", "b"), ("w", "b"), ("weights", "biases"), ("weights", "bias"), ("weight", "bias"))
 _UNNAMED = re.compile(r"(.*?)Variable(?:_(\d+))?")
 
 
@@ -285,18 +296,35 @@ def _dense(lookup: str, left: dict[str, StoredVariable]) -> FoundLayer | None:
             kernel, bias = left.get(stem + end), left.get(stem + other)
             if stem and kernel is not None and bias is not None:
                 return _weighted(stem, kernel, bias)
-    return None
+    scope, _, last = lookup.rpartition("/")
+    for begin, other in _BEGINNINGS:
+        for mine in (begin, other):
+            rest = last.removeprefix(mine)
+            kernel, bias = left.get(join(scope, begin + rest)), left.get(join(scope, other + rest))
+            if last.startswith(mine) and kernel is not None and bias is not None:
+                return _weighted(
+                    join(scope, rest.strip("_") if rest.strip("_").isalpha() else begin + rest), kernel, bias
+                )
+    alone = left[lookup] if last == "kernel" and scope else None
+    return _weighted(scope, alone, None) if alone is not None and len(alone.shape) == 2 else None
 
 
-def _weighted(stem: str, kernel: StoredVariable, bias: StoredVariable) -> FoundLayer | None:
+def _weighted(stem: str, kernel: StoredVariable, bias: StoredVariable | None) -> FoundLayer | None:
     shape, kinds = kernel.shape, {2: "Linear", 3: "Conv1d", 4: "Conv2d"}
-    if len(shape) not in kinds or bias.shape != shape[-1:]:
+    if len(shape) not in kinds:
+        return None
+    if bias is None:
+        return FoundLayer(stem, kinds[len(shape)], (str(shape[-2]), str(shape[-1]), "bias=False"), {"weight": kernel})
+    as_torch = len(shape) == 2 and bias.shape == shape[:1] != shape[1:]  # TF1's program transposes it
+    if as_torch:
+        shape = (shape[1], shape[0])
+    if bias.shape != shape[-1:]:
         return None
     sizes = [str(shape[-2]), str(shape[-1])]
     if len(shape) > 2:
         window = shape[:-2]
         sizes.append(str(window[0]) if len(window) == 1 else str(window))
-    return FoundLayer(stem, kinds[len(shape)], tuple(sizes), {"weight": kernel, "bias": bias})
+    return FoundLayer(stem, kinds[len(shape)], tuple(sizes), {"weight": kernel, "bias": bias}, as_torch)
 
 
 def _norm(lookup: str, left: dict[str, StoredVariable]) -> FoundLayer | None:

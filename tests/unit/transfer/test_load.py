@@ -107,6 +107,22 @@ def test_stacks_have_as_many_cells(write: Write) -> None:
         cw.load_tf1(cw.GRUCell(2), path)
 
 
+def test_cells_of_a_stack_in_wrappers_of_their_own(write: Write) -> None:
+    scopes = ["rnn/multi_rnn_cell/cell_0/mine", "rnn/multi_rnn_cell/cell_1/mine/too"]
+    path = write(gru(f"{scopes[0]}/gru_cell") | gru(f"{scopes[1]}/gru_cell", depth=2))
+    stack = cw.MultiRNNCell([cw.GRUCell(2), cw.GRUCell(2)])
+    cw.load_tf1(stack, path)
+    for cell, scope in zip(stack.cells, scopes, strict=True):
+        assert torch.equal(cell.gates_kernel, stored(path, f"{scope}/gru_cell/gates/kernel"))
+
+
+def test_parts_of_other_cells_are_not_taken_for_wrapped_ones(write: Write) -> None:
+    """A GRU's gates fit a plain cell of twice the units."""
+    path = write(gru("rnn/multi_rnn_cell/cell_0/gru_cell", depth=9))
+    with pytest.raises(cw.CheckpointError, match="cell_0/basic_rnn_cell is not there"):
+        cw.load_tf1(cw.MultiRNNCell([cw.BasicRNNCell(4)]), path)
+
+
 def test_one_cell_in_two_places(write: Write) -> None:
     once = write(gru("rnn/multi_rnn_cell/cell_0/gru_cell", depth=2))
     cell = cw.GRUCell(2)

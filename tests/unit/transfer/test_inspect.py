@@ -1,0 +1,83 @@
+"""What is told of checkpoints whose names are people's own, and that the printed program loads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import cellweave as cw
+from cellweave.checkpoint import open_checkpoint, write_checkpoint
+from helpers.printed_code import run_printed
+
+LSTM = {"rnn/basic_lstm_cell/kernel": (5, 8), "rnn/basic_lstm_cell/bias": (8,)}
+
+
+def write(folder: Path, rng: np.random.Generator, shapes: dict[str, tuple[int, ...]]) -> Path:
+    arrays = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    write_checkpoint(folder / "m", arrays)
+    return folder / "m"
+
+
+@pytest.mark.parametrize(
+    "kernel, bias, part",
+    [("W_out", "b_out", "out"), ("w1", "b1", "w1"), ("nn/weights_fc", "nn/biases_fc", "fc"), ("W", "b", "w")],
+)
+def test_dense_layers_whose_names_begin_alike(
+    kernel: str, bias: str, part: str, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    path = write(tmp_path, rng, LSTM | {kernel: (2, 4), bias: (4,)})
+    names = run_printed(path, tmp_path)
+    layer = names["model"][part]
+    assert isinstance(layer, nn.Linear) and not names["report"].left
+    with open_checkpoint(path) as checkpoint:
+        assert torch.equal(layer.weight, checkpoint.read_tensor(kernel).t())
+        assert torch.equal(layer.bias, checkpoint.read_tensor(bias))
+
+
+def test_vectors_that_do_not_fit_a_matrix_stay_alone(tmp_path: Path, rng: np.random.Generator) -> None:
+    inspection = cw.inspect_tf1(write(tmp_path, rng, LSTM | {"W_out": (2, 4), "b_out": (3,)}))
+    assert "nn.Linear" not in inspection.code
+
+
+def test_a_matrix_in_torchs_own_order(tmp_path: Path, rng: np.random.Generator) -> None:
+    """A sampled softmax wants a row for each class."""
+    path = write(tmp_path, rng, LSTM | {"proj_w": (7, 2), "proj_b": (7,)})
+    names = run_printed(path, tmp_path)
+    layer = names["model"]["proj"]
+    assert (layer.in_features, layer.out_features) == (2, 7)
+    with open_checkpoint(path) as checkpoint:
+        assert torch.equal(layer.weight, checkpoint.read_tensor("proj_w"))
+
+
+def test_such_a_matrix_is_only_taken_when_it_is_named(tmp_path: Path, rng: np.random.Generator) -> None:
+    path = write(tmp_path, rng, {"proj_w": (7, 2), "proj_b": (7,)})
+    with pytest.raises(cw.CheckpointError, match=r"proj_w is \[7, 2\], expected \[2, 7\]"):
+        cw.load_tf1({"proj": nn.Linear(2, 7)}, path)
+
+
+def test_dense_layers_without_a_bias(tmp_path: Path, rng: np.random.Generator) -> None:
+    path = write(tmp_path, rng, LSTM | {"memory_layer/kernel": (6, 3)})
+    names = run_printed(path, tmp_path)
+    layer = names["model"]["memory_layer"]
+    assert layer.bias is None
+    with open_checkpoint(path) as checkpoint:
+        assert torch.equal(layer.weight, checkpoint.read_tensor("memory_layer/kernel").t())
+
+
+def test_cells_that_do_not_feed_each_other_are_no_stack(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Attention around each cell of a stack joins its output to the cell's inputs."""
+    scopes = [f"decoder/multi_rnn_cell/cell_{k}/Attention_Wrapper" for k in range(2)]
+    shapes = {f"{scope}/basic_lstm_cell/kernel": (6 + 3, 12) for scope in scopes}
+    shapes |= {f"{scope}/basic_lstm_cell/bias": (12,) for scope in scopes}
+    shapes |= {f"{scope}/attention_layer/kernel": (6, 3) for scope in scopes}
+    path = write(tmp_path, rng, shapes)
+    names = run_printed(path, tmp_path)
+    assert not names["report"].left
+    cells = [part for part in names["model"].values() if isinstance(part, cw.BasicLSTMCell)]
+    with open_checkpoint(path) as checkpoint:
+        for cell, scope in zip(cells, scopes, strict=True):
+            assert torch.equal(cell.kernel, checkpoint.read_tensor(f"{scope}/basic_lstm_cell/kernel"))
