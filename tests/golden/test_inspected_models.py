@@ -1,7 +1,9 @@
 """Models that TensorFlow 2.15 wrote in its v1 mode with their graphs: the printed program gives TensorFlow's outputs.
 
 `nested` is a stack in a stack, with peepholes, projection, both clips, a forget bias and an activation of its own;
-`same` is one cell twice (`[cell] * 2`). Nothing of this but sizes is in the checkpoints; it is read from the graphs.
+`same` is one cell twice (`[cell] * 2`); `unnamed` has layers whose names tell nothing. Of this only sizes are in the
+checkpoints; the rest is read from the graphs. `objects` is a Keras model of TensorFlow 2, saved by its attributes.
+make_models.py wrote the last two.
 """
 
 from __future__ import annotations
@@ -25,6 +27,29 @@ def test_outputs_of_the_printed_program(name: str, tmp_path: Path) -> None:
     with np.load(MODELS / name / "expected.npz") as expected:
         outputs, _ = cw.dynamic_rnn(names["cell"], torch.from_numpy(expected["x"]), dtype="float32")
         torch.testing.assert_close(outputs.detach(), torch.from_numpy(expected["o"]), rtol=0, atol=1e-6)
+
+
+def test_layers_that_only_the_graph_tells(tmp_path: Path) -> None:
+    names = run_printed(MODELS / "unnamed" / "model.ckpt", tmp_path)
+    model = names["model"]
+    assert not [row for row in names["report"].left if row.role == "variable"]
+    with np.load(MODELS / "unnamed" / "expected.npz") as expected:
+        inputs = model["variable"](torch.from_numpy(expected["ids"]))
+        _, state = cw.dynamic_rnn(model["cell"], inputs, dtype="float32")
+        outputs = model["mix"](model["classes"](torch.tanh(model["weight"](state))))
+        torch.testing.assert_close(outputs.detach(), torch.from_numpy(expected["y"]), rtol=0, atol=1e-6)
+
+
+def test_a_keras_model_saved_as_objects(tmp_path: Path) -> None:
+    path = MODELS / "objects" / "model.ckpt"
+    names = run_printed(path, tmp_path)
+    lstm, gru, dense = names["model"].values()
+    assert not [row for row in names["report"].left if row.role == "variable"]
+    assert cw.inspect_tf1(path).slots == {"m": 8, "v": 8}
+    with np.load(MODELS / "objects" / "expected.npz") as expected:
+        sequence, _ = cw.dynamic_rnn(lstm, torch.from_numpy(expected["x"]), dtype="float32")
+        _, state = cw.dynamic_rnn(gru, sequence, dtype="float32")
+        torch.testing.assert_close(dense(state).detach(), torch.from_numpy(expected["y"]), rtol=0, atol=1e-6)
 
 
 def test_files_are_the_ones_that_tensorflow_wrote() -> None:

@@ -50,6 +50,9 @@ _AVERAGE = re.compile(r"ExponentialMovingAverage(?:_\d+)?")
 #: Powers of Adam's betas, and what zero-debiased averages count.
 _BOOKKEEPING = re.compile(r"(?:beta[12]_power(?:_\d+)?|biased|local_step)")
 _OPAQUE = re.compile(r"(?:\w+_)?opaque_(?:kernel|params)(?:_saveable)?")
+#: TF2 saves objects by their attributes: a variable, an optimizer's slot of one, and the table of the objects.
+_OBJECT_VALUE, _OBJECT_TABLE = "/.ATTRIBUTES/VARIABLE_VALUE", "_CHECKPOINTABLE_OBJECT_GRAPH"
+_OBJECT_SLOT = re.compile(r"(.+)/\.OPTIMIZER_SLOT/.+/(\w+)")
 #: A slot name of one's own is believed when it hangs below that many variables.
 _SYSTEMATIC = 2
 
@@ -59,7 +62,7 @@ def read_keys(table: Mapping[str, Described]) -> list[Key]:
 
     A slot may stand below a scope of its optimizer (`train/model/w/Adam`), and an optimizer may have a name of its own.
     """
-    plain = {stored: stored.removesuffix(":0") for stored in table}
+    plain = {stored: stored.removesuffix(":0").removesuffix(_OBJECT_VALUE) for stored in table}
     own_tails = _own_slot_tails(table, plain)
     names = set(plain.values())
     return [_key(stored, table[stored], plain[stored], names, own_tails) for stored in table]
@@ -67,6 +70,11 @@ def read_keys(table: Mapping[str, Described]) -> list[Key]:
 
 def _key(stored: str, found: Described, name: str, names: Set[str], own_tails: Set[str]) -> Key:
     base, _, last = name.rpartition("/")
+    scalar = len(tuple(found.shape)) == 0
+    if stored.endswith(_OBJECT_VALUE) and (slot := _OBJECT_SLOT.fullmatch(name)):
+        return Key(stored, slot[1], "slot", slot[2])
+    if stored == _OBJECT_TABLE or (stored.endswith(_OBJECT_VALUE) and scalar and base.endswith("optimizer")):
+        return Key(stored, name, "bookkeeping")
     if _BOOKKEEPING.fullmatch(last) and (not last.startswith(("biased", "local")) or base in names):
         return Key(stored, name, "bookkeeping")
     if base and _AVERAGE.fullmatch(last):
@@ -75,7 +83,7 @@ def _key(stored: str, found: Described, name: str, names: Set[str], own_tails: S
         return Key(stored, _owner(base, names), "slot", last)
     if _OPAQUE.fullmatch(last):
         return Key(stored, name, "opaque")
-    if len(tuple(found.shape)) == 0 and re.search(r"int\d+", str(found.dtype)):
+    if scalar and re.search(r"int\d+", str(found.dtype)):
         return Key(stored, name, "counter")
     return Key(stored, name, "variable")
 

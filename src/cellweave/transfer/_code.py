@@ -24,7 +24,9 @@ from cellweave.transfer._recognise import (
 )
 
 #: Parts of scopes that say nothing of what a cell is for.
-_DULL = re.compile(r"(?:rnn|bidirectional_rnn|stack_bidirectional_rnn|multi_rnn_cell|cell_\d+|fw|bw|\w+_cell)(?:_\d+)?")
+_DULL = re.compile(
+    r"(?:rnn|bidirectional_rnn|stack_bidirectional_rnn|multi_rnn_cell|cell|cell_\d+|fw|bw|\w+_cell)(?:_\d+)?"
+)
 _AXES = {"Linear": (1, 0), "Conv1d": (2, 1, 0), "Conv2d": (3, 2, 0, 1)}
 _ROLES = {"Embedding": {"weight": "table"}, "LayerNorm": {"weight": "gamma", "bias": "beta"}}
 _WIDE = 88  # columns

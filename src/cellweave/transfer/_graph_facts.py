@@ -24,7 +24,8 @@ _PASSING = (
     "StopGradient",
     "Snapshot",
 )
-_ADDING = ("Add", "AddV2", "BiasAdd")
+#: Operations that add.
+ADDING = ("Add", "AddV2", "BiasAdd")
 #: Operations of activations, by the names that cellweave has for them.
 _ACTIVATIONS = {
     "Tanh": "tanh", "Sigmoid": "sigmoid", "Relu": "relu", "Relu6": "relu6", "Elu": "elu", "Selu": "selu",
@@ -154,7 +155,7 @@ def cell_facts(reader: GraphReader, cell: FoundCell) -> CellFacts | None:
     product = reader.user(node_name, "MatMul")
     if product is None:
         return None
-    summed = reader.user(product.name, *_ADDING) or product
+    summed = reader.user(product.name, *ADDING) or product
     cls = cell.kind.cls
     if cls in ("BasicLSTMCell", "LSTMCell", "CudnnCompatibleLSTMCell"):
         output = _lstm_facts(reader, summed, cell, facts)
@@ -164,7 +165,7 @@ def cell_facts(reader: GraphReader, cell: FoundCell) -> CellFacts | None:
         output = _act(reader, summed.name, facts)
         if cls == "GRUCell" and output is not None:
             blended = reader.user(output.name, "Mul")
-            output = None if blended is None else reader.user(blended.name, *_ADDING)
+            output = None if blended is None else reader.user(blended.name, *ADDING)
         _state_facts(reader, product, cell, facts)
     else:
         return None
@@ -217,14 +218,14 @@ def _lstm_facts(reader: GraphReader, summed: Node, cell: FoundCell, facts: CellF
     if split is None:
         return None
     _act(reader, f"{split.name}:1", facts)
-    forget = reader.user(f"{split.name}:2", "Sigmoid", *_ADDING)
+    forget = reader.user(f"{split.name}:2", "Sigmoid", *ADDING)
     if forget is not None:
         bias = 0.0 if forget.op == "Sigmoid" else reader.other_constant(forget)
         if bias is not None and cell.kind.cls != "CudnnCompatibleLSTMCell":
             facts.options["forget_bias"] = number(bias)
-    opened = _past_peephole(reader, reader.user(split.name, "Sigmoid", *_ADDING))
+    opened = _past_peephole(reader, reader.user(split.name, "Sigmoid", *ADDING))
     candidate = None if opened is None else reader.user(opened.name, "Mul")
-    state = None if candidate is None else reader.user(candidate.name, *_ADDING)
+    state = None if candidate is None else reader.user(candidate.name, *ADDING)
     if state is None:
         return None
     if cell.kind.cls == "LSTMCell":
@@ -242,8 +243,8 @@ def _lstm_facts(reader: GraphReader, summed: Node, cell: FoundCell, facts: CellF
 
 
 def _past_peephole(reader: GraphReader, node: Node | None) -> Node | None:
-    while node is not None and node.op in _ADDING:
-        node = reader.user(node.name, "Sigmoid", *_ADDING)
+    while node is not None and node.op in ADDING:
+        node = reader.user(node.name, "Sigmoid", *ADDING)
     return node
 
 
@@ -271,7 +272,7 @@ def _clipped(reader: GraphReader, node: Node, facts: CellFacts, option: str) -> 
 def _sru_facts(reader: GraphReader, product: Node, facts: CellFacts) -> Node | None:
     split = reader.user(product.name, "Split")
     blended = None if split is None else reader.user(split.name, "Mul")
-    state = None if blended is None else reader.user(blended.name, *_ADDING)
+    state = None if blended is None else reader.user(blended.name, *ADDING)
     return None if state is None else _act(reader, state.name, facts)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from cellweave.checkpoint import Checkpoint, Inventory, StoredVariable, open_checkpoint, take_inventory
 from cellweave.transfer._code import CodeWriter
 from cellweave.transfer._graph_facts import CellFacts, GraphReader, cell_facts
+from cellweave.transfer._graph_layers import add_layers_of_graph
 from cellweave.transfer._kinds import CELL_SUFFIXES
 from cellweave.transfer._recognise import (
     Found,
@@ -124,6 +125,8 @@ def inspect_tf1(path: str | PathLike[str]) -> Inspection:
             if reader is not None and (told := cell_facts(reader, cell)) is not None
         }
         _drop_repeated(found.recurrent, facts)
+        if reader is not None:
+            add_layers_of_graph(reader, found)
         writer = CodeWriter(fspath(path), inventory, found, facts)
         parts = [_part(writer.name_of(item), item, facts, graph is not None) for item in found.recurrent]
         parts += [_layer_part(writer.name_of(layer), layer) for layer in found.layers]
@@ -162,7 +165,8 @@ def _orders(part: InspectedPart, order: Mapping[str, int]) -> list[int]:
 
 def _counters(inventory: Inventory, checkpoint: Checkpoint) -> dict[str, str]:
     keys = [key.stored for key in inventory.others if key.role in ("counter", "bookkeeping")]
-    values = {key: checkpoint[key] for key in keys if checkpoint.variables[key].shape == ()}
+    scalars = [key for key in keys if checkpoint.variables[key].shape == ()]
+    values = {key: checkpoint[key] for key in scalars if checkpoint.variables[key].dtype != "string"}
     return {key: f"{value:.6g}" if value.dtype.kind == "f" else str(value) for key, value in values.items()}
 
 

@@ -1,0 +1,66 @@
+"""Layers that a graph tells where the names of their variables do not: what is looked up, what multiplies inputs."""
+
+from __future__ import annotations
+
+from cellweave.checkpoint import Node, StoredVariable
+from cellweave.transfer._graph_facts import ADDING, GraphReader
+from cellweave.transfer._recognise import FoundLayer, Recognised
+
+_LOOKING_UP = ("Gather", "GatherV2", "ResourceGather")
+
+
+def add_layers_of_graph(reader: GraphReader, found: Recognised) -> None:
+    """Move variables that the graph shows to be an embedding's or a dense layer's from the others to the layers."""
+    left = {node: variable for variable in found.others if (node := node_of(variable)) in reader.graph}
+    for node, variable in list(left.items()):
+        if node not in left or len(variable.shape) != 2:
+            continue
+        layer = _embedding(reader, node, variable) or _dense(reader, node, left)
+        if layer is not None:
+            found.layers.append(layer)
+            taken = {v.lookup for v in layer.parameters.values()}
+            left = {name: v for name, v in left.items() if v.lookup not in taken}
+            found.others = [v for v in found.others if v.lookup not in taken]
+
+
+def node_of(variable: StoredVariable) -> str:
+    """The operation that makes a variable."""
+    return variable.any_value.keys[0].removesuffix(":0").removesuffix("/ExponentialMovingAverage")
+
+
+def _is(reader: GraphReader, tensor: str, node: str) -> bool:
+    maker = reader.maker(tensor)
+    return maker is not None and maker.name == node
+
+
+def _embedding(reader: GraphReader, node: str, variable: StoredVariable) -> FoundLayer | None:
+    user = reader.user(node, *_LOOKING_UP)
+    if user is None or not _is(reader, user.inputs[0], node):
+        return None
+    rows, columns = variable.shape
+    return FoundLayer(variable.lookup, "Embedding", (str(rows), str(columns)), {"weight": variable})
+
+
+def _dense(reader: GraphReader, node: str, left: dict[str, StoredVariable]) -> FoundLayer | None:
+    product = next((u for u in reader.users(node) if u.op == "MatMul" and _is(reader, u.inputs[1], node)), None)
+    if product is None or product.attrs.get("transpose_a", False):
+        return None
+    kernel, as_torch = left[node], bool(product.attrs.get("transpose_b", False))
+    outputs, inputs = kernel.shape if as_torch else kernel.shape[::-1]
+    bias = _bias(reader, product, outputs, left)
+    if bias is None:
+        return FoundLayer(
+            kernel.lookup, "Linear", (str(inputs), str(outputs), "bias=False"), {"weight": kernel}, as_torch
+        )
+    sizes = (str(inputs), str(outputs))
+    return FoundLayer(kernel.lookup, "Linear", sizes, {"weight": kernel, "bias": bias}, as_torch)
+
+
+def _bias(reader: GraphReader, product: Node, size: int, left: dict[str, StoredVariable]) -> StoredVariable | None:
+    summed = reader.user(product.name, *ADDING)
+    for tensor in () if summed is None else summed.inputs:
+        maker = reader.maker(tensor)
+        bias = None if maker is None else left.get(maker.name)
+        if bias is not None and bias.shape == (size,):
+            return bias
+    return None
