@@ -9,6 +9,7 @@ DEMO_OUT ?= runs/demo
 PEERS := .cache/bench
 TF1_PYTHON ?= $(PYTHON)
 NATIVE_SOURCES := $(shell find native/include native/src native/CMakeLists.txt -name '*.h' -o -name '*.cc' -o -name '*.txt')
+NATIVE_CODE := $(shell find native -name '*.h' -o -name '*.cc')
 # pytest's worker processes; each computes with one thread
 WORKERS ?= auto
 # how long `make fuzz` searches
@@ -50,6 +51,7 @@ check: $(VENV)/.ready-dev  ## Lint, format, types, layering
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
+	$(BIN)/clang-format --dry-run --Werror $(NATIVE_CODE)
 
 fuzz-tf1: $(VENV)/.ready-dev $(VENV)/.ready-native $(PEERS)/tf1/.ready  ## Compare random compositions with TensorFlow (CASES=200, SEED=1)
 	rm -rf .cache/random

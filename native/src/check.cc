@@ -232,7 +232,8 @@ int64_t check_options(const cw_sequence &s, Pass pass) {
   demands.holds(between(s.op, CW_RNN, CW_LSTM) && between(s.dtype, CW_FLOAT32, CW_FLOAT64));
   demands.holds(s.H >= 1 && s.P >= 1 && sizes_fit(s.T, s.B, s.H) && sizes_fit(s.T, s.B, s.P) && sizes_fit(1, s.P, s.H));
   demands.holds(between(s.threads, 1, kMaxThreads) && between(s.split, CW_SPLIT_UNITS, CW_SPLIT_ROWS));
-  demands.holds(is_flag(s.reverse) && is_flag(s.clip_passes) && is_flag(s.save) && (pass == Pass::kForward || s.save == 1));
+  demands.holds(is_flag(s.reverse) && is_flag(s.clip_passes) && is_flag(s.save) &&
+                (pass == Pass::kForward || s.save == 1));
   demands.holds(between(s.activation, CW_TANH, CW_RELU6) && between(s.gate_activation, CW_TANH, CW_RELU6));
   demands.holds(s.forget_bias == s.forget_bias && s.cell_clip == s.cell_clip && s.proj_clip == s.proj_clip);
   if (is_lstm(s)) {

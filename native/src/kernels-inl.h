@@ -1,6 +1,6 @@
-// The kernels of one instruction set, of which two files are made that compile side by side: one with the loops in double,
-// one with those in float and everything else. The including file defines CW_NAMESPACE and CW_BYTES, and CW_TABLE (the
-// second file) or not (the first).
+// The kernels of one instruction set, of which two files are made that compile side by side: one with the loops in
+// double, one with those in float and everything else. The including file defines CW_NAMESPACE and CW_BYTES, and
+// CW_TABLE (the second file) or not (the first).
 
 #include <atomic>
 #include <cmath>
@@ -81,12 +81,14 @@ void with_forward(const cw_sequence &s, Do &act) {
     case CW_RNN:
       return norm ? act.template operator()<RnnNormForward<R>>(s) : act.template operator()<RnnForward<R>>(s);
     case CW_GRU_BEFORE:
-      return norm ? act.template operator()<GruBeforeNormForward<R>>(s) : act.template operator()<GruBeforeForward<R>>(s);
+      return norm ? act.template operator()<GruBeforeNormForward<R>>(s)
+                  : act.template operator()<GruBeforeForward<R>>(s);
     case CW_GRU_AFTER:
       return norm ? act.template operator()<GruAfterNormForward<R>>(s) : act.template operator()<GruAfterForward<R>>(s);
     default:
       if (coupled)
-        return norm ? act.template operator()<LstmNormForward<R, true>>(s) : act.template operator()<LstmForward<R, true>>(s);
+        return norm ? act.template operator()<LstmNormForward<R, true>>(s)
+                    : act.template operator()<LstmForward<R, true>>(s);
       return norm ? act.template operator()<LstmNormForward<R, false>>(s) : act.template operator()<LstmForward<R>>(s);
   }
 }
@@ -97,13 +99,17 @@ void with_backward(const cw_sequence &s, Do &act) {
     case CW_RNN:
       return norm ? act.template operator()<RnnNormBackward<R>>(s) : act.template operator()<RnnBackward<R>>(s);
     case CW_GRU_BEFORE:
-      return norm ? act.template operator()<GruBeforeNormBackward<R>>(s) : act.template operator()<GruBeforeBackward<R>>(s);
+      return norm ? act.template operator()<GruBeforeNormBackward<R>>(s)
+                  : act.template operator()<GruBeforeBackward<R>>(s);
     case CW_GRU_AFTER:
-      return norm ? act.template operator()<GruAfterNormBackward<R>>(s) : act.template operator()<GruAfterBackward<R>>(s);
+      return norm ? act.template operator()<GruAfterNormBackward<R>>(s)
+                  : act.template operator()<GruAfterBackward<R>>(s);
     default:
       if (coupled)
-        return norm ? act.template operator()<LstmNormBackward<R, true>>(s) : act.template operator()<LstmBackward<R, true>>(s);
-      return norm ? act.template operator()<LstmNormBackward<R, false>>(s) : act.template operator()<LstmBackward<R>>(s);
+        return norm ? act.template operator()<LstmNormBackward<R, true>>(s)
+                    : act.template operator()<LstmBackward<R, true>>(s);
+      return norm ? act.template operator()<LstmNormBackward<R, false>>(s)
+                  : act.template operator()<LstmBackward<R>>(s);
   }
 }
 
@@ -153,13 +159,15 @@ void mask_all(const void *x, void *out, int64_t T, int64_t B, int64_t N, const c
               const int32_t *lengths, int64_t reverse, int64_t threads) {
   run_team(threads, [&](int id, int count, Barrier &) {
     const Part rows = part_of(T * B, id, count);
-    mask_rows<R>(static_cast<const R *>(x), static_cast<R *>(out), T, B, N, masks, n_masks, lengths, reverse != 0, rows.from,
-                 rows.to);
+    mask_rows<R>(static_cast<const R *>(x), static_cast<R *>(out), T, B, N, masks, n_masks, lengths, reverse != 0,
+                 rows.from, rows.to);
   });
 }
-inline int64_t mask_sequence(int64_t dtype, const void *x, void *out, int64_t T, int64_t B, int64_t N, const cw_mask *masks,
-                             int64_t n_masks, const int32_t *lengths, int64_t reverse, int64_t threads) {
-  (dtype == CW_FLOAT32 ? mask_all<float> : mask_all<double>)(x, out, T, B, N, masks, n_masks, lengths, reverse, threads);
+inline int64_t mask_sequence(int64_t dtype, const void *x, void *out, int64_t T, int64_t B, int64_t N,
+                             const cw_mask *masks, int64_t n_masks, const int32_t *lengths, int64_t reverse,
+                             int64_t threads) {
+  (dtype == CW_FLOAT32 ? mask_all<float> : mask_all<double>)(x, out, T, B, N, masks, n_masks, lengths, reverse,
+                                                             threads);
   return CW_OK;
 }
 #endif
@@ -167,8 +175,8 @@ inline int64_t mask_sequence(int64_t dtype, const void *x, void *out, int64_t T,
 }  // namespace CW_NAMESPACE
 
 #if defined(CW_TABLE)
-const Kernels CW_TABLE = {CW_NAMESPACE::scratch_bytes, CW_NAMESPACE::packed_bytes, CW_NAMESPACE::forward, CW_NAMESPACE::backward,
-                          CW_NAMESPACE::mask_sequence, CW_NAMESPACE::digest};
+const Kernels CW_TABLE = {CW_NAMESPACE::scratch_bytes, CW_NAMESPACE::packed_bytes,  CW_NAMESPACE::forward,
+                          CW_NAMESPACE::backward,      CW_NAMESPACE::mask_sequence, CW_NAMESPACE::digest};
 #endif
 
 }  // namespace cellweave

@@ -144,7 +144,8 @@ void check_numbers(int64_t op) {
   if (op == CW_LSTM) {
     refuses(op, "projection_unit", kBoth, set(&cw_sequence::projection_unit, -1));
     refuses(op, "projection_ld", kBoth, set(&cw_sequence::projection_ld, P - 1));
-    accepts(op, "a projection by unit", kBoth, [](Call &call) { call.s.projection_ld = 1, call.s.projection_unit = H; });
+    accepts(op, "a projection by unit", kBoth,
+            [](Call &call) { call.s.projection_ld = 1, call.s.projection_unit = H; });
   }
   refuses(op, "a length past T", kBoth,
           [](Call &call) { call.s.lengths = call.memory.in("lengths", std::vector<int32_t>{3, int32_t(T) + 1}); });
@@ -222,15 +223,18 @@ void check_masks(int64_t op) {
   refuses(op, "a place below all", kBoth, [](Call &call) { call.masks[0].place = -1; });
   refuses(op, "elements before the first", kBoth, [](Call &call) { call.masks[0].first = -1; });
   refuses(op, "a first element without a width", kBoth, [](Call &call) { call.masks[0].first = 1; });
-  refuses(op, "a width that is too small", kBoth, [](Call &call) { call.masks[0].first = 2, call.masks[0].width = call.s.P + 1; });
-  accepts(op, "a part of a mask", kBoth, [](Call &call) { call.masks[0].first = 2, call.masks[0].width = call.s.P + 2; });
+  refuses(op, "a width that is too small", kBoth,
+          [](Call &call) { call.masks[0].first = 2, call.masks[0].width = call.s.P + 1; });
+  accepts(op, "a part of a mask", kBoth,
+          [](Call &call) { call.masks[0].first = 2, call.masks[0].width = call.s.P + 2; });
   const auto of_gate = [](Call &call) {
     call.masks[0].place = CW_MASK_GATE;
     call.s.gate_h = call.memory.out<float>("gate_h", 4 * T * B * H);
   };
   accepts(op, "a mask of a gate", kBoth, of_gate);
   refuses(op, "no gate_h", kBackward, [](Call &call) { call.masks[0].place = CW_MASK_GATE; });
-  if (op == CW_RNN) refuses(op, "a mask of a gate that is none", kBoth, [&](Call &call) { of_gate(call), ++call.masks[0].place; });
+  if (op == CW_RNN)
+    refuses(op, "a mask of a gate that is none", kBoth, [&](Call &call) { of_gate(call), ++call.masks[0].place; });
   refuses(op, "rows", kBoth, [](Call &call) { call.masks[1].rows = B + 1; });
   refuses(op, "steps of a mask for all rows", kBoth, [](Call &call) { call.masks[0].stride = 256; });
   accepts(op, "zoneout on h", kBoth, [](Call &call) { call.masks[0].place = CW_MASK_ZONE_H; });
@@ -251,17 +255,16 @@ void check_states(int64_t op) {
     call.s.c_states = call.memory.out<float>("c_states", T * B * H);
   });
   accepts(op, "states in the outputs", kForward, [&](Call &call) { outputs(call), operands(call); });
-  refuses(op, "states in operands that resets replace", kForward, [&](Call &call) { operands(call), with_resets(call); });
+  refuses(op, "states in operands that resets replace", kForward,
+          [&](Call &call) { operands(call), with_resets(call); });
   refuses(op, "states beside operands that are outputs", kForward, [&](Call &call) {
     outputs(call);
     call.s.h_states = call.memory.out<float>("h_states", T * B * H);
   });
-  refuses(op, "h_states between elements", kForward, [&](Call &call) {
-    call.s.h_states = static_cast<char *>(call.s.hs) + 1;
-  });
-  refuses(op, "d_h_states between elements", kBackward, [](Call &call) {
-    call.s.d_h_states = static_cast<const char *>(call.s.d_out) + 1;
-  });
+  refuses(op, "h_states between elements", kForward,
+          [&](Call &call) { call.s.h_states = static_cast<char *>(call.s.hs) + 1; });
+  refuses(op, "d_h_states between elements", kBackward,
+          [](Call &call) { call.s.d_h_states = static_cast<const char *>(call.s.d_out) + 1; });
 }
 
 void check_inputs(int64_t op) {
@@ -299,7 +302,8 @@ void check_inputs(int64_t op) {
   accepts(op, "x of each gate", kForward, with_x([](Call &call) { call.s.ahead = 1, call.s.x_gate = 2; }));
   refuses(op, "x of each gate in the loop", kForward, with_x(set(&cw_sequence::x_gate, 2)));
   refuses(op, "x_gate", kForward, with_x([](Call &call) { call.s.ahead = 1, call.s.x_gate = -1; }));
-  refuses(op, "masks of gates and x in the loop", kForward, with_x([](Call &call) { call.masks[0].place = CW_MASK_GATE; }));
+  refuses(op, "masks of gates and x in the loop", kForward,
+          with_x([](Call &call) { call.masks[0].place = CW_MASK_GATE; }));
   accepts(op, "masks of gates and x ahead", kForward, with_x([](Call &call) {
             call.s.ahead = 1;
             call.masks[0].place = CW_MASK_GATE;

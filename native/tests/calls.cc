@@ -69,8 +69,8 @@ std::vector<Real> spread(const std::vector<Real> &rows, int64_t width) {
 
 // One weight in memory as the case says, with NaN in between, and the distances of its rows and of its units.
 template <typename Real>
-const Real *point_to_weight(const Case &c, const char *name, const std::vector<Real> &weight, int64_t units, Memory &memory,
-                            int64_t &row, int64_t &unit) {
+const Real *point_to_weight(const Case &c, const char *name, const std::vector<Real> &weight, int64_t units,
+                            Memory &memory, int64_t &row, int64_t &unit) {
   if (c.weights == Weights::kRows) {
     row = units + 1;
     return memory.in(name, spread(weight, units));

@@ -22,7 +22,8 @@ std::vector<Real> uniform(Random &random, int64_t size, double bound) {
 
 // Masks of one place whose counters carry from the low half into the high one early on; rows use N of `width` elements.
 template <typename Real>
-void add_masks(const Case &c, Masks kind, int64_t place, int64_t N, Random &random, Inputs<Real> &to, int64_t width = 0) {
+void add_masks(const Case &c, Masks kind, int64_t place, int64_t N, Random &random, Inputs<Real> &to,
+               int64_t width = 0) {
   for (int64_t i = 0; kind != Masks::kNone && i < c.masks_per_place; ++i) {
     const bool factors = kind == Masks::kFactors || kind == Masks::kRowFactors;
     const bool by_row = kind == Masks::kPerRow || kind == Masks::kPerStep || kind == Masks::kRowFactors;
@@ -42,7 +43,8 @@ void add_masks(const Case &c, Masks kind, int64_t place, int64_t N, Random &rand
     if (zone) mask.scale = 1;
     if (kind == Masks::kExpected) mask.threshold = 0, mask.scale = keep;
     to.masks.push_back(mask);
-    to.factors.push_back(factors ? uniform<Real>(random, mask.rows * (width == 0 ? N : width), zone ? 1 : 1.5) : std::vector<Real>());
+    to.factors.push_back(factors ? uniform<Real>(random, mask.rows * (width == 0 ? N : width), zone ? 1 : 1.5)
+                                 : std::vector<Real>());
   }
 }
 
@@ -162,7 +164,8 @@ Inputs<Real> make_inputs(const Case &c) {
   for (int g = c.first_gate(); g < c.gates(); ++g)
     add_masks(c, c.mask_gate, CW_MASK_GATE + g, c.P, random, found, (c.gates() - c.first_gate()) * c.P);
   if (c.states != States::kNone) found.d_h_states = uniform<Real>(random, c.T * c.B * c.P, 1);
-  if (c.states != States::kNone && c.lstm() && !c.no_d_last) found.d_c_states = uniform<Real>(random, c.T * c.B * c.H, 1);
+  if (c.states != States::kNone && c.lstm() && !c.no_d_last)
+    found.d_c_states = uniform<Real>(random, c.T * c.B * c.H, 1);
   return found;
 }
 
@@ -193,8 +196,8 @@ std::vector<Real> masked_x(const Case &c, const Inputs<Real> &inputs, int g) {
   std::vector<Real> found(size_t(c.T * c.B * c.I));
   cw_set_isa(CW_PLAIN);
   const int32_t *lengths = inputs.lengths.empty() ? nullptr : inputs.lengths.data();
-  const int64_t status = cw_mask_sequence(dtype_of<Real>, inputs.x.data() + c.inputs_of(g), found.data(), c.T, c.B, c.I, masks.data(),
-                                          int64_t(masks.size()), lengths, c.reverse, 1);
+  const int64_t status = cw_mask_sequence(dtype_of<Real>, inputs.x.data() + c.inputs_of(g), found.data(), c.T, c.B, c.I,
+                                          masks.data(), int64_t(masks.size()), lengths, c.reverse, 1);
   expect(status == CW_OK, "the inputs of a case cannot be masked: %s", cw_status_text(status));
   return found;
 }

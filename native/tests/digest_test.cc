@@ -46,8 +46,10 @@ void check_sameness(const std::vector<int64_t> &isas) {
     for (const int64_t isa : isas) {
       cw_set_isa(isa);
       for (const int64_t threads : {1, 2, 3, 4})
-        expect(digest_of(bytes, threads) == wanted, "digest of %d bytes on %s, %d threads", int(size), isa_name(isa), int(threads));
-      expect(cw_digest(shifted.data() + 1, size, 1) == wanted, "digest of shifted %d bytes on %s", int(size), isa_name(isa));
+        expect(digest_of(bytes, threads) == wanted, "digest of %d bytes on %s, %d threads", int(size), isa_name(isa),
+               int(threads));
+      expect(cw_digest(shifted.data() + 1, size, 1) == wanted, "digest of shifted %d bytes on %s", int(size),
+             isa_name(isa));
     }
   }
   expect(cw_digest(nullptr, 0, 1) == 0, "digest of nothing");
@@ -63,7 +65,8 @@ void check_bits() {
         seen.insert(digest_of(bytes));
         bytes[i] = static_cast<unsigned char>(bytes[i] ^ (1 << bit));
       }
-    expect(int64_t(seen.size()) == 8 * size + 1, "digest: %d of %d changed bits seen", int(seen.size()) - 1, int(8 * size));
+    expect(int64_t(seen.size()) == 8 * size + 1, "digest: %d of %d changed bits seen", int(seen.size()) - 1,
+           int(8 * size));
   }
 }
 

@@ -30,14 +30,15 @@ __attribute__((format(printf, 2, 3))) inline void expect(bool met, const char *f
   va_end(arguments);
 }
 
-// The part of a program's cases that its arguments name: "1 4" is the second of four, none is all of them. Two processes can
-// share a sweep so, and a sanitized build take some of one. Sweeps count through bits of options, so the cases fall to the
-// parts by a hash of their number.
+// The part of a program's cases that its arguments name: "1 4" is the second of four, none is all of them. Two
+// processes can share a sweep so, and a sanitized build take some of one. Sweeps count through bits of options, so the
+// cases fall to the parts by a hash of their number.
 class Share {
  public:
   Share(int argc, char **argv) {
     if (argc == 3) part_ = unsigned(std::atoi(argv[1])), of_ = unsigned(std::atoi(argv[2]));
-    if ((argc != 1 && argc != 3) || part_ >= of_) std::fputs("expected no argument, or PART OF\n", stderr), std::exit(2);
+    if ((argc != 1 && argc != 3) || part_ >= of_)
+      std::fputs("expected no argument, or PART OF\n", stderr), std::exit(2);
   }
 
   bool takes_next() { return (number_++ * 2654435761u >> 16) % of_ == part_; }

@@ -14,7 +14,8 @@ struct ExpConstants<float> {
 template <>
 struct ExpConstants<double> {
   static constexpr double lowest = -708.0, highest = 709.0;
-  static constexpr double log2e = 1.4426950408889634, ln2_high = 0.693147180369123816490, ln2_low = 1.90821492927058770002e-10;
+  static constexpr double log2e = 1.4426950408889634, ln2_high = 0.693147180369123816490,
+                          ln2_low = 1.90821492927058770002e-10;
   static constexpr double rounder = 6755399441055744.0;  // 1.5 * 2^52
   static constexpr double tanh_end = 19.1;
   static constexpr int mantissa = 52, bias = 1023, degree = 13;
@@ -29,8 +30,9 @@ CW_INLINE void split_exp(Vec<R> x, Vec<R> &power, Vec<R> &minus_one) {
   const Vec<R> shifted = x * C::log2e + C::rounder;
   const Vec<R> n = shifted - C::rounder;
   const Vec<R> r = (x - n * C::ln2_high) - n * C::ln2_low;
-  constexpr R inverse[14] = {R(1), R(1), R(1) / 2, R(1) / 6, R(1) / 24, R(1) / 120, R(1) / 720, R(1) / 5040, R(1) / 40320,
-                             R(1) / 362880, R(1) / 3628800, R(1) / 39916800, R(1) / 479001600, R(1) / 6227020800.0};
+  constexpr R inverse[14] = {
+      R(1),        R(1),         R(1) / 2,      R(1) / 6,       R(1) / 24,       R(1) / 120,       R(1) / 720,
+      R(1) / 5040, R(1) / 40320, R(1) / 362880, R(1) / 3628800, R(1) / 39916800, R(1) / 479001600, R(1) / 6227020800.0};
   Vec<R> p = splat<R>(inverse[C::degree]);
 #pragma GCC unroll 16
   for (int k = C::degree - 1; k >= 2; --k) p = p * r + inverse[k];
@@ -106,7 +108,10 @@ __attribute__((noinline)) Vec<R> rare_slope(int64_t kind, Vec<R> y) {
   switch (kind) {
     case CW_RELU: return select<R>(y > R(0), one, none);
     case CW_RELU6: return select<R>((y > R(0)) & (y < R(6)), one, none);
-    case CW_SOFTSIGN: { const Vec<R> d = R(1) - absolute<R>(y); return d * d; }
+    case CW_SOFTSIGN: {
+      const Vec<R> d = R(1) - absolute<R>(y);
+      return d * d;
+    }
     case CW_SOFTPLUS: return -expm1_of<R>(-y);
     case CW_ELU: return select<R>(y > R(0), one, y + R(1));
     case CW_SELU: return select<R>(y < R(0), y + R(kSeluScale * kSeluAlpha), splat<R>(R(kSeluScale)));

@@ -27,8 +27,8 @@ CW_INLINE Words multiply_low_halves(Words a, Words b) {
 #endif
 }
 
-// Words of blocks counter .. counter + 15: words[4 * i + j] is word j of block i. One block a 64-bit lane, its four words in
-// the low halves of four vectors.
+// Words of blocks counter .. counter + 15: words[4 * i + j] is word j of block i. One block a 64-bit lane, its four
+// words in the low halves of four vectors.
 inline void philox_blocks(uint64_t key, Counter counter, uint32_t *words) {
   constexpr int vectors = kBlocks / kWordLanes;
   Words c0[vectors] = {}, c1[vectors] = {}, c2[vectors] = {}, c3[vectors] = {};
@@ -128,7 +128,8 @@ struct Factors {
       if (m.place != place) continue;
       const bool shared = m.rows == 1;
       const bool dense = m.width == 0 || m.width == N;
-      const bool whole_rows = u0 == 0 && u1 == N && dense && !shared && m.factors == nullptr && (one_step || m.stride == 0);
+      const bool whole_rows =
+          u0 == 0 && u1 == N && dense && !shared && m.factors == nullptr && (one_step || m.stride == 0);
       if (whole_rows) {
         stream_factors<R>(m, m.stride == 0 ? 0 : step_of(b0), b0 * N, (b1 - b0) * N, data + b0 * N, first);
       } else {

@@ -64,8 +64,8 @@ __attribute__((noinline)) void moments_of(R *const *rows, int64_t units, R epsil
 template <class R>
 struct Norms {
   const cw_sequence &s;
-  const int count;     // of normalizations, those that a coupled cell lacks among them
-  const int kept;      // of numbers that a row of a step keeps for backward
+  const int count;  // of normalizations, those that a coupled cell lacks among them
+  const int kept;   // of numbers that a row of a step keeps for backward
   const int64_t B, H;
 
   explicit Norms(const cw_sequence &s_, int count_, int kept_) : s(s_), count(count_), kept(kept_), B(s_.B), H(s_.H) {}

@@ -3,8 +3,8 @@
 //
 // Weights are packed into panels. A panel covers `vectors` unit vectors of `gates` gates, so that all gates of the same
 // units come out together: columns (vector, gate), cut into strips of kStrip columns, each strip [k][column][lane].
-// Every element is one chain of fused multiply-adds over k in order, whichever tile it falls into: results do not depend
-// on the number of threads.
+// Every element is one chain of fused multiply-adds over k in order, whichever tile it falls into: results do not
+// depend on the number of threads.
 
 // A tile is a strip of columns and as many rows, so that accumulators, one row of weights and an operand fit into the
 // registers. With 16 of them a strip of all 4 columns would leave 2 rows: too few to pay for reading the weights.
@@ -43,7 +43,8 @@ __attribute__((noinline)) void tile(const Operand<R> *operands, int count, int64
 #pragma GCC unroll 4
       for (int v = 0; v < NV; ++v) {
         x[v] = *reinterpret_cast<const Vec<R> *>(w + v * kLanes<R>);
-        if (FIRST && v * CW_BYTES % 64 == 0) __builtin_prefetch(reinterpret_cast<const char *>(w + v * kLanes<R>) + kAhead);
+        if (FIRST && v * CW_BYTES % 64 == 0)
+          __builtin_prefetch(reinterpret_cast<const char *>(w + v * kLanes<R>) + kAhead);
       }
       w += NV * kLanes<R>;
 #pragma GCC unroll 8
@@ -62,12 +63,14 @@ __attribute__((noinline)) void tile(const Operand<R> *operands, int count, int64
 
 // One row times two neighbouring panels of WIDTH columns: their independent chains hide the latency of the additions.
 template <class R, int WIDTH>
-__attribute__((noinline)) void row_pair(const Operand<R> *operands, int count, int64_t row, const R *panels, int64_t panel,
-                                        int64_t strip, R *z) {
-  constexpr int kStrips = (WIDTH + kStrip - 1) / kStrip, kLast = WIDTH - (kStrips - 1) * kStrip;  // of a panel; columns of its last
+__attribute__((noinline)) void row_pair(const Operand<R> *operands, int count, int64_t row, const R *panels,
+                                        int64_t panel, int64_t strip, R *z) {
+  constexpr int kStrips = (WIDTH + kStrip - 1) / kStrip,
+                kLast = WIDTH - (kStrips - 1) * kStrip;  // of a panel; columns of its last
   const R *w[2][kStrips];
 #pragma GCC unroll 8
-  for (int i = 0; i < 2 * kStrips; ++i) w[i / kStrips][i % kStrips] = panels + i / kStrips * panel + i % kStrips * strip;
+  for (int i = 0; i < 2 * kStrips; ++i)
+    w[i / kStrips][i % kStrips] = panels + i / kStrips * panel + i % kStrips * strip;
   Vec<R> acc[2][WIDTH];
 #pragma GCC unroll 8
   for (int v = 0; v < 2 * WIDTH; ++v) acc[v / WIDTH][v % WIDTH] = zero<R>();
@@ -80,7 +83,8 @@ __attribute__((noinline)) void row_pair(const Operand<R> *operands, int count, i
 #pragma GCC unroll 8
       for (int v = 0; v < 2 * WIDTH; ++v) {
         const int column = v % WIDTH, i = column / kStrip, width = i + 1 < kStrips ? kStrip : kLast;
-        acc[v / WIDTH][column] += y * *reinterpret_cast<const Vec<R> *>(w[v / WIDTH][i] + (k * width + column % kStrip) * kLanes<R>);
+        acc[v / WIDTH][column] +=
+            y * *reinterpret_cast<const Vec<R> *>(w[v / WIDTH][i] + (k * width + column % kStrip) * kLanes<R>);
       }
     }
 #pragma GCC unroll 8
@@ -170,7 +174,8 @@ CW_INLINE void pack_column(const Matrix<R> &m, int64_t k0, int64_t k1, int64_t u
 
 // Pack panels [from, to). `parts` matrices per gate lie below each other (their depths sum up to p.depth).
 template <class R>
-__attribute__((noinline)) void pack(const Panels<R> &p, int64_t from, int64_t to, const Matrix<R> *weights, const int64_t *depths, int parts) {
+__attribute__((noinline)) void pack(const Panels<R> &p, int64_t from, int64_t to, const Matrix<R> *weights,
+                                    const int64_t *depths, int parts) {
   constexpr int L = kLanes<R>;
   constexpr int64_t kFewRows = 32;  // so many rows of a matrix, one page each, are read side by side
   int64_t above = 0;
@@ -192,16 +197,16 @@ __attribute__((noinline)) void pack(const Panels<R> &p, int64_t from, int64_t to
   }
 }
 
-// Products of rows [b0, b1) with panels [from, to); then `finish(b, u, n, z)` for each row and unit vector: n units from
-// unit u, z[gate * lanes] the sums of each gate. With SEPARATE the sums of the last operand stand apart, at
+// Products of rows [b0, b1) with panels [from, to); then `finish(b, u, n, z)` for each row and unit vector: n units
+// from unit u, z[gate * lanes] the sums of each gate. With SEPARATE the sums of the last operand stand apart, at
 // z[kSeparate + gate * lanes]; not where each gate has an operand of its own, which `count` does not count then.
 // `prepare(b, u)` comes before the product of that row's units: the place to ask for what `finish` will read.
 constexpr int kSeparate = 8 * 4 * 16;
 
 // A strip of NV or more columns.
 template <class R, int NV>
-CW_INLINE void strip_of([[maybe_unused]] int width, int rows, bool leads, const Operand<R> *operands, int count, int64_t b,
-                        const R *w, R *z, int z_ld) {
+CW_INLINE void strip_of([[maybe_unused]] int width, int rows, bool leads, const Operand<R> *operands, int count,
+                        int64_t b, const R *w, R *z, int z_ld) {
   if constexpr (NV < kStrip) {
     if (width > NV) return strip_of<R, NV + 1>(width, rows, leads, operands, count, b, w, z, z_ld);
   }
@@ -213,7 +218,8 @@ CW_INLINE void strip_of([[maybe_unused]] int width, int rows, bool leads, const 
 
 // One row of each gate's own operand times the columns of a panel: their independent chains run side by side.
 template <class R, int COLUMNS>
-__attribute__((noinline)) void row_apart(const Operand<R> *operands, int gates, int64_t row, const R *w, int64_t strip, R *z) {
+__attribute__((noinline)) void row_apart(const Operand<R> *operands, int gates, int64_t row, const R *w, int64_t strip,
+                                         R *z) {
   const R *a[COLUMNS];
   Vec<R> acc[COLUMNS];
 #pragma GCC unroll 4
@@ -231,8 +237,8 @@ __attribute__((noinline)) void row_apart(const Operand<R> *operands, int gates, 
 
 // All columns of a panel whose gates have an operand each.
 template <class R>
-__attribute__((noinline)) void tile_apart(const Panels<R> &p, int64_t panel, int columns, int rows, const Operand<R> *operands,
-                                          int64_t b, R *z) {
+__attribute__((noinline)) void tile_apart(const Panels<R> &p, int64_t panel, int columns, int rows,
+                                          const Operand<R> *operands, int64_t b, R *z) {
   const R *w = p.panel(panel);
   if (rows == 1 && columns == 4) return row_apart<R, 4>(operands, p.gates, b, w, p.strip(), z);
   if (rows == 1 && columns == 3) return row_apart<R, 3>(operands, p.gates, b, w, p.strip(), z);
@@ -242,8 +248,8 @@ __attribute__((noinline)) void tile_apart(const Panels<R> &p, int64_t panel, int
 
 // All columns of a panel, from row `above` of its weights on. `leads`: FIRST of `tile`.
 template <class R>
-CW_INLINE void any_tile(const Panels<R> &p, int64_t panel, int columns, int rows, bool leads, const Operand<R> *operands, int count,
-                        int64_t b, int64_t above, R *z) {
+CW_INLINE void any_tile(const Panels<R> &p, int64_t panel, int columns, int rows, bool leads,
+                        const Operand<R> *operands, int count, int64_t b, int64_t above, R *z) {
   const R *w = p.panel(panel);
   for (int first = 0; first < columns; first += kStrip, w += p.strip(), z += kStrip * kLanes<R>) {
     const int width = columns - first < kStrip ? columns - first : kStrip;
@@ -267,8 +273,8 @@ CW_INLINE void multiply(const Panels<R> &p, int64_t from, int64_t to, const Oper
       for (; j + 1 < to && j < i + kMany && p.vectors_of(j + 1) == nv; j += 2) {
         prepare(b0, p.first_unit(j));
         prepare(b0, p.first_unit(j + 1));
-        (width == 4 ? row_pair<R, 4> : row_pair<R, 3>)(operands, count, b0, p.panel(j), p.panel(j + 1) - p.panel(j), p.strip(),
-                                                       sums + (j - i) * width * L);
+        (width == 4 ? row_pair<R, 4> : row_pair<R, 3>)(operands, count, b0, p.panel(j), p.panel(j + 1) - p.panel(j),
+                                                       p.strip(), sums + (j - i) * width * L);
       }
       for (int v = 0; v < (j - i) * nv; ++v) {
         const int64_t u = p.first_unit(i) + v * L;

@@ -43,16 +43,16 @@ struct Run {
   R *const out, *const hs, *const cs;
   R *const h_states, *const c_states;  // NULL too where the operands are the states
   Factors<R> mask_h, mask_c, mask_out, zone_h, zone_c;
-  Factors<R> of_gate[4];   // what each gate multiplies h by
-  bool by_gate = false;    // any of them
-  R *masked_h = nullptr;   // [4, B, P] the operands h of a step, masked for each gate
+  Factors<R> of_gate[4];  // what each gate multiplies h by
+  bool by_gate = false;   // any of them
+  R *masked_h = nullptr;  // [4, B, P] the operands h of a step, masked for each gate
   // What happens to a new state beside being stored. False: nothing, and the loops ask no further.
   bool draws = false, changes_h = false, changes_c = false;
 
   explicit Run(const cw_sequence &s_)
       : s(s_), T(s_.T), B(s_.B), H(s_.H), P(s_.P), reverse(s_.reverse != 0), save(s_.save != 0), plain(s_.hs == s_.out),
-        all_h(save || plain || s_.hs == s_.h_states), all_c(save || s_.cs == s_.c_states), out(static_cast<R *>(s_.out)),
-        hs(static_cast<R *>(s_.hs)), cs(static_cast<R *>(s_.cs)),
+        all_h(save || plain || s_.hs == s_.h_states), all_c(save || s_.cs == s_.c_states),
+        out(static_cast<R *>(s_.out)), hs(static_cast<R *>(s_.hs)), cs(static_cast<R *>(s_.cs)),
         h_states(s_.hs == s_.h_states ? nullptr : static_cast<R *>(s_.h_states)),
         c_states(s_.cs == s_.c_states ? nullptr : static_cast<R *>(s_.c_states)) {
     mask_h.init(s.masks, s.n_masks, CW_MASK_H, B, P);
@@ -98,15 +98,16 @@ struct Run {
     const int64_t m = at(step);
     for (const Factors<R> &mask : of_gate)
       if (mask.every_step)
-        mask.fill(b0, b1, p.from, p.to, one_step, [&](int64_t b) { return one_step ? step : int64_t(s.lengths[b]) - 1 - m; });
+        mask.fill(b0, b1, p.from, p.to, one_step,
+                  [&](int64_t b) { return one_step ? step : int64_t(s.lengths[b]) - 1 - m; });
   }
   // Make the operands of each gate ready for a step, for the units p of h, rows [b0, b1).
   __attribute__((noinline)) void mask_operands(int64_t step, int64_t b0, int64_t b1, Part p) const {
     draw_gates(step, b0, b1, p);
     for (int g = 0; g < 4; ++g)
       for (int64_t b = b0; of_gate[g].any() && b < b1; ++b)
-        times(h_before(step) + b * P + p.from, of_gate[g].data + b * of_gate[g].ld + p.from, masked_h + (g * B + b) * P + p.from,
-              p.to - p.from);
+        times(h_before(step) + b * P + p.from, of_gate[g].data + b * of_gate[g].ld + p.from,
+              masked_h + (g * B + b) * P + p.from, p.to - p.from);
   }
   // What gate g multiplies in a step.
   Operand<R> operand_of(int g, int64_t step) const {
@@ -174,8 +175,8 @@ struct Run {
 template <class R>
 struct Inputs {
   const cw_sequence &s;
-  const int64_t gates, width;  // width: columns of x that the loop multiplies, 0 if none
-  const int first;             // number of the first gate that has weights
+  const int64_t gates, width;          // width: columns of x that the loop multiplies, 0 if none
+  const int first;                     // number of the first gate that has weights
   const bool ahead, inside, prepared;  // prepared: the loop masks the rows of x that a step reads first
   Factors<R> mask;
   Panels<R> panels[4];  // ahead: the input weights of each gate
@@ -193,9 +194,7 @@ struct Inputs {
       if (s.masks[i].place == CW_MASK_INPUT) return true;
     return false;
   }
-  static bool is_ahead(const cw_sequence &s) {
-    return s.x != nullptr && s.ahead != 0;
-  }
+  static bool is_ahead(const cw_sequence &s) { return s.x != nullptr && s.ahead != 0; }
   // Part `id` of `count` of the products of all steps, with their biases, into the gates.
   __attribute__((noinline)) void multiply_ahead(int id, int count, bool packed_ready) const {
     if (!ahead) return;
@@ -208,11 +207,13 @@ struct Inputs {
       const Matrix<R> w = input_weights<R>(s, g);
       const Operand<R> x = {static_cast<const R *>(s.x) + (g - first) * s.x_gate, s.I, s.I};
       if (!packed_ready) pack(panels[g], p, last, &w, &s.I, 1);
-      multiply(panels[g], p, last, &x, 1, 0, s.T * s.B, [](int64_t, int64_t) {},
-               [&](int64_t row, int64_t u, int n, const R *z) {
-                 const R *bias = static_cast<const R *>(s.bias[g]);
-                 store(static_cast<R *>(s.gate[g]) + row * s.gate_ld[g] + u, bias == nullptr ? load(z) : load(z) + load(bias + u, n), n);
-               });
+      multiply(
+          panels[g], p, last, &x, 1, 0, s.T * s.B, [](int64_t, int64_t) {},
+          [&](int64_t row, int64_t u, int n, const R *z) {
+            const R *bias = static_cast<const R *>(s.bias[g]);
+            store(static_cast<R *>(s.gate[g]) + row * s.gate_ld[g] + u,
+                  bias == nullptr ? load(z) : load(z) + load(bias + u, n), n);
+          });
     }
   }
   void take(Arena &arena, Arena &packed) {
@@ -222,7 +223,8 @@ struct Inputs {
     mask.data = arena.take<R>(mask.elements());
     rows = arena.take<R>(2 * s.B * width);
   }
-  // Operands [x, h] of a step, or [h] alone; returns how many. Where each of `masked` gates has masks of its own: their h.
+  // Operands [x, h] of a step, or [h] alone; returns how many. Where each of `masked` gates has masks of its own: their
+  // h.
   int operands(const Run<R> &run, int64_t step, const R *h, int64_t depth, Operand<R> *found, int masked = 0) const {
     int count = 0;
     if (run.by_gate && masked > 0) {  // then there is no x
@@ -230,7 +232,8 @@ struct Inputs {
       return 1;
     }
     if (inside) {
-      const R *x = prepared ? rows + (step % 2) * s.B * width : static_cast<const R *>(s.x) + run.at(step) * s.B * width;
+      const R *x =
+          prepared ? rows + (step % 2) * s.B * width : static_cast<const R *>(s.x) + run.at(step) * s.B * width;
       found[count++] = {x, width, width};
     }
     found[count++] = {h, depth, depth};
@@ -294,8 +297,8 @@ struct Share {
   Barrier &barrier;
   const bool packed_ready;
   Share(const cw_sequence &s, bool forward, int id_, int count_, Barrier &barrier_)
-      : by_rows(s.split == CW_SPLIT_ROWS), rows(by_rows ? part_of(s.B, id_, count_) : Part{0, s.B}), id(id_), count(count_),
-        barrier(barrier_), packed_ready(forward && s.packed != nullptr && s.packed_ready != 0) {}
+      : by_rows(s.split == CW_SPLIT_ROWS), rows(by_rows ? part_of(s.B, id_, count_) : Part{0, s.B}), id(id_),
+        count(count_), barrier(barrier_), packed_ready(forward && s.packed != nullptr && s.packed_ready != 0) {}
   // Between phases that read what other threads wrote; rows that belong to one thread need no wait.
   void sync() const {
     if (!by_rows) barrier.wait();
@@ -346,16 +349,18 @@ struct Share {
   }
 };
 
-// Add to the gradient dh [B, P] of a step's operand what the gradients of its gates from `first` on give, `operands`; where
-// gates have masks of their own through those, and what they multiplied goes to `gate_h`. Panels [own.from, own.to).
+// Add to the gradient dh [B, P] of a step's operand what the gradients of its gates from `first` on give, `operands`;
+// where gates have masks of their own through those, and what they multiplied goes to `gate_h`. Panels [own.from,
+// own.to).
 template <class R>
-__attribute__((noinline)) void add_products(const Run<R> &run, const Panels<R> &p, Part own, const Operand<R> *operands, int first,
-                                            int gates, int64_t step, const Share &share, R *dh) {
+__attribute__((noinline)) void add_products(const Run<R> &run, const Panels<R> &p, Part own, const Operand<R> *operands,
+                                            int first, int gates, int64_t step, const Share &share, R *dh) {
   const int64_t P = run.P, b0 = share.rows.from, b1 = share.rows.to, at = run.at(step);
   const auto prepare = [](int64_t, int64_t) {};
   if (!run.by_gate) {
-    multiply(p, own.from, own.to, operands, gates, b0, b1, prepare,
-             [&](int64_t b, int64_t u, int n, const R *z) { store(dh + b * P + u, load(dh + b * P + u, n) + load(z), n); });
+    multiply(p, own.from, own.to, operands, gates, b0, b1, prepare, [&](int64_t b, int64_t u, int n, const R *z) {
+      store(dh + b * P + u, load(dh + b * P + u, n) + load(z), n);
+    });
     return;
   }
   multiply(p, own.from, own.to, operands, 1, b0, b1, prepare, [&](int64_t b, int64_t u, int n, const R *z) {
@@ -394,8 +399,8 @@ struct Backward {
   const Run<R> &run;
   const cw_sequence &s;
 
-  // Gradient of the state that `step` left in row b, from that of the operand of the step after it: past a reset that stands
-  // between, which takes it all, and with what came for the state itself, `d_states` [T, B, N].
+  // Gradient of the state that `step` left in row b, from that of the operand of the step after it: past a reset that
+  // stands between, which takes it all, and with what came for the state itself, `d_states` [T, B, N].
   CW_INLINE Vec<R> of_state(int64_t step, int64_t b, int64_t i, int n, Vec<R> d, void *d_reset, const void *d_states,
                             int64_t N) const {
     if (__builtin_expect(s.resets != nullptr, 0) && step + 1 < run.T && run.reset(run.at(step + 1), b)) {
@@ -405,7 +410,8 @@ struct Backward {
       }
       d = zero<R>();
     }
-    if (__builtin_expect(d_states != nullptr, 0)) d = d + load(static_cast<const R *>(d_states) + run.at(step) * run.B * N + i, n);
+    if (__builtin_expect(d_states != nullptr, 0))
+      d = d + load(static_cast<const R *>(d_states) + run.at(step) * run.B * N + i, n);
     return d;
   }
   // Gradient of h of an active row: what comes from the next steps (d) and from the output.
@@ -418,8 +424,8 @@ struct Backward {
     }
     return d;
   }
-  // Gradient of the h that a step made in row b, 0 past the row's end, from that of the operand of the step after it, which
-  // lies in dh; there stays what goes past the step to its own operand.
+  // Gradient of the h that a step made in row b, 0 past the row's end, from that of the operand of the step after it,
+  // which lies in dh; there stays what goes past the step to its own operand.
   CW_INLINE Vec<R> of_new_h(int64_t step, int64_t m, int64_t b, int64_t u, int n, R *dh, bool active) const {
     const int64_t i = b * run.P + u;
     Vec<R> d = of_state(step, b, i, n, load(dh + i, n), s.d_reset_h, s.d_h_states, run.P);

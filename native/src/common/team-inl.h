@@ -1,6 +1,6 @@
 // The threads of one call: who does which part, and where they wait for each other.
-// Included once per instruction set, inside its namespace (no include guard): a copy that the linker shares among all of
-// them could hold instructions that the machine lacks.
+// Included once per instruction set, inside its namespace (no include guard): a copy that the linker shares among all
+// of them could hold instructions that the machine lacks.
 
 // Waits by spinning for some microseconds, then gives the core away: steps are short, but the machine may be busy.
 class Barrier {
@@ -36,9 +36,7 @@ struct Part {
   int64_t from, to;
 };
 // Part `id` of `count` of [0, all).
-inline Part part_of(int64_t all, int id, int count) {
-  return {all * id / count, all * (id + 1) / count};
-}
+inline Part part_of(int64_t all, int id, int count) { return {all * id / count, all * (id + 1) / count}; }
 
 // Runs body(id, count, barrier) on `threads` threads; fewer if the system gives fewer.
 template <class Body>

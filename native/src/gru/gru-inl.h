@@ -143,16 +143,18 @@ struct GruBeforeBackward {
       }
       share.sync();
       const Operand<R> candidate = run.gate_rows(2, at);
-      multiply(to_rh, own.from, own.to, &candidate, 1, b0, b1, [](int64_t, int64_t) {},
-               [&](int64_t b, int64_t u, int n, const R *z) {
-                 const int64_t index = b * H + u;
-                 R *gr = run.gate(0, at, b, u);
-                 const Vec<R> r = load(gr, n), h = load(h_old + index, n), d = run.for_gate(2, b, u, n, load(z));
-                 const bool active = run.active(at, b);
-                 store(static_cast<R *>(s.rh) + at * run.B * H + index, active ? run.for_gate(2, b, u, n, r * h) : zero<R>(), n);
-                 store(gr, active ? d * h * slope<R>(s.gate_activation, r) : zero<R>(), n);
-                 store(dh + index, active ? load(dh + index, n) + d * r : load(dh + index, n), n);
-               });
+      multiply(
+          to_rh, own.from, own.to, &candidate, 1, b0, b1, [](int64_t, int64_t) {},
+          [&](int64_t b, int64_t u, int n, const R *z) {
+            const int64_t index = b * H + u;
+            R *gr = run.gate(0, at, b, u);
+            const Vec<R> r = load(gr, n), h = load(h_old + index, n), d = run.for_gate(2, b, u, n, load(z));
+            const bool active = run.active(at, b);
+            store(static_cast<R *>(s.rh) + at * run.B * H + index, active ? run.for_gate(2, b, u, n, r * h) : zero<R>(),
+                  n);
+            store(gr, active ? d * h * slope<R>(s.gate_activation, r) : zero<R>(), n);
+            store(dh + index, active ? load(dh + index, n) + d * r : load(dh + index, n), n);
+          });
       share.sync();
       const Operand<R> ru[2] = {run.gate_rows(0, at), run.gate_rows(1, at)};
       add_products(run, to_h, own_h, ru, 0, 2, step, share, dh);
@@ -169,7 +171,9 @@ struct GruAfterForward {
   Inputs<R> inputs;
   Panels<R> gates;
 
-  explicit GruAfterForward(const cw_sequence &s) : run(s), inputs(s, 3) { gates.init(run.H, inputs.width + run.H, 3, run.by_gate); }
+  explicit GruAfterForward(const cw_sequence &s) : run(s), inputs(s, 3) {
+    gates.init(run.H, inputs.width + run.H, 3, run.by_gate);
+  }
   void layout(Arena &arena, Arena &packed) {
     gates.data = packed.take<R>(gates.elements());
     inputs.take(arena, packed);
@@ -209,7 +213,8 @@ struct GruAfterForward {
           },
           [&](int64_t b, int64_t u, int n, const R *z) {
             R *gr = run.gate(0, at, b, u), *gu = run.gate(1, at, b, u), *gc = run.gate(2, at, b, u);
-            Vec<R> r = load(z + apart) + inputs.base(0, gr, u, n), keep = load(z + apart + L) + inputs.base(1, gu, u, n);
+            Vec<R> r = load(z + apart) + inputs.base(0, gr, u, n),
+                   keep = load(z + apart + L) + inputs.base(1, gu, u, n);
             Vec<R> from_x = inputs.base(2, gc, u, n), from_h = load(z + apart + 2 * L);
             if (X) r += load(z), keep += load(z + L), from_x += load(z + 2 * L);
             r = activate<R>(s.gate_activation, r);

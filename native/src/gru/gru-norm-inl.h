@@ -3,7 +3,8 @@
 
 // What is left of a step once u and the candidate are known, and for rows past their end.
 template <class R>
-CW_INLINE void finish_gru(const Run<R> &run, int64_t step, int64_t at, int64_t b, int64_t u, int n, Vec<R> keep, Vec<R> c) {
+CW_INLINE void finish_gru(const Run<R> &run, int64_t step, int64_t at, int64_t b, int64_t u, int n, Vec<R> keep,
+                          Vec<R> c) {
   run.finish_h(step, at, b, u, n, keep * load(run.h_before(step) + b * run.H + u, n) + (R(1) - keep) * c);
 }
 template <class R>
@@ -167,7 +168,8 @@ struct GruBeforeNormBackward {
       const Vec<R> keep = activate<R>(s.gate_activation, norms.scaled(1, unit_u, u, n));
       const Vec<R> c = activate<R>(s.activation, norms.scaled(2, unit_c, u, n));
       store(dh + index, d * keep + d_old, n);
-      const Vec<R> d_u = norms.back(1, b, u, n, d * (load(h_old + u, n) - c) * slope<R>(s.gate_activation, keep), unit_u);
+      const Vec<R> d_u =
+          norms.back(1, b, u, n, d * (load(h_old + u, n) - c) * slope<R>(s.gate_activation, keep), unit_u);
       const Vec<R> d_c = norms.back(2, b, u, n, d * (R(1) - keep) * slope<R>(s.activation, c), unit_c);
       of_u.add(d_u, unit_u), of_c.add(d_c, unit_c);
       store(row_u + u, d_u, n), store(row_c + u, d_c, n);
@@ -235,8 +237,11 @@ struct GruBeforeNormBackward {
       for (int64_t b = mine.from; b < mine.to; ++b) candidate_row(step, at, b, temporary);
       share.sync();
       const Operand<R> candidate = run.gate_rows(2, at);
-      multiply(to_rh, own.from, own.to, &candidate, 1, b0, b1, [](int64_t, int64_t) {},
-               [&](int64_t b, int64_t u, int n, const R *z) { store(drh + b * H + u, run.for_gate(2, b, u, n, load(z)), n); });
+      multiply(
+          to_rh, own.from, own.to, &candidate, 1, b0, b1, [](int64_t, int64_t) {},
+          [&](int64_t b, int64_t u, int n, const R *z) {
+            store(drh + b * H + u, run.for_gate(2, b, u, n, load(z)), n);
+          });
       share.sync();
       for (int64_t b = mine.from; b < mine.to; ++b) reset_row(step, at, b, temporary);
       share.sync();

@@ -21,7 +21,8 @@ void pack_forward(const Run<R> &run, const Inputs<R> &inputs, const Panels<R> &g
 }
 // From what is projected, m [B, H], to a step's new h.
 template <class R>
-__attribute__((noinline)) void project(const Run<R> &run, const Panels<R> &projection, const R *m, int64_t step, const Share &share) {
+__attribute__((noinline)) void project(const Run<R> &run, const Panels<R> &projection, const R *m, int64_t step,
+                                       const Share &share) {
   const cw_sequence &s = run.s;
   const int64_t at = run.at(step);
   const Part own = share.panels(projection);
@@ -44,7 +45,8 @@ template <class R, int FIRST>
 void pack_backward(const Run<R> &run, const Panels<R> &to_h, const Panels<R> &to_m, const Share &share) {
   Matrix<R> weights[4];
   int64_t depths[4];
-  for (int g = FIRST; g < 4; ++g) weights[g - FIRST] = recurrent_weights<R>(run.s, g).transposed(), depths[g - FIRST] = run.H;
+  for (int g = FIRST; g < 4; ++g)
+    weights[g - FIRST] = recurrent_weights<R>(run.s, g).transposed(), depths[g - FIRST] = run.H;
   share.pack_own(to_h, weights, depths, parts_to_h(run, 4 - FIRST));
   if (run.s.projection == nullptr) return;
   const Matrix<R> p = projection_weights<R>(run.s).transposed();
@@ -117,7 +119,8 @@ struct LstmForward {
     const cw_sequence &s = run.s;
     constexpr int L = kLanes<R>;
     const bool projected = s.projection != nullptr, peepholes = !STANDARD && s.peephole[0] != nullptr;
-    const int64_t act = STANDARD ? int64_t(CW_TANH) : s.activation, squash = STANDARD ? int64_t(CW_SIGMOID) : s.gate_activation;
+    const int64_t act = STANDARD ? int64_t(CW_TANH) : s.activation,
+                  squash = STANDARD ? int64_t(CW_SIGMOID) : s.gate_activation;
     const R forget_bias = R(s.forget_bias), clip = R(s.cell_clip);
     const bool clipped = !STANDARD && s.cell_clip >= 0;
     const Part own = share.panels(gates), units = share.units(gates);
@@ -144,8 +147,9 @@ struct LstmForward {
               *go = run.gate(3, at, b, u);
             const Vec<R> c0 = load(c_old + b * H + u, n);
             const R *z1 = z + (1 - kFirst) * L;
-            Vec<R> i = COUPLED ? zero<R>() : load(z) + inputs.base(0, gi, u, n), j = load(z1) + inputs.base(1, gj, u, n),
-                   f = load(z1 + L) + inputs.base(2, gf, u, n) + forget_bias, o = load(z1 + 2 * L) + inputs.base(3, go, u, n);
+            Vec<R> i = COUPLED ? zero<R>() : load(z) + inputs.base(0, gi, u, n),
+                   j = load(z1) + inputs.base(1, gj, u, n), f = load(z1 + L) + inputs.base(2, gf, u, n) + forget_bias,
+                   o = load(z1 + 2 * L) + inputs.base(3, go, u, n);
             if (peepholes && !COUPLED) i += load(pi + u, n) * c0;
             if (peepholes) f += load(pf + u, n) * c0;
             if (!COUPLED) i = activate<R>(squash, i);
@@ -202,10 +206,12 @@ struct LstmBackward {
   CW_INLINE void gates_of(int64_t step, int64_t at, int64_t b, int64_t u, int n, Vec<R> dm) const {
     const cw_sequence &s = run.s;
     const Backward<R> back = {run, s};
-    const int64_t act = STANDARD ? int64_t(CW_TANH) : s.activation, squash = STANDARD ? int64_t(CW_SIGMOID) : s.gate_activation;
+    const int64_t act = STANDARD ? int64_t(CW_TANH) : s.activation,
+                  squash = STANDARD ? int64_t(CW_SIGMOID) : s.gate_activation;
     const bool peepholes = !STANDARD && s.peephole[0] != nullptr;
     const int64_t index = b * run.H + u;
-    R *gi = run.gate(0, at, b, u), *gj = run.gate(1, at, b, u), *gf = run.gate(2, at, b, u), *go = run.gate(3, at, b, u);
+    R *gi = run.gate(0, at, b, u), *gj = run.gate(1, at, b, u), *gf = run.gate(2, at, b, u),
+      *go = run.gate(3, at, b, u);
     Vec<R> d_c = back.of_state(step, b, index, n, load(dc + index, n), s.d_reset_c, s.d_c_states, run.H);
     if (!run.active(at, b)) {
       if (!COUPLED) store(gi, zero<R>(), n);
@@ -227,7 +233,8 @@ struct LstmBackward {
     const Vec<R> d_o = dm * y * slope<R>(squash, o);
     d_c = d_c + dm * o * slope<R>(act, y);
     if (peepholes) d_c += d_o * load(static_cast<const R *>(s.peephole[2]) + u, n);
-    if (!STANDARD && s.cell_clip >= 0 && s.clip_passes == 0) d_c = select<R>((raw > R(s.cell_clip)) | (raw < R(-s.cell_clip)), zero<R>(), d_c);
+    if (!STANDARD && s.cell_clip >= 0 && s.clip_passes == 0)
+      d_c = select<R>((raw > R(s.cell_clip)) | (raw < R(-s.cell_clip)), zero<R>(), d_c);
     const Vec<R> d_j = d_c * i * slope<R>(act, j), d_f = d_c * (COUPLED ? c0 - j : c0) * slope<R>(squash, f);
     const Vec<R> d_i = COUPLED ? zero<R>() : d_c * j * slope<R>(squash, i);
     d_c = d_c * f;
@@ -260,8 +267,9 @@ struct LstmBackward {
       if (projected) {
         gradients_of_projected(run, step, units, share, dh);
         const Operand<R> rows = {static_cast<const R *>(s.d_proj) + at * run.B * P, P, P};
-        multiply(to_m, own_m.from, own_m.to, &rows, 1, b0, b1, [](int64_t, int64_t) {},
-                 [&](int64_t b, int64_t u, int n, const R *z) { gates_of<STANDARD>(step, at, b, u, n, load(z)); });
+        multiply(
+            to_m, own_m.from, own_m.to, &rows, 1, b0, b1, [](int64_t, int64_t) {},
+            [&](int64_t b, int64_t u, int n, const R *z) { gates_of<STANDARD>(step, at, b, u, n, load(z)); });
       } else {
         for (int64_t b = b0; b < b1; ++b) {
           const bool active = run.active(at, b);

@@ -183,7 +183,9 @@ struct LstmNormBackward {
     const auto act = [&](Vec<R> x) { return STANDARD ? tanh_of<R>(x) : activate_apart<R>(s.activation, x); };
     const auto squash = [&](Vec<R> x) { return STANDARD ? sigmoid_of<R>(x) : activate_apart<R>(s.gate_activation, x); };
     const auto act_slope = [&](Vec<R> y) { return STANDARD ? slope<R>(CW_TANH, y) : slope_apart<R>(s.activation, y); };
-    const auto squash_slope = [&](Vec<R> y) { return STANDARD ? slope<R>(CW_SIGMOID, y) : slope_apart<R>(s.gate_activation, y); };
+    const auto squash_slope = [&](Vec<R> y) {
+      return STANDARD ? slope<R>(CW_SIGMOID, y) : slope_apart<R>(s.gate_activation, y);
+    };
     const bool peepholes = !STANDARD && s.peephole[0] != nullptr, clipped = !STANDARD && s.cell_clip >= 0;
     const R *pf = static_cast<const R *>(s.peephole[0]), *pi = static_cast<const R *>(s.peephole[1]),
             *po = static_cast<const R *>(s.peephole[2]), *c_old = run.c_before(step) + b * H;
@@ -194,7 +196,7 @@ struct LstmNormBackward {
     // The activated i, j, f; then, in their places, gradients; beside them those of o and c, the normalized c, and what
     // zoneout passes to the old c.
     R *const row_i = temporary, *const row_j = row_i + H, *const row_f = row_j + H, *const row_o = row_f + H,
-      *const row_dc = row_o + H, *const row_c = row_dc + H, *const row_old = row_c + H;
+             *const row_dc = row_o + H, *const row_c = row_dc + H, *const row_old = row_c + H;
     BackNorm<R> of_i, of_j, of_f, of_o, of_c;
     for (int64_t u = 0; u < H; u += L) {
       const int n = lanes_from<R>(u, H);
@@ -269,8 +271,9 @@ struct LstmNormBackward {
     const int64_t b0 = share.rows.from, b1 = share.rows.to, P = run.P;
     gradients_of_projected(run, step, units, share, dh);
     const Operand<R> projected = {static_cast<const R *>(run.s.d_proj) + at * run.B * P, P, P};
-    multiply(to_m, own_m.from, own_m.to, &projected, 1, b0, b1, [](int64_t, int64_t) {},
-             [&](int64_t b, int64_t u, int n, const R *z) { store(dm + b * run.H + u, load(z), n); });
+    multiply(
+        to_m, own_m.from, own_m.to, &projected, 1, b0, b1, [](int64_t, int64_t) {},
+        [&](int64_t b, int64_t u, int n, const R *z) { store(dm + b * run.H + u, load(z), n); });
     share.sync();
   }
   void steps(const Share &share) const {

@@ -19,9 +19,7 @@ struct Gru : Sequence<Real> {
   bool after() const { return s.op == CW_GRU_AFTER; }
 
   // Where the activated values of gate g go: into its buffer, unless that keeps normalized ones.
-  Real *values(int g, int64_t step, int64_t b) const {
-    return norms.any() ? norms.row(g) : this->gate(g, step, b);
-  }
+  Real *values(int g, int64_t step, int64_t b) const { return norms.any() ? norms.row(g) : this->gate(g, step, b); }
   // The candidate's recurrent product has a buffer only where backward needs it.
   Real *from_h(int64_t step, int64_t b) const { return s.save ? this->gate(3, step, b) : norms.row(4); }
 };

@@ -17,8 +17,10 @@ namespace {
 int64_t scratch_bytes(const cw_sequence *s, int64_t backward) {
   const bool norms = normalizes(*s);
   const int64_t rows = norms || (backward && s->op == CW_LSTM) ? kRowsBeforeNorms + kNormRows
-                       : backward ? 0
-                       : s->x && !s->save && !s->ahead ? 5 : s->projection ? 1 : 0;
+                       : backward                              ? 0
+                       : s->x && !s->save && !s->ahead         ? 5
+                       : s->projection                         ? 1
+                                                               : 0;
   return rows * s->H * (s->dtype == CW_FLOAT32 ? 4 : 8);
 }
 
@@ -107,7 +109,7 @@ uint64_t digest(const void *data, int64_t bytes, int64_t) {
 }  // namespace
 }  // namespace plain
 
-const Kernels kPlain = {plain::scratch_bytes, plain::packed_bytes, plain::forward, plain::backward,
-                        plain::mask_sequence, plain::digest};
+const Kernels kPlain = {plain::scratch_bytes, plain::packed_bytes,  plain::forward,
+                        plain::backward,      plain::mask_sequence, plain::digest};
 
 }  // namespace cellweave

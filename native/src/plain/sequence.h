@@ -145,7 +145,8 @@ struct Sequence {
     for (int64_t u = 0; u < s.H && s.d_c_states && s.op == CW_LSTM; ++u) d_c(b)[u] += at(s.d_c_states, step, b, s.H)[u];
   }
 
-  // Gradient of an active row's new h, and what zoneout passes to the operand: from its output and from what came later.
+  // Gradient of an active row's new h, and what zoneout passes to the operand: from its output and from what came
+  // later.
   Real gradient_of_h(int64_t step, int64_t b, int64_t p) const {
     return share_of_new(CW_MASK_ZONE_H, step, b, p, s.P) * gradient_of_zoned_h(step, b, p);
   }

@@ -118,12 +118,12 @@ def inside_of(spec: RunSpec) -> str:
 
 
 def _masks(masks: Sequence[MaskSpec]) -> str:
-    """Where masks act, by how often they are drawn, such as `masks per step on inputs, h, zoneout per step on c`."""
+    """Where masks act, by how often they are drawn, such as `masks per step on inputs, h of each gate`, and zoneout."""
     found = []
     for what, names in (("masks", _PLACES), ("zoneout", _ZONES)):
         for per_step, often in ((True, "step"), (False, "run")):
             acting = (mask for mask in masks if mask.per_step is per_step and mask.place in names)
-            places = dict.fromkeys(names[mask.place] for mask in acting)
+            places = dict.fromkeys(names[m.place] + (" of each gate" if m.per_gate else "") for m in acting)
             if places:
                 found.append(f"{what} per {often} on {', '.join(places)}")
     return ", ".join(found)

@@ -50,6 +50,11 @@ def test_zoneout_and_all_states() -> None:
     assert inside_of(run) == words
 
 
+def test_masks_of_each_gates_own() -> None:
+    masks = (MaskSpec("input", True, True), MaskSpec("h", False, True, per_gate=True), MaskSpec("h", False, True))
+    assert inside_of(RunSpec(LSTMSpec(3), masks)) == "masks per step on inputs, masks per run on h of each gate, h"
+
+
 def test_what_steps_says_why() -> None:
     cell = cw.MultiRNNCell([cw.GRUCell(3), cw.ResidualWrapper(cw.GRUCell(3), residual_fn=lambda x, y: y)])
     cell.build([2, 3])
