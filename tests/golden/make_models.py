@@ -13,7 +13,10 @@ import numpy as np
 
 
 def unnamed(out: Path) -> None:
-    """Layers whose names tell nothing: a table, dense layers with a misspelt bias, a row for each class, no bias."""
+    """Layers whose names tell nothing: a table, dense layers with a misspelt bias, a row for each class, no bias.
+
+    `turned` is square and transposed, which its shape does not show.
+    """
     import tensorflow.compat.v1 as tf
 
     tf.disable_v2_behavior()
@@ -27,7 +30,8 @@ def unnamed(out: Path) -> None:
     _, state = tf.nn.dynamic_rnn(tf.nn.rnn_cell.GRUCell(3), tf.nn.embedding_lookup(table, ids), dtype=tf.float32)
     hidden = tf.tanh(tf.matmul(state, variable("weight", 3, 5)) + variable("bais", 5))
     logits = tf.matmul(hidden, variable("classes", 6, 5), transpose_b=True)
-    y = tf.matmul(tf.nn.bias_add(logits, variable("shift", 6)), variable("mix", 6, 2))
+    turned = tf.matmul(tf.nn.bias_add(logits, variable("shift", 6)), variable("turned", 6, 6), transpose_b=True)
+    y = tf.matmul(turned, variable("mix", 6, 2))
     tf.train.AdamOptimizer(0.01).minimize(tf.reduce_sum(y))
     with tf.Session() as session:
         session.run(tf.global_variables_initializer())

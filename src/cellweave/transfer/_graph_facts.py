@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cellweave.checkpoint import Graph, Node
+from cellweave.checkpoint import Graph, Node, StoredVariable
 from cellweave.transfer._recognise import FoundCell
 
 #: Operations that hand a tensor on as it is.
@@ -138,13 +138,18 @@ class GraphReader:
         return next((value for name in node.inputs if (value := self.constant(name)) is not None), None)
 
 
+def node_of(variable: StoredVariable) -> str:
+    """The operation that makes a variable."""
+    return variable.any_value.keys[0].removesuffix(":0").removesuffix("/ExponentialMovingAverage")
+
+
 def cell_facts(reader: GraphReader, cell: FoundCell) -> CellFacts | None:
     """What a graph says of a cell; None when the cell is not in it."""
     suffix = "candidate/kernel" if "candidate/kernel" in cell.variables else "kernel"
     variable = cell.variables.get(suffix) or cell.variables.get("candidate/hidden_projection/kernel")
     if variable is None:
         return None
-    node_name = variable.any_value.keys[0].removesuffix(":0").removesuffix("/ExponentialMovingAverage")
+    node_name = node_of(variable)
     if node_name not in reader.graph:
         return None
     facts = CellFacts(places=_places(reader, node_name, cell))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cellweave.checkpoint import Node, StoredVariable
-from cellweave.transfer._graph_facts import ADDING, GraphReader
+from cellweave.transfer._graph_facts import ADDING, GraphReader, node_of
 from cellweave.transfer._recognise import FoundLayer, Recognised
 
 _LOOKING_UP = ("Gather", "GatherV2", "ResourceGather")
@@ -21,11 +21,6 @@ def add_layers_of_graph(reader: GraphReader, found: Recognised) -> None:
             taken = {v.lookup for v in layer.parameters.values()}
             left = {name: v for name, v in left.items() if v.lookup not in taken}
             found.others = [v for v in found.others if v.lookup not in taken]
-
-
-def node_of(variable: StoredVariable) -> str:
-    """The operation that makes a variable."""
-    return variable.any_value.keys[0].removesuffix(":0").removesuffix("/ExponentialMovingAverage")
 
 
 def _is(reader: GraphReader, tensor: str, node: str) -> bool:
@@ -47,6 +42,8 @@ def _dense(reader: GraphReader, node: str, left: dict[str, StoredVariable]) -> F
         return None
     kernel, as_torch = left[node], bool(product.attrs.get("transpose_b", False))
     outputs, inputs = kernel.shape if as_torch else kernel.shape[::-1]
+    if as_torch and inputs == outputs:  # loading tells torch's order by the shape
+        return None
     bias = _bias(reader, product, outputs, left)
     if bias is None:
         return FoundLayer(

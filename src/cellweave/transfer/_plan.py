@@ -216,16 +216,18 @@ def _plan_plain(need: PlainNeed, inventory: Inventory, names: Names, plan: LoadP
     explicit, place = names.of(need.path)
     if explicit and place is None:
         return
+    wanted = need.stored_shape
     if own is not None:
         variable = inventory.variables.get(own)
-        as_it_is = variable is not None and variable.shape == tuple(need.value.shape) != need.stored_shape
-        options = [] if variable is None else [Reading((variable,), None if as_it_is else need.axes)]
+        axes = need.axes
+        if variable is not None and variable.shape == tuple(need.value.shape) != wanted:
+            wanted, axes = variable.shape, None  # in torch's order already, and the caller named it
+        options = [] if variable is None else [Reading((variable,), axes)]
     elif explicit:
         options = plain_options(need, inventory, None, place)
     else:
         options = plain_options(need, inventory, place, None)
-    shape = list(need.stored_shape)
-    if len(options) == 1 and options[0].sources[0].shape in (need.stored_shape, need.value.shape)[: 2 if own else 1]:
+    if len(options) == 1 and options[0].sources[0].shape == wanted:
         plan.plain.append((need, options[0]))
         return
     if not options:
@@ -236,7 +238,7 @@ def _plan_plain(need: PlainNeed, inventory: Inventory, names: Names, plan: LoadP
     elif len(options) > 1:
         reason = f"it fits {', '.join(r.sources[0].lookup for r in options[:6])} alike: say which by map="
     else:
-        reason = f"{options[0].sources[0].lookup} is {list(options[0].sources[0].shape)}, expected {shape}"
+        reason = f"{options[0].sources[0].lookup} is {list(options[0].sources[0].shape)}, expected {list(wanted)}"
     plan.missing.append(MissingRow(need.path, str(list(need.value.shape)), reason))
 
 
