@@ -37,7 +37,7 @@ demo: $(VENV)/.ready-train $(VENV)/.ready-native  ## Train a small language mode
 test: $(VENV)/.ready-dev $(VENV)/.ready-native  ## Run all tests (about 13 minutes on 2 cores)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS)
 
-test-native:  ## Test the native core in C++, as released and under sanitizers (about 12 minutes on 2 cores)
+test-native:  ## Test the native core in C++, as released and under sanitizers (about 5 minutes on 2 cores)
 	native/tests/run.sh .cache/native/tests .cache/native/editable
 
 test-gpu: $(VENV)/.ready-dev  ## Test layers on a CUDA device; fails on a machine without one
@@ -51,7 +51,7 @@ check: $(VENV)/.ready-dev  ## Lint, format, types, layering
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
-	$(BIN)/clang-format --dry-run --Werror $(NATIVE_CODE)
+	@$(BIN)/clang-format --dry-run --Werror $(NATIVE_CODE) && echo "clang-format: native/ is formatted"
 
 fuzz-tf1: $(VENV)/.ready-dev $(VENV)/.ready-native $(PEERS)/tf1/.ready  ## Compare random compositions with TensorFlow (CASES=200, SEED=1)
 	rm -rf .cache/random
