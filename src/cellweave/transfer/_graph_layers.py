@@ -44,13 +44,14 @@ def _dense(reader: GraphReader, node: str, left: dict[str, StoredVariable]) -> F
     outputs, inputs = kernel.shape if as_torch else kernel.shape[::-1]
     if as_torch and inputs == outputs:  # loading tells torch's order by the shape
         return None
+    parameters = {"weight": kernel}
+    sizes: tuple[str, ...] = (str(inputs), str(outputs))
     bias = _bias(reader, product, outputs, left)
     if bias is None:
-        return FoundLayer(
-            kernel.lookup, "Linear", (str(inputs), str(outputs), "bias=False"), {"weight": kernel}, as_torch
-        )
-    sizes = (str(inputs), str(outputs))
-    return FoundLayer(kernel.lookup, "Linear", sizes, {"weight": kernel, "bias": bias}, as_torch)
+        sizes += ("bias=False",)
+    else:
+        parameters["bias"] = bias
+    return FoundLayer(kernel.lookup, "Linear", sizes, parameters, as_torch)
 
 
 def _bias(reader: GraphReader, product: Node, size: int, left: dict[str, StoredVariable]) -> StoredVariable | None:

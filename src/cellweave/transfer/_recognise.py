@@ -302,9 +302,8 @@ def _dense(lookup: str, left: dict[str, StoredVariable]) -> FoundLayer | None:
             rest = last.removeprefix(mine)
             kernel, bias = left.get(join(scope, begin + rest)), left.get(join(scope, other + rest))
             if last.startswith(mine) and kernel is not None and bias is not None:
-                return _weighted(
-                    join(scope, rest.strip("_") if rest.strip("_").isalpha() else begin + rest), kernel, bias
-                )
+                word = rest.strip("_")
+                return _weighted(join(scope, word if word.isalpha() else begin + rest), kernel, bias)
     alone = left[lookup] if last == "kernel" and scope else None
     return _weighted(scope, alone, None) if alone is not None and len(alone.shape) == 2 else None
 
