@@ -1,8 +1,6 @@
 // Random masks from Philox4x32-10, many blocks at a time.
 // Included once per instruction set, inside its namespace: no include guard.
 
-constexpr int kBlocks = 16;  // blocks computed together; the loops below become vector code
-
 struct Counter {
   uint64_t high, low;
   Counter plus(uint64_t blocks) const {
@@ -13,6 +11,9 @@ struct Counter {
 
 typedef uint64_t Words __attribute__((vector_size(CW_BYTES), may_alias));
 constexpr int kWordLanes = CW_BYTES / 8;
+// Blocks that are computed together: three vectors of each word hide how long a product takes, and fit 16 registers.
+constexpr int kBlockVectors = CW_BYTES == 64 ? 2 : 3;
+constexpr int kBlocks = kBlockVectors * kWordLanes;
 
 // Products of the low halves of 64-bit lanes; what stands in the high halves does not matter.
 CW_INLINE Words multiply_low_halves(Words a, Words b) {
@@ -27,34 +28,49 @@ CW_INLINE Words multiply_low_halves(Words a, Words b) {
 #endif
 }
 
-// Words of blocks counter .. counter + 15: words[4 * i + j] is word j of block i. One block a 64-bit lane, its four
-// words in the low halves of four vectors.
+// Lane i of `first` and then of `second`, for each i, to aligned memory. Little endian: a lane's low half comes first.
+CW_INLINE void store_in_turn(Words first, Words second, uint32_t *to) {
+#if defined(__clang__)
+  for (int i = 0; i < kWordLanes; ++i) {
+    const uint64_t pair[2] = {first[i], second[i]};
+    std::memcpy(to + 4 * i, pair, sizeof pair);
+  }
+#else
+  Words low, high;  // which lane of both a lane of the result is
+  for (int i = 0; i < kWordLanes; ++i) low[i] = uint64_t(i / 2 + i % 2 * kWordLanes), high[i] = low[i] + kWordLanes / 2;
+  Words *out = reinterpret_cast<Words *>(to);
+  out[0] = __builtin_shuffle(first, second, low), out[1] = __builtin_shuffle(first, second, high);
+#endif
+}
+
+// Words of blocks counter .. counter + kBlocks - 1: words[4 * i + j] is word j of block i. Each block has a 64-bit
+// lane, its four words are the low halves of four vectors; what stands in the high halves does not matter. `words` is
+// aligned.
 inline void philox_blocks(uint64_t key, Counter counter, uint32_t *words) {
-  constexpr int vectors = kBlocks / kWordLanes;
-  Words c0[vectors] = {}, c1[vectors] = {}, c2[vectors] = {}, c3[vectors] = {};
-  for (int v = 0; v < vectors; ++v)
-    for (int i = 0; i < kWordLanes; ++i) {
-      const Counter here = counter.plus(uint64_t(v * kWordLanes + i));
-      c0[v][i] = here.low, c1[v][i] = here.low >> 32, c2[v][i] = here.high, c3[v][i] = here.high >> 32;
-    }
-  uint64_t k0 = key & 0xffffffffu, k1 = key >> 32;
+  constexpr uint64_t low_half = 0xffffffffu;
+  Words c0[kBlockVectors], c1[kBlockVectors], c2[kBlockVectors], c3[kBlockVectors], lane;
+  for (int i = 0; i < kWordLanes; ++i) lane[i] = uint64_t(i);
+#pragma GCC unroll 8
+  for (int v = 0; v < kBlockVectors; ++v) {  // each word takes the carry of the one below it
+    c0[v] = lane + ((counter.low & low_half) + uint64_t(v * kWordLanes));
+    c1[v] = (c0[v] >> 32) + (counter.low >> 32);
+    c2[v] = (c1[v] >> 32) + (counter.high & low_half);
+    c3[v] = (c2[v] >> 32) + (counter.high >> 32);
+  }
+  uint64_t k0 = key & low_half, k1 = key >> 32;
   const Words m0 = Words{} + 0xD2511F53u, m1 = Words{} + 0xCD9E8D57u;
   for (int round = 0; round < 10; ++round) {
 #pragma GCC unroll 8
-    for (int v = 0; v < vectors; ++v) {
+    for (int v = 0; v < kBlockVectors; ++v) {
       const Words p0 = multiply_low_halves(m0, c0[v]), p1 = multiply_low_halves(m1, c2[v]);
       c0[v] = (p1 >> 32) ^ c1[v] ^ k0, c2[v] = (p0 >> 32) ^ c3[v] ^ k1;
       c1[v] = p1, c3[v] = p0;
     }
-    k0 = (k0 + 0x9E3779B9u) & 0xffffffffu, k1 = (k1 + 0xBB67AE85u) & 0xffffffffu;
+    k0 = (k0 + 0x9E3779B9u) & low_half, k1 = (k1 + 0xBB67AE85u) & low_half;
   }
-  for (int v = 0; v < vectors; ++v) {
-    const Words first = (c0[v] & 0xffffffffu) | (c1[v] << 32), second = (c2[v] & 0xffffffffu) | (c3[v] << 32);
-    for (int i = 0; i < kWordLanes; ++i) {
-      const uint64_t pair[2] = {first[i], second[i]};
-      std::memcpy(words + 4 * (v * kWordLanes + i), pair, sizeof pair);  // little endian: the first word first
-    }
-  }
+#pragma GCC unroll 8
+  for (int v = 0; v < kBlockVectors; ++v)
+    store_in_turn((c0[v] & low_half) | (c1[v] << 32), (c2[v] & low_half) | (c3[v] << 32), words + 4 * v * kWordLanes);
 }
 
 template <class R>
@@ -87,10 +103,11 @@ void stream_factors(const cw_mask &m, int64_t step, int64_t flat, int64_t n, R *
       }
     }
     const int64_t take = n < many - skip ? n : many - skip;
-    if (first)
-      std::memcpy(factors, kept + skip, size_t(take) * sizeof(R));
-    else
-      for (int64_t i = 0; i < take; ++i) factors[i] *= kept[skip + i];
+    if (take == many) {
+      for (int i = 0; i < many; ++i) factors[i] = first ? kept[i] : factors[i] * kept[i];
+    } else {
+      for (int64_t i = 0; i < take; ++i) factors[i] = first ? kept[skip + i] : factors[i] * kept[skip + i];
+    }
     factors += take, n -= take, block += kBlocks, skip = 0;
   }
 }
