@@ -65,7 +65,9 @@ def run_traced(
         lengths = lengths.to(x.device).clamp(0, steps)
     streams, keeps = None, None
     if any([len(plan.masks) > 0 for plan in plans]):  # noqa: C419  # a trace takes a list
-        streams, keeps = torch.ops.cellweave.claim_masks([p.number for p in plans], rows, steps, lengths, TICKET)
+        streams, keeps = torch.ops.cellweave.claim_masks(
+            [p.number for p in plans], rows, steps, lengths, torch.is_grad_enabled(), TICKET
+        )
     found = []
     first = 0
     for plan, (cell, state, _) in zip(plans, directions, strict=True):

@@ -15,7 +15,8 @@ from cellweave.weave import Binding
 
 _LIBRARY: Any = torch.library.Library("cellweave", "FRAGMENT")  # type: ignore[no-untyped-call]
 _LIBRARY.define(
-    "claim_masks(int[] plans, SymInt rows, SymInt steps, Tensor? lengths, Tensor(a!) ticket) -> (Tensor, Tensor)",
+    "claim_masks(int[] plans, SymInt rows, SymInt steps, Tensor? lengths, bool grad, Tensor(a!) ticket) "
+    "-> (Tensor, Tensor)",
     tags=(torch.Tag.pt2_compliant_tag,),
 )
 #: seed, seed2, block, stride, whether it rounds by floor, whether its noise is given.
@@ -27,7 +28,7 @@ with unset_fake_temporarily(), disable_proxy_modes_tracing():  # a trace may be 
 
 
 def _claim(
-    plans: list[int], rows: int, steps: int, lengths: torch.Tensor | None, ticket: torch.Tensor
+    plans: list[int], rows: int, steps: int, lengths: torch.Tensor | None, grad: bool, ticket: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Take the masks of one run of some unrolls, one after the other.
 
@@ -35,14 +36,17 @@ def _claim(
         plans: Numbers of the unrolls' plans.
         rows, steps: B and T.
         lengths: `[B]`; masks are drawn for `min(T, max(1, longest row))` steps.
+        grad: Whether gradients were enabled around the compiled code: inside of an operator they never are.
         ticket: Written to.
     Returns:
         Places in the streams, int64 `[masks, 6]`, and keep probabilities, float64 `[masks]`.
+    Raises:
+        ModeError: a backward pass runs the code again and would draw other masks than the first time.
     """
     ticket += 1
     ran = steps if lengths is None or not lengths.numel() else min(steps, max(1, int(lengths.max())))
     bound: list[BoundMask] = []
-    with session_run():
+    with session_run(), torch.set_grad_enabled(grad):
         for number in plans:
             plan = plan_of_number(number)
             if plan.program is None or not plan.program.sites:

@@ -42,7 +42,7 @@ def next_draws(cell: Any, plan: StackPlan, x: torch.Tensor) -> SequenceDraws:
         x: Inputs `[1, B, I]`.
     Raises:
         ModeError: the draws could not be kept: an export, samples of `torch.func.vmap` that differ, or a part of a
-            model that is computed again without `repeated_masks`.
+            model that is computed again without `repeated_masks`, or in compiled code.
     """
     traced = torch.compiler.is_compiling()
     if not traced:
@@ -52,6 +52,10 @@ def next_draws(cell: Any, plan: StackPlan, x: torch.Tensor) -> SequenceDraws:
             f"{type(cell).__name__}: expected nothing random to act because an exported program keeps no masks between "
             "its calls, got a cell in training mode. Call .eval() on it."
         )
+    else:
+        from cellweave.nn._traced_draws import refuse_repeats_in_graph
+
+        refuse_repeats_in_graph()
     held: SequenceDraws | None = cell.draws
     if held is None or not _fits(cell, held, x):
         held = _kept(cell, _drawn(cell, plan, x))

@@ -104,6 +104,37 @@ def test_other_masks_are_refused(name: str, reentrant: bool) -> None:
         value.sum().backward()
 
 
+@pytest.mark.parametrize("name", ["per step", "variational"])
+def test_compiled_parts_draw_the_same(name: str) -> None:
+    def results(through: Any) -> list[torch.Tensor]:
+        torch.manual_seed(3)
+        cell = CELLS[name](5)
+        cw.dynamic_rnn(cell, torch.zeros(B, T, D), **F32)
+        x = torch.randn(B, T, D).requires_grad_()
+        run = through(lambda x: cw.dynamic_rnn(cell, x, **F32)[0].sin())
+        values = [run(x) for _ in range(2)]
+        grads = torch.autograd.grad(sum((v**2).sum() for v in values), [x, *cell.parameters()])
+        return [*values, *grads, *tables(cell)]
+
+    def checkpointed(part: Any) -> Any:
+        compiled = torch.compile(part, backend="aot_eager", fullgraph=True)
+        return lambda x: checkpoint(compiled, x, use_reentrant=False, context_fn=cw.repeated_masks)
+
+    for number, (a, b) in enumerate(zip(results(checkpointed), results(lambda part: part), strict=True)):
+        assert torch.equal(a, b), f"result {number}"
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_other_masks_are_refused_in_compiled_parts(reentrant: bool) -> None:
+    cell = CELLS["variational"](None)
+    cw.dynamic_rnn(cell, torch.zeros(B, T, D), **F32)
+    part = torch.compile(lambda x: cw.dynamic_rnn(cell, x, **F32)[0], backend="aot_eager", fullgraph=True)
+    x = torch.randn(B, T, D).requires_grad_()
+    value = checkpoint(part, x, use_reentrant=reentrant)
+    with pytest.raises(cw.ModeError, match="expected a backward pass to draw no new masks.*context_fn"):
+        value.sum().backward()
+
+
 def test_without_masks_nothing_is_asked_for() -> None:
     cell = cw.DropoutWrapper(cw.GRUCell(N), **DROP).eval()
     x = torch.randn(B, T, D).requires_grad_()

@@ -291,6 +291,16 @@ def test_checkpointed_parts_repeat_their_masks(arguments: Any) -> None:
         gradients(lambda x, h: checkpoint(part, x, h, use_reentrant=False))
 
 
+@pytest.mark.parametrize("contexts", [{}, {"context_fn": cellweave.repeated_masks}], ids=["plain", "repeated_masks"])
+def test_compiled_steps_are_refused_in_checkpointed_parts(contexts: Any) -> None:
+    cell, _ = pair_of("RNN", zoneout=0.5)
+    x, (h,) = torch.randn(B, H, dtype=torch.float64), start("RNN")
+    step = torch.compile(cell, backend="aot_eager", fullgraph=True)
+    step(x, h).sum().backward()  # by itself it is fine
+    with pytest.raises(cellweave.ModeError, match="expected a compiled cell outside of what torch.utils.checkpoint"):
+        checkpoint(step, x, h, use_reentrant=False, **contexts).sum().backward()
+
+
 def test_transforms_of_torch_func() -> None:
     cell, _ = pair_of("LSTM", **ALL)
     x, state = torch.randn(T, B, H, dtype=torch.float64), start("LSTM")

@@ -20,6 +20,7 @@ from cellweave.ops.common._records import RunContext as RunContext
 from cellweave.ops.common._records import StepFunction as StepFunction
 from cellweave.ops.common._records import refuses_nothing as refuses_nothing
 from cellweave.ops.common._repeats import note_draw as note_draw
+from cellweave.ops.common._repeats import refuse_repeats as refuse_repeats
 from cellweave.ops.common._repeats import repeated_masks as repeated_masks
 from cellweave.ops.common._sequence import Step as Step
 from cellweave.ops.common._sequence import reference_sequence as reference_sequence

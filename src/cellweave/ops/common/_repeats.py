@@ -45,11 +45,32 @@ def note_draw(key: Hashable, read: Callable[[], Any], write: Callable[[Any], Non
     """
     if _recording.journals:
         note_place(key, read, write, read())
-    if not _recording.repeating and torch.is_grad_enabled() and torch._C._current_graph_task_id() != -1:
+    if not _recording.repeating and _is_second_run(torch.is_grad_enabled()):
         raise ModeError(
             "cellweave: expected a backward pass to draw no new masks, got a second run of a part with random masks. "
             "Give torch.utils.checkpoint use_reentrant=False and context_fn=cellweave.repeated_masks."
         )
+
+
+def refuse_repeats(*, grad: bool) -> None:
+    """Say that compiled code is about to draw from where nobody can send it back.
+
+    Args:
+        grad: Whether gradients were enabled around it, which is not to be seen inside of an operator.
+    Raises:
+        ModeError: the code is part of what runs twice.
+    """
+    if _recording.journals or _recording.repeating or _is_second_run(grad):
+        raise ModeError(
+            "cellweave: expected a compiled cell outside of what torch.utils.checkpoint runs twice, got one whose "
+            "random masks would differ the second time. Leave the cell out of torch.compile there, or take a layer "
+            "in its place."
+        )
+
+
+def _is_second_run(grad: bool) -> bool:
+    """Gradients are asked for within a backward pass: what a hook computes there mostly goes without."""
+    return grad and torch._C._current_graph_task_id() != -1
 
 
 def repeated_masks() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
