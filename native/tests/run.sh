@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the native core with its tests three times and runs them: as released, under the address and undefined-behaviour
 # sanitizers, and under the thread sanitizer. Object files stay in the folder that is given, for the next time.
-# The released objects are those of the installation's own build, where its folder is given and no source is newer. The
+# The released objects are those of the installation's own build, where its folder is given and Ninja finds it new. The
 # sanitized builds leave out instruction sets that this machine has not, which could not be run.
 #
 # The thread sanitizer does not see how libgomp synchronises and would report every exchange between its threads. In that
@@ -39,11 +39,7 @@ sanitized+=("-DCELLWEAVE_KERNELS=$kernels")
 
 # Whether the build in this folder is that of the sources as they are, by the compiler that would be used here.
 is_fresh() {
-  local objects=$1/CMakeFiles/cellweave_core.dir/src
-  [ -z "${CXX:-}" ] && [ -f "$objects/abi.cc.o" ] || return 1
-  local oldest
-  oldest=$(find "$objects" -name '*.o' -printf '%T@ %p\n' | sort -n | head -n 1 | cut -d ' ' -f 2-)
-  [ -z "$(find "$source_folder/include" "$source_folder/src" "$source_folder/CMakeLists.txt" -newer "$oldest" -type f)" ]
+  [ -z "${CXX:-}" ] && [ -f "$1/build.ninja" ] && cmake --build "$1" --target cellweave -- -n 2>/dev/null | grep -q "no work to do"
 }
 
 mkdir -p "$folder"
