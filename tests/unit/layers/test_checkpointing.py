@@ -135,6 +135,17 @@ def test_other_masks_are_refused_in_compiled_parts(reentrant: bool) -> None:
         value.sum().backward()
 
 
+def test_a_compiled_checkpoint_is_refused() -> None:
+    """A graph that makes the part again has no contexts that could send the streams back."""
+    cell = CELLS["per step"](None)
+    cw.dynamic_rnn(cell, torch.zeros(B, T, D), **F32)
+    part = lambda x: cw.dynamic_rnn(cell, x, **F32)[0]  # noqa: E731
+    x = torch.randn(B, T, D).requires_grad_()
+    value = torch.compile(lambda x: checkpoint(part, x, use_reentrant=False), backend="aot_eager")(x)
+    with pytest.raises(cw.ModeError, match="outside of compiled code"):
+        value.sum().backward()
+
+
 def test_without_masks_nothing_is_asked_for() -> None:
     cell = cw.DropoutWrapper(cw.GRUCell(N), **DROP).eval()
     x = torch.randn(B, T, D).requires_grad_()

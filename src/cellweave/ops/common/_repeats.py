@@ -48,7 +48,8 @@ def note_draw(key: Hashable, read: Callable[[], Any], write: Callable[[Any], Non
     if not _recording.repeating and _is_second_run(torch.is_grad_enabled()):
         raise ModeError(
             "cellweave: expected a backward pass to draw no new masks, got a second run of a part with random masks. "
-            "Give torch.utils.checkpoint use_reentrant=False and context_fn=cellweave.repeated_masks."
+            "Give torch.utils.checkpoint use_reentrant=False and context_fn=cellweave.repeated_masks, outside of "
+            "compiled code."
         )
 
 
