@@ -49,8 +49,8 @@ build released -DCMAKE_BUILD_TYPE=Release "-DCELLWEAVE_CORE_OBJECTS=$core"
 run released .
 # Undefined behaviour ends the program with an illegal instruction, which compiles in half the time that a report takes;
 # the address sanitizer then says where it was.
-build addresses "${sanitized[@]}" "-DCMAKE_CXX_FLAGS=-Og -g1" -DCELLWEAVE_KERNEL_FLAGS=-Og \
-  -DCELLWEAVE_SANITIZE=address,undefined "-DCELLWEAVE_SANITIZE_OPTIONS=-fsanitize-undefined-trap-on-error"
+build addresses "${sanitized[@]}" "-DCMAKE_CXX_FLAGS=-Og -g1 -fsanitize-undefined-trap-on-error" \
+  -DCELLWEAVE_KERNEL_FLAGS=-Og -DCELLWEAVE_SANITIZE=address,undefined
 run addresses . env ASAN_OPTIONS=handle_sigill=1
 # How threads meet is the same code on every instruction set: the newest one shows it.
 build threads "${sanitized[@]}" "-DCMAKE_CXX_FLAGS=-O1 -g1" -DCELLWEAVE_KERNEL_FLAGS=-O1 \

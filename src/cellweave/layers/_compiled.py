@@ -13,7 +13,7 @@ from cellweave import _nest
 from cellweave._errors import ModeError
 from cellweave._types import DTypeLike, Nest, as_dtype
 from cellweave.layers._autocast import autocast_dtype, cast
-from cellweave.layers._mask_claims import TICKET
+from cellweave.layers._mask_claims import claim_masks_in_graph
 from cellweave.layers._sequence import as_lengths, as_resets
 from cellweave.layers._traced_plans import Path, TracedLayer, TracedPlan, traced_plan
 from cellweave.scopes import run_is_open
@@ -65,9 +65,7 @@ def run_traced(
         lengths = lengths.to(x.device).clamp(0, steps)
     streams, keeps = None, None
     if any([len(plan.masks) > 0 for plan in plans]):  # noqa: C419  # a trace takes a list
-        streams, keeps = torch.ops.cellweave.claim_masks(
-            [p.number for p in plans], rows, steps, lengths, torch.is_grad_enabled(), TICKET
-        )
+        streams, keeps = claim_masks_in_graph([p.number for p in plans], rows, steps, lengths)
     found = []
     first = 0
     for plan, (cell, state, _) in zip(plans, directions, strict=True):

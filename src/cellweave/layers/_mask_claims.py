@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import unset_fake_temporarily
-from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 
 from cellweave.layers._traced_plans import plan_of_number
 from cellweave.ops.common import BoundMask, signed64
+from cellweave.ops.common._ticket import TICKET
 from cellweave.scopes import running_loop, session_run
 from cellweave.weave import Binding
 
@@ -21,10 +20,6 @@ _LIBRARY.define(
 )
 #: seed, seed2, block, stride, whether it rounds by floor, whether its noise is given.
 _COLUMNS = 6
-
-#: Every claim writes to it, so that no compiler drops, joins or reorders claims.
-with unset_fake_temporarily(), disable_proxy_modes_tracing():  # a trace may be what imports this
-    TICKET = torch.zeros(1, dtype=torch.int64, device="cpu")
 
 
 def _claim(
@@ -70,3 +65,11 @@ def _shapes(plans: list[int], *_: Any) -> tuple[torch.Tensor, torch.Tensor]:
 
 _LIBRARY.impl("claim_masks", _claim, "CPU")
 torch.library.register_fake("cellweave::claim_masks", _shapes, lib=_LIBRARY)
+
+
+def claim_masks_in_graph(
+    plans: list[int], rows: int, steps: int, lengths: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Put the operator into the graph that is being traced; arguments and results are `_claim`'s."""
+    streams, keeps = torch.ops.cellweave.claim_masks(plans, rows, steps, lengths, torch.is_grad_enabled(), TICKET)
+    return streams, keeps

@@ -5,17 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import unset_fake_temporarily
-from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 
 from cellweave.ops.common import refuse_repeats
+from cellweave.ops.common._ticket import TICKET
 
 _LIBRARY: Any = torch.library.Library("cellweave", "FRAGMENT")  # type: ignore[no-untyped-call]
 _LIBRARY.define("refuse_repeats(bool grad, Tensor(a!) ticket) -> ()", tags=(torch.Tag.pt2_compliant_tag,))
-
-#: Every call writes to it, so that no compiler drops one.
-with unset_fake_temporarily(), disable_proxy_modes_tracing():  # a trace may be what imports this
-    TICKET = torch.zeros(1, dtype=torch.int64, device="cpu")
 
 
 def _refuse(grad: bool, ticket: torch.Tensor) -> None:
