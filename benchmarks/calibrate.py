@@ -30,7 +30,7 @@ from verify import verified
 from worker import Timed
 
 import cellweave as cw
-from cellweave.ops.common import _native_call
+from cellweave.ops.common import _native_form
 from cellweave.weave import _choice
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -57,7 +57,7 @@ class Candidate:
         share = {"_ROWS_PER_THREAD": 0 if self.rows_shared else _UNBOUNDED, "_FEW_UNITS": _UNBOUNDED}
         with (
             mock.patch.object(_choice, "threads_for", return_value=self.threads),
-            mock.patch.multiple(_native_call, **share),
+            mock.patch.multiple(_native_form, **share),
             cw.use_backend(self.backend),
         ):
             yield

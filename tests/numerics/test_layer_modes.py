@@ -11,7 +11,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from cellweave.ops.common import LayerCall
-from cellweave.ops.common import _native_forward as forward_module
+from cellweave.ops.common import _native_form as form_module
 from helpers.layer_cases import VARIANTS, LayerCase, backend_of, make_call, make_data, needs_backend
 from helpers.tolerances import assert_close, assert_same_bits
 
@@ -88,7 +88,7 @@ def test_parts_of_the_sequence_give_the_same_bits(
     call = _call(name, 13, 3, 9, **features)
     with torch.no_grad():
         whole = _run(call)
-        monkeypatch.setattr(forward_module, "PART_BYTES", 3 * 3 * 9 * 4 * 8)  # about three steps
+        monkeypatch.setattr(form_module, "PART_BYTES", 3 * 3 * 9 * 4 * 8)  # about three steps
         _same("parts", _run(call), whole)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,9 +16,9 @@ from cellweave.layers._weaving import (
     PLAIN,
     misfit,
     run_surveyed,
-    surroundings,
     survey_layers,
 )
+from cellweave.ops.common import zeros_to_start
 from cellweave.scopes import is_probing, nothing_is_open, running_loop, session_run
 from cellweave.weave import (
     REFERENCE,
@@ -28,16 +27,12 @@ from cellweave.weave import (
     LayerRun,
     Program,
     asked_backend,
-    autocast_is_on,
     choice_for,
-    is_transformed,
+    is_undisturbed,
     kept_program,
     run_layer,
     still_holds,
 )
-
-#: Elements up to which a state of zeros is kept.
-_FEW = 1 << 14
 
 
 def run_again(
@@ -55,7 +50,7 @@ def run_again(
     asked = asked_backend()
     if type(inputs) not in PLAIN or inputs.dim() != 3 or asked == REFERENCE:
         return None
-    if not isinstance(cell, torch.nn.Module) or is_probing() or not nothing_is_open():
+    if is_probing() or not nothing_is_open() or not is_undisturbed(inputs.device.type):
         return None
     x = inputs if time_major else inputs.transpose(0, 1)
     steps, rows, _ = x.shape
@@ -65,7 +60,7 @@ def run_again(
     leaves = _first_leaves(program, initial_state, dtype, x)
     if leaves is None:
         return None
-    if not still_holds(program, cell, leaves) or not is_ready(cell) or surroundings(x.device.type):
+    if not still_holds(program, cell, leaves) or not is_ready(cell):
         return None
     lengths, flags, ran = None, None, steps
     if sequence_length is not None:
@@ -95,7 +90,7 @@ def _first_leaves(
         return leaves if leaves is not None and _fit(leaves, program.leaf_widths, x) else None
     if dtype is None or program.start_widths is None or as_dtype(dtype, "dynamic_rnn") != x.dtype:
         return None
-    return [_zeros(x.shape[1], width, x) for width in program.start_widths]
+    return [zeros_to_start(x.shape[1], width, x) for width in program.start_widths]
 
 
 def _run_single(
@@ -112,7 +107,7 @@ def _run_single(
 ) -> tuple[torch.Tensor, Any] | None:
     """A program of one layer and nothing else; None, before anything is drawn, where there is more to look at."""
     weights = program.modules[run.node]().named_weights()
-    if misfit("", run, weights, x.dtype, x.device) or is_transformed() or autocast_is_on(x.device.type):
+    if misfit("", run, weights, x.dtype, x.device):
         return None
     grad = torch.is_grad_enabled()
     if grad:
@@ -129,12 +124,12 @@ def _run_single(
     if choice.backend is None or choice.name == REFERENCE:
         return None
     if not program.sites:
-        outputs, state = run_layer(program, run, x, feed, choice, None)
+        outputs, state = run_layer(program, run, x, feed, choice, None, weights)
     else:
         binding = Binding(program, rows, x.dtype, x.device, ran)
         with _open_run(program, ran):
             binding.draw()
-        outputs, state = run_layer(program, run, x, feed, choice, binding)
+        outputs, state = run_layer(program, run, x, feed, choice, binding, weights)
     for piece, leaf in zip(run.states, state, strict=True):
         leaves[piece.leaf] = leaf
     return padded(outputs, steps), program.packing.pack(leaves)
@@ -150,19 +145,6 @@ def _open_run(program: Program, ran: int) -> Iterator[None]:
     with running_loop(ran) as loop:
         loop.next_step()
         yield
-
-
-def _zeros(rows: int, width: int, like: torch.Tensor) -> torch.Tensor:
-    """Zeros to start from; nobody writes into them or hands them out, so that small ones serve many calls."""
-    if rows * width > _FEW or like.device.type != "cpu":
-        return like.new_zeros(rows, width)
-    return _kept_zeros(rows, width, like.dtype, torch.is_inference_mode_enabled())
-
-
-@functools.lru_cache(maxsize=64)
-def _kept_zeros(rows: int, width: int, dtype: torch.dtype, inference: bool) -> torch.Tensor:
-    """Those of inference mode apart: no gradient may meet them."""
-    return torch.zeros((rows, width), dtype=dtype, device="cpu")
 
 
 def _fit(leaves: list[Any], widths: list[int], x: torch.Tensor) -> bool:

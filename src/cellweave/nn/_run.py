@@ -91,7 +91,9 @@ def run_eagerly(module: Any, feed: Feed) -> Ran:
         if choice.backend is None:
             raise BackendError(f"{type(module).__name__}: expected a backend that can run it, got none. {choice.why}.")
         masks = bound_masks(place, seeds[number * len(place.keeps) :], step)
-        call = LayerCall(place.spec, x, state, weights[number], masks, feed.lengths, resets, fresh, choice.threads)
+        call = LayerCall(
+            place.spec, x, state, weights[number], masks, feed.lengths, resets, fresh, choice.threads, choice.memo
+        )
         return choice.backend.run(call)
 
     return through_layers(module, plan, feed, run_place)

@@ -38,4 +38,5 @@ from cellweave.weave._static import StaticBinding as StaticBinding
 from cellweave.weave._static import static_program as static_program
 from cellweave.weave._surroundings import autocast_is_on as autocast_is_on
 from cellweave.weave._surroundings import is_transformed as is_transformed
+from cellweave.weave._surroundings import is_undisturbed as is_undisturbed
 from cellweave.weave._surroundings import needs_steps as needs_steps

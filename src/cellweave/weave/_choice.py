@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -26,12 +27,14 @@ class Choice:
         backend: None: nothing, or single steps.
         threads: For its time loop.
         why: In words.
+        memo: What its backend keeps between calls (`LayerCall.memo`).
     """
 
     name: str
     backend: Backend | None
     threads: int
     why: str
+    memo: dict[str, Any] = field(default_factory=dict)
 
 
 def choose(spec: RunSpec, context: RunContext, asked: str | None, *, autocast: bool = False) -> Choice:

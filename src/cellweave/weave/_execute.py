@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import abc
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -132,15 +133,26 @@ def run_program(
 
 
 def run_layer(
-    program: Program, run: LayerRun, x: torch.Tensor, feed: Feed, choice: Choice, binding: Binding | None
+    program: Program,
+    run: LayerRun,
+    x: torch.Tensor,
+    feed: Feed,
+    choice: Choice,
+    binding: Binding | None,
+    weights: abc.Mapping[str, torch.Tensor] | None = None,
 ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-    """Outputs `[T, B, O]` of one of a program's layers, and its state as `run.states` has it."""
+    """Outputs `[T, B, O]` of one of a program's layers, and its state as `run.states` has it.
+
+    Args:
+        weights: The layer's `named_weights()`; None: ask for them.
+    """
     masks = () if binding is None else binding.masks(run.masks)
     fresh = feed.reset_leaves
     call = LayerCall(
         spec_of(run, feed), x, tuple([piece.of(feed.leaves) for piece in run.states]),
-        program.modules[run.node]().named_weights(), masks, feed.lengths, feed.resets,
+        program.modules[run.node]().named_weights() if weights is None else weights, masks, feed.lengths, feed.resets,
         None if fresh is None else tuple([piece.of(fresh) for piece in run.states]), choice.threads,
+        choice.memo,
     )  # fmt: skip
     if choice.backend is None:
         raise BackendError(f"weave: expected a backend for {program.names[run.node]}, got none. {choice.why}.")

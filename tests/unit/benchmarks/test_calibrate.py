@@ -8,7 +8,7 @@ import torch
 from registry import Case
 
 import cellweave as cw
-from cellweave.ops.common import _native_call
+from cellweave.ops.common import _native_form
 from cellweave.weave import _choice
 
 CASE = Case("lstm", "training", "bare", 4, 4, 8, 8)
@@ -31,11 +31,11 @@ def test_rows_are_shared_out_only_where_there_are_several() -> None:
 
 @pytest.mark.parametrize("candidate", calibrate.candidates(3, 8), ids=lambda candidate: candidate.name)
 def test_a_way_is_forced_while_it_lasts(candidate: calibrate.Candidate) -> None:
-    before = _choice.threads_for, _native_call._ROWS_PER_THREAD, _native_call._FEW_UNITS
+    before = _choice.threads_for, _native_form._ROWS_PER_THREAD, _native_form._FEW_UNITS
     with candidate.forced():
         plan = cw.explain(cw.LSTMCell(8), torch.zeros(4, 8, 8), dtype="float32")
-        assert _native_call._ROWS_PER_THREAD * 3 <= 8 or not candidate.rows_shared
-    assert (_choice.threads_for, _native_call._ROWS_PER_THREAD, _native_call._FEW_UNITS) == before
+        assert _native_form._ROWS_PER_THREAD * 3 <= 8 or not candidate.rows_shared
+    assert (_choice.threads_for, _native_form._ROWS_PER_THREAD, _native_form._FEW_UNITS) == before
     (row,) = plan.rows
     if row.backend != "none":
         assert (row.backend, row.threads) == (candidate.backend, candidate.threads)

@@ -31,3 +31,4 @@ from cellweave.ops.common._streams import Site as Site
 from cellweave.ops.common._streams import Stream as Stream
 from cellweave.ops.common._streams import StreamTable as StreamTable
 from cellweave.ops.common._streams import signed64 as signed64
+from cellweave.ops.common._zeros import zeros_to_start as zeros_to_start

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -43,6 +43,7 @@ class LayerCall:
             no effect.
         reset_state: What replaces it, as `state`; None: zeros.
         threads: How many threads a native time loop may use.
+        memo: Where a backend keeps what later calls of this layer can use; None: nowhere.
     """
 
     spec: RunSpec
@@ -54,3 +55,4 @@ class LayerCall:
     resets: torch.Tensor | None = None
     reset_state: tuple[torch.Tensor, ...] | None = None
     threads: int = 1
+    memo: dict[str, Any] | None = None

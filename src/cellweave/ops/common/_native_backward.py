@@ -10,10 +10,11 @@ import torch
 
 from cellweave.ops.common._library import GRU_AFTER, GRU_BEFORE, SequenceStruct, core
 from cellweave.ops.common._native_call import POOL, NativeCall, dense, matrix, transposed
-from cellweave.ops.common._native_forward import Saved
+from cellweave.ops.common._native_forward import Saved, scratch_bytes
 from cellweave.ops.common._native_frame import MaybeTensors
 from cellweave.ops.common._native_layout import InputProduct, RecurrentProduct
 from cellweave.ops.common._products import multiply
+from cellweave.ops.common._zeros import are_zeros
 
 Gradients = list[torch.Tensor | None]
 #: Up to so many rows the ones that sum them are kept.
@@ -61,8 +62,8 @@ def _run_loop(
     call: NativeCall, saved: Saved, gates: torch.Tensor, upstream: MaybeTensors, *, with_fresh: bool
 ) -> _Loop:
     layout, dtype, T, B = call.layout, call.dtype, call.T, call.B
-    s = call.struct(save=True, gates=gates, rows=T * B, state=call.start, back=True)
-    s.T = T
+    s = call.struct(call.form.back, gates)
+    s.h0, s.c0 = call.start[-1].data_ptr(), call.start[0].data_ptr()
     held = _point_to_inputs(call, s, saved, upstream)
     d_start = [torch.empty_like(leaf) for leaf in call.start]
     s.d_h0, s.d_c0 = d_start[-1].data_ptr(), d_start[0].data_ptr()
@@ -82,11 +83,10 @@ def _run_loop(
     if layout.norms:
         d_norm = POOL.empty((B, 2 * len(layout.norms), call.H), dtype)
         s.d_norm = d_norm.data_ptr()
-    if call.by_gate:
+    if call.form.by_gate:
         gate_h = POOL.empty((2 if rh is not None else call.frame.spec.cell.gate_count, T * B, call.P), dtype)
         s.gate_h = gate_h.data_ptr()
-    s.scratch_bytes = core().scratch_bytes(s, backward=True)
-    scratch = POOL.empty((s.scratch_bytes,), torch.uint8)
+    scratch = POOL.empty((scratch_bytes(call, call.form.back, s),), torch.uint8)
     s.scratch = scratch.data_ptr()
     core().backward(s)
     del held
@@ -272,7 +272,9 @@ def _recurrent_gradient(
     else:
         target = matrix(weight, P, columns, width, (call.I * width if part.joined else 0) + part.column * H)
     group = call.layout.group_of(part.first)
-    used = slice((part.first - group[0]) * H, (part.last - group[0]) * H)
+    used = None
+    if group != (part.first, part.last):
+        used = slice((part.first - group[0]) * H, (part.last - group[0]) * H)
     if part.reset and loop.rh is not None:
         _by_layout(call, transposed(loop.rh, T * B, H, H), call.gate_group(loop.gates, group), target, columns=used)
         return
@@ -280,15 +282,13 @@ def _recurrent_gradient(
         target.zero_()
         return
     # The operand of a step lies at the memory index of the step before; that of the first step is the first state.
-    reverse = call.frame.spec.reverse
-    first = call.gate_group(loop.gates, group, T - 1 if reverse else 0, 1)
-    if T == 1:
-        _by_layout(call, call.start[-1].t(), first, target, columns=used)
-        return
-    before = transposed(hs, (T - 1) * B, P, P, B * P if reverse else 0)
-    _by_layout(call, before, call.gate_group(loop.gates, group, 0 if reverse else 1, T - 1), target, columns=used)
-    if call.start[-1].any():  # sequences mostly start from zeros, and a product costs as much as a step
-        _by_layout(call, call.start[-1].t(), first, target, add=True, columns=used)
+    reverse, start = call.frame.spec.reverse, call.start[-1]
+    if T > 1:
+        before = transposed(hs, (T - 1) * B, P, P, B * P if reverse else 0)
+        _by_layout(call, before, call.gate_group(loop.gates, group, 0 if reverse else 1, T - 1), target, columns=used)
+    if T == 1 or not are_zeros(start):  # mostly they are, and a product costs as much as a step
+        first = call.gate_group(loop.gates, group, T - 1 if reverse else 0, 1)
+        _by_layout(call, start.t(), first, target, add=T > 1, columns=used)
 
 
 def _by_layout(

@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
-from cellweave.ops.common._library import (
-    DTYPE_CODES,
-    PLACE_CODES,
-    SPLIT_ROWS,
-    MaskStruct,
-    SequenceStruct,
-    core,
-    new_mask,
-    new_sequence,
-)
+from cellweave.ops.common._library import DTYPE_CODES, PLACE_CODES, MaskStruct, SequenceStruct, core, new_mask
 from cellweave.ops.common._masks import BoundMask
-from cellweave.ops.common._native_frame import Frame, MaybeTensors, recurs_on_outputs, with_noise
-from cellweave.ops.common._native_layout import NativeLayout
+from cellweave.ops.common._native_form import Pass, form_of
+from cellweave.ops.common._native_frame import Frame, MaybeTensors, with_noise
 from cellweave.ops.common._packed_weights import PackedWeights
 from cellweave.ops.common._pool import BufferPool, Workspaces, after_fork
 from cellweave.ops.common._sequence import within
 
-#: From this many rows per thread on, and up to this many units, threads share out rows: no barrier per step. Forward
-#: with more than half of these units needs twice as many: 8 rows make no full tiles, which cost 7 % more than barriers.
-_ROWS_PER_THREAD, _FEW_UNITS = 8, 256
 #: Elements of a sequence from which on a second thread pays for masking it: a mask takes about 0.3 ns for each.
 _WORTH_A_THREAD = 1 << 15
 
@@ -59,25 +46,25 @@ class NativeCall:
     """The tensors of a call as the core needs them: dense, the state of the first step after its resets.
 
     Attributes:
-        frame, layout, dtype, size: What runs, and on which numbers of how many bytes.
-        T, B, I, H, P: Sizes.
+        frame, layout, form: What runs, and what it shares with calls like it.
+        T, B, I, H, P, dtype, size: Of the form.
         x, weights, lengths, resets, fresh: Dense; resets past a row's end taken out.
         start: Operands of the first step.
         first_reset: Rows that are reset before their first step, `[B, 1]`, or None.
         input_masks, loop_masks: With what all parts of the sequence share.
+        plain: Of the form.
         of_gates: The masks on inputs that each gate has for itself, by the gate; none where no gate has any.
-        by_gate: Gates multiply h by masks of their own.
-        plain: A step's output is what the next step multiplies.
     """
 
     def __init__(self, frame: Frame, tensors: MaybeTensors) -> None:
-        layout = frame.layout
-        self.frame, self.layout, self.H, self.P = frame, layout, layout.units, layout.width
+        self.frame, self.layout = frame, frame.layout
         found: list[Any] = [t if t is None or (t.is_contiguous() and not t.is_neg()) else dense(t) for t in tensors]
         self.x: torch.Tensor = found[0]
-        self.dtype, self.size = self.x.dtype, self.x.dtype.itemsize
-        self.T, self.B, self.I = self.x.shape
-        fresh, weights, constants = 1 + frame.leaves, 1 + frame.leaves + frame.fresh, frame.sources
+        constants = frame.sources
+        form = self.form = form_of(frame, self.x, found[constants], found[constants + 1])
+        self.T, self.B, self.I, self.H, self.P = form.T, form.B, form.I, form.H, form.P
+        self.dtype, self.size, self.plain = form.dtype, form.size, form.plain
+        fresh, weights = 1 + frame.leaves, 1 + frame.leaves + frame.fresh
         self.start: tuple[torch.Tensor, ...] = tuple(found[1:fresh])
         self.weights: list[torch.Tensor] = found[weights:constants]
         self.lengths: torch.Tensor | None = found[constants]
@@ -89,11 +76,9 @@ class NativeCall:
         self.input_masks: list[PlacedMask] = []
         self.loop_masks: list[PlacedMask] = []
         self.of_gates: list[list[PlacedMask]] = []
-        self.by_gate = False
         if frame.masks:
             for mask in with_noise(frame.masks, found[constants + 2 :]):
                 self._place(mask)
-        self.plain = recurs_on_outputs(frame.spec, found[constants], found[constants + 1])
 
     def _place(self, mask: BoundMask) -> None:
         on_input = mask.spec.place == "input"
@@ -108,7 +93,6 @@ class NativeCall:
             ]
         else:
             self.loop_masks += placed
-            self.by_gate = True
 
     def _take_resets(self, resets: torch.Tensor) -> None:
         if self.lengths is not None:
@@ -125,43 +109,9 @@ class NativeCall:
             return tuple(leaf.masked_fill(rows, 0.0) for leaf in state)
         return tuple(torch.where(rows, fresh, leaf) for fresh, leaf in zip(self.fresh, state, strict=True))
 
-    def struct(
-        self,
-        *,
-        save: bool,
-        gates: torch.Tensor | None,
-        rows: int,
-        state: tuple[torch.Tensor, ...],
-        back: bool = False,
-    ) -> SequenceStruct:
-        """Sizes, options, weights, the gate buffer of so many rows (None: none), and the first step's operands."""
-        layout, weights, threads, I = self.layout, self.weights, self.frame.threads, self.I
-        s = SequenceStruct.from_buffer_copy(_template(layout, self.dtype, save))
-        s.B, s.threads, s.reverse = self.B, threads, self.frame.spec.reverse
-        needed = _ROWS_PER_THREAD if back or 2 * layout.units <= _FEW_UNITS else 2 * _ROWS_PER_THREAD
-        if threads > 1 and threads * needed <= self.B and layout.units <= _FEW_UNITS:
-            s.split = SPLIT_ROWS
-        block = layout.units * self.size
-        places = _places(layout)
-        if gates is not None:
-            base = gates.data_ptr()
-            for name, first, column in places.gates if save else places.forward_gates:
-                setattr(s, name, base + (rows * first + column) * block)
-        for name, number, joined, column in places.weights:
-            setattr(s, name, weights[number].data_ptr() + (I * joined + column) * block)
-        s.h0, s.c0 = state[-1].data_ptr(), state[0].data_ptr()
-        if layout.row_biases is not None:
-            s.bias_h = weights[layout.row_biases].data_ptr() + (3 + layout.gates[2]) * block
-        if layout.peepholes is not None:
-            s.peephole0, s.peephole1, s.peephole2 = (
-                None if number is None else weights[number].data_ptr() for number in layout.peepholes
-            )
-        if layout.projection is not None:
-            s.projection = weights[layout.projection].data_ptr()
-        for number, norm in enumerate(layout.norms):
-            if norm is not None:
-                setattr(s, f"gamma{number}", weights[norm[0]].data_ptr())
-                setattr(s, f"beta{number}", weights[norm[1]].data_ptr())
+    def struct(self, kind: Pass, gates: torch.Tensor) -> SequenceStruct:
+        """Sizes, options, weights, what rows start from anew, and what begins with the gate buffer if there is one."""
+        s = kind.struct(self.weights, gates)
         if self.fresh and self.resets is not None:
             s.reset_h, s.reset_c = self.fresh[-1].data_ptr(), self.fresh[0].data_ptr()
         return s
@@ -202,13 +152,6 @@ class NativeCall:
         if self.lengths is None or (first == 0 and steps == self.T):
             return self.lengths
         return (self.lengths - first).clamp_(0, steps)
-
-    def may_cut(self) -> bool:
-        """Parts of the sequence can run by themselves: a row's step numbers follow from their memory indices."""
-        if not (self.frame.spec.reverse and self.lengths is not None):
-            return True
-        masks = [*self.input_masks, *self.loop_masks, *(self.of_gates[0] if self.of_gates else ())]
-        return not any(mask.per_step for mask in masks)
 
 
 class PlacedMask:
@@ -268,67 +211,3 @@ def matrix(tensor: torch.Tensor, rows: int, columns: int, ld: int, first: int = 
 def transposed(tensor: torch.Tensor, rows: int, columns: int, ld: int, first: int = 0) -> torch.Tensor:
     """The transpose of `matrix` with the same arguments, `[columns, rows]`."""
     return tensor.as_strided((columns, rows), (1, ld), tensor.storage_offset() + first)
-
-
-@functools.lru_cache(maxsize=512)
-def _template(layout: NativeLayout, dtype: torch.dtype, save: bool) -> SequenceStruct:
-    s = new_sequence()
-    s.op, s.dtype, s.H, s.P, s.save = layout.op, DTYPE_CODES[dtype], layout.units, layout.width, save
-    s.activation, s.gate_activation, s.forget_bias = layout.activation, layout.gate_activation, layout.forget_bias
-    s.cell_clip = -1.0 if layout.cell_clip is None else layout.cell_clip
-    s.proj_clip = -1.0 if layout.proj_clip is None else layout.proj_clip
-    s.norm_epsilon = layout.norm_epsilon
-    s.clip_passes, s.coupled = layout.clip_passes, layout.first_gate
-    for gate, weight in enumerate(layout.gate_weights, layout.first_gate):
-        setattr(s, f"w_ld{gate}", 1 if layout.transposed else weight.columns * layout.units)
-        setattr(s, f"w_unit{gate}", layout.width if layout.transposed else 1)
-    if layout.projection is not None and layout.transposed:
-        s.projection_ld, s.projection_unit = 1, layout.units
-    for gate, column in enumerate(layout.gates, layout.first_gate):
-        first, last = layout.group_of(column)
-        setattr(s, f"gate_ld{gate}", (last - first) * layout.units)
-    for name, _, _, _, blocks in _places(layout).inputs:
-        setattr(s, name.replace("wx", "wx_ld"), 1 if layout.transposed else blocks * layout.units)
-    return s
-
-
-class Places(NamedTuple):
-    """Fields of a call's struct that point into tensors, all counted in blocks of H columns.
-
-    Attributes:
-        gates: (field, first block of its group, block within the group's rows); those of forward alone apart.
-        weights: (field, number of the weight, columns of the rows that lie above it or 0, first column; where weights
-            are transposed, what lies before its first row).
-        inputs: (field of the weight, of the bias, number of the product, first column, columns of the weight).
-    """
-
-    gates: tuple[tuple[str, int, int], ...]
-    forward_gates: tuple[tuple[str, int, int], ...]
-    weights: tuple[tuple[str, int, int, int], ...]
-    inputs: tuple[tuple[str, str, int, int, int], ...]
-
-
-@functools.lru_cache(maxsize=512)
-def _places(layout: NativeLayout) -> Places:
-    gates = [
-        (f"gate{gate}", layout.group_of(column)[0], column - layout.group_of(column)[0])
-        for gate, column in enumerate(layout.gates, layout.first_gate)
-    ]
-    forward = [place for place, column in zip(gates, layout.gates, strict=True) if column < layout.forward_columns]
-    row = layout.width if layout.transposed else 1
-    weights = [
-        (f"w{gate}", weight.weight, weight.columns if weight.joined else 0, weight.column * row)
-        for gate, weight in enumerate(layout.gate_weights, layout.first_gate)
-    ]
-    inputs = [
-        (f"wx{gate}", f"bias{gate}", number, column - product.first, product.last - product.first)
-        for number, product in enumerate(layout.inputs)
-        for gate, column in enumerate(layout.gates, layout.first_gate)
-        if product.first <= column < product.last
-    ]
-    return Places(tuple(gates), tuple(forward), tuple(weights), tuple(inputs))
-
-
-def input_places(layout: NativeLayout) -> tuple[tuple[str, str, int, int, int], ...]:
-    """`Places.inputs` of a layout."""
-    return _places(layout).inputs

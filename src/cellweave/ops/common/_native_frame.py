@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -41,6 +41,7 @@ class Frame(NamedTuple):
         masks: Without given noise.
         leaves: How many tensors a state has.
         fresh: As many tensors as the reset state has, 0 if there is none.
+        forms: What calls of this frame share, by their sizes.
     """
 
     op: NativeOp
@@ -50,6 +51,7 @@ class Frame(NamedTuple):
     threads: int
     leaves: int
     fresh: int
+    forms: dict[Any, Any]
 
     @property
     def sources(self) -> int:
@@ -76,13 +78,30 @@ class Frame(NamedTuple):
 
 def flatten(op: NativeOp, call: LayerCall) -> tuple[Frame, list[torch.Tensor], list[torch.Tensor | None]]:
     """The call's frame, sources and constants."""
-    layout, weights, fresh, masks = op.layout_of(call.spec.cell), call.weights, call.reset_state or (), call.masks
-    sources = [call.x, *call.state, *fresh, *[weights[name] for name in layout.names]]
+    weights, fresh, masks = call.weights, call.reset_state or (), call.masks
+    frame = _frame_of(op, call, len(fresh))
+    sources = [call.x, *call.state, *fresh, *[weights[name] for name in frame.layout.names]]
     constants = [call.lengths, call.resets]
     if masks:
         constants += [mask.noise for mask in masks]
-        masks = tuple(mask if mask.noise is None else dataclasses.replace(mask, noise=None) for mask in masks)
-    return Frame(op, layout, call.spec, masks, call.threads, len(call.state), len(fresh)), sources, constants
+        masks = tuple([mask if mask.noise is None else dataclasses.replace(mask, noise=None) for mask in masks])
+        frame = frame._replace(masks=masks)
+    return frame, sources, constants
+
+
+def _frame_of(op: NativeOp, call: LayerCall, fresh: int) -> Frame:
+    """The call's frame without masks; that of an earlier call where there was one like it."""
+    spec, threads, memo = call.spec, call.threads, call.memo
+    frame: Frame | None = None if memo is None else memo.get(_FRAME)
+    if frame is None or frame.spec is not spec or frame.threads != threads or frame.fresh != fresh:
+        frame = Frame(op, op.layout_of(spec.cell), spec, (), threads, len(call.state), fresh, {})
+        if memo is not None:
+            memo[_FRAME] = frame
+    return frame
+
+
+#: Where a layer's memo has its frame.
+_FRAME = "native frame"
 
 
 def recurs_on_outputs(spec: RunSpec, lengths: object, resets: object) -> bool:

@@ -108,7 +108,7 @@ def _unpack(op: NativeOp, arguments: Arguments) -> tuple[Frame, list[torch.Tenso
             counter = (seed & _MASK64, seed2 & _MASK64, block & _MASK64)
             masks.append(BoundMask(spec, keep, bool(rule & 1), *counter, stride, expected=bool(rule & 2)))
             noises.append(next(given) if has_noise else None)
-    frame = Frame(op, op.layout_of(run.cell), run, tuple(masks), threads, len(state), len(fresh))
+    frame = Frame(op, op.layout_of(run.cell), run, tuple(masks), threads, len(state), len(fresh), {})
     return frame, [x, *state, *fresh, *weights, lengths, resets, *noises]
 
 

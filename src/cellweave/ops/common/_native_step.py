@@ -7,7 +7,7 @@ import torch
 from cellweave.ops.common._calls import LayerCall
 from cellweave.ops.common._library import LSTM, SequenceStruct, core
 from cellweave.ops.common._native_call import NativeCall
-from cellweave.ops.common._native_forward import multiplies_ahead, point_to_inputs
+from cellweave.ops.common._native_forward import point_to_row_biases
 from cellweave.ops.common._native_frame import NativeOp, flatten
 
 #: Multiplications of one step from which on a second thread pays, which has to be woken for each step.
@@ -36,10 +36,8 @@ class NativeStep:
         self._h = [native.start[-1].clone(), torch.empty_like(native.start[-1])]
         self._c = [native.start[0].clone(), torch.empty_like(native.start[0])] if is_lstm else []
         self._cells = torch.empty((2, native.B, native.H), dtype=native.dtype) if is_lstm else None
-        # As a call over a whole sequence multiplies inputs, so that steps give its bits.
-        self._ahead = multiplies_ahead(native)
-        columns = native.layout.forward_columns
-        self._gates = torch.empty((native.B * columns * native.H,), dtype=native.dtype) if self._ahead else None
+        # Inputs are multiplied as a call over a whole sequence does it, so that steps give its bits.
+        self._gates = torch.empty((native.form.bare.numbers,), dtype=native.dtype)
         self._turn = 0
         self._fresh = True  # the first step packs the weights
         self._packed = torch.empty(0, dtype=torch.uint8)
@@ -49,12 +47,11 @@ class NativeStep:
 
     def _struct(self, turn: int) -> SequenceStruct:
         native = self._native
-        s = native.struct(save=False, gates=self._gates, rows=native.B if self._ahead else 0, state=native.start)
-        held = point_to_inputs(native, s, ahead=self._ahead)
-        s.kept = held
+        s = native.struct(native.form.bare, self._gates)
+        s.kept = point_to_row_biases(native, s)
         if native.loop_masks:
             s.use_masks([mask.struct(0) for mask in native.loop_masks])
-        s.T, s.threads, s.x = 1, self._threads, native.x.data_ptr()
+        s.threads, s.x = self._threads, native.x.data_ptr()
         s.h0, s.h_last = self._h[turn].data_ptr(), self._h[1 - turn].data_ptr()
         s.out = s.hs = self._h[1 - turn].data_ptr()
         if self._cells is not None:

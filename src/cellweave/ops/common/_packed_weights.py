@@ -74,12 +74,15 @@ class PackedWeights:
             weights: Dense.
             threads: For the digest.
         """
-        if any([weight.is_inference() for weight in weights]):  # noqa: C419  # a list is faster here
-            return None
-        key = (*kind, *[id(weight) for weight in weights])
-        facts = [_facts_of(weight, threads) for weight in weights]
+        key, facts = kind, []
+        for weight in weights:
+            if weight.is_inference():
+                return None
+            key += (id(weight),)
+            facts.append(_facts_of(weight, threads))
         with self._lock:
-            self._collect()
+            if self._dead:
+                self._collect()
             kept = self._kept.get(key)
             if kept is None or kept.facts != facts or not _are_alive(kept, weights):
                 return Packing(None, key, weights, facts)
