@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from cellweave.ops.lstm._triton import loop_of
+from cellweave.ops.lstm._triton import OP
 from cellweave.specs import LSTMSpec
 from helpers.cross_compile import SHARED, compiled_pair, plain_call
 
@@ -35,7 +35,7 @@ VARIANTS: dict[str, tuple[LSTMSpec, int, torch.dtype, dict[str, Any], tuple[int,
 @pytest.mark.parametrize("name", VARIANTS)
 def test_variant(name: str) -> None:
     spec, rows, dtype, options, products, meetings = VARIANTS[name]
-    loop, tensors = loop_of(plain_call(spec, 4, rows, dtype, **options))
+    loop, tensors = OP.loop_of(plain_call(spec, 4, rows, dtype, **options))
     for (kernel, schedule), expected in zip(compiled_pair(loop, tensors), products, strict=True):
         assert kernel.shared <= schedule.shared <= SHARED
         assert kernel.spilled == 0

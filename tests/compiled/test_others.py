@@ -34,7 +34,7 @@ VARIANTS: dict[str, tuple[Any, Any, int, torch.dtype, dict[str, Any], tuple[int,
 @pytest.mark.parametrize("name", VARIANTS)
 def test_variant(name: str) -> None:
     module, spec, rows, dtype, options, products, meetings = VARIANTS[name]
-    loop, tensors = module.loop_of(plain_call(spec, 4, rows, dtype, **options))
+    loop, tensors = module.OP.loop_of(plain_call(spec, 4, rows, dtype, **options))
     for (kernel, schedule), expected in zip(compiled_pair(loop, tensors), products, strict=True):
         assert kernel.shared <= schedule.shared <= SHARED
         assert kernel.spilled == 0

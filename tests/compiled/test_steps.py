@@ -43,7 +43,7 @@ def test_variant(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     take_steps(monkeypatch)
     module, spec, rows, dtype, options, expected = VARIANTS[name]
     gates = name not in AGAIN
-    kernels = compiled_steps(*module.loop_of(plain_call(spec, 2, rows, dtype, **options)), gates=gates)
+    kernels = compiled_steps(*module.OP.loop_of(plain_call(spec, 2, rows, dtype, **options)), gates=gates)
     assert {kernel for kernel, _ in kernels} == expected | ENDS | ({AGAIN[name]} if not gates else set())
     for _, kernel in kernels:
         assert kernel.spilled == 0

@@ -59,7 +59,7 @@ def test_the_same_bits_every_time() -> None:
 def test_a_program_that_waits_in_vain_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two programs of a group of which the grid starts only one."""
     case = LayerCase(LSTM, 2, 2, 11, dtype="float32")
-    loop, tensors = _triton.loop_of(make_call(case, make_data(case)))
+    loop, tensors = _triton.OP.loop_of(make_call(case, make_data(case)))
     dense = [None if t is None else t.detach().contiguous() for t in tensors]
     launch, _, _ = loop.forward_launch(with_products(dense), save=False)
     launch = launch._replace(grid=1, arguments=launch.arguments | {"SPINS": 3})
@@ -70,7 +70,7 @@ def test_a_program_that_waits_in_vain_says_so(monkeypatch: pytest.MonkeyPatch) -
 def test_loops_give_no_gradient_nobody_asked_for() -> None:
     case = LayerCase(LSTM, 2, 2, 3, dtype="float32")
     call = make_call(case, make_data(case))
-    loop, tensors = _triton.loop_of(call)
+    loop, tensors = _triton.OP.loop_of(call)
     given = [None if t is None else t.detach() for t in tensors]
     given[7] = given[7].clone().requires_grad_()  # type: ignore[union-attr]
     out, *_ = run_loop(loop, given)

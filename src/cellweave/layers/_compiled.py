@@ -15,7 +15,10 @@ from cellweave._types import DTypeLike, Nest, as_dtype
 from cellweave.layers._autocast import autocast_dtype, cast
 from cellweave.layers._mask_claims import claim_masks_in_graph
 from cellweave.layers._sequence import as_lengths, as_resets
-from cellweave.layers._traced_plans import Path, TracedLayer, TracedPlan, traced_plan
+from cellweave.layers._traced_plans import NATIVE, TRITON, Path, TracedLayer, TracedPlan, traced_plan
+from cellweave.ops.common import LayerCall
+from cellweave.ops.common._torch_backend import run_torch_in_graph
+from cellweave.ops.common._triton_ops import run_in_graph
 from cellweave.scopes import run_is_open
 
 #: One direction: its cell, the state it starts from, whether it reads backwards.
@@ -45,6 +48,8 @@ def run_traced(
     if not isinstance(inputs, torch.Tensor) or inputs.dim() != 3 or not inputs.dtype.is_floating_point:
         return None
     cast_to = autocast_dtype(directions[0][0], inputs)
+    if cast_to is not None and inputs.device.type != "cpu":
+        return None  # what runs there keeps to one dtype
     if cast_to is not None:
         inputs, reset_state, dtype = inputs.to(cast_to), cast(reset_state, cast_to), cast_to
         directions = [(cell, cast(state, cast_to), reverse) for cell, state, reverse in directions]
@@ -187,14 +192,22 @@ def _run_layer(
     mine, kept = None, None
     if streams is not None and keeps is not None and places[0] < places[1]:
         mine, kept = streams[places[0] : places[1]], keeps[places[0] : places[1]]
+    given = noise if len(noise) > 0 else None
+    if layer.choice.name != NATIVE:
+        fresh_state = tuple(after) if len(after) > 0 else None
+        call = LayerCall(layer.spec, x, tuple(state), by_name, (), lengths, resets, fresh_state)
+        if layer.choice.name == TRITON:
+            found = run_in_graph(layer.kind, call, layer.text, mine, kept, given)
+        else:
+            found = run_torch_in_graph(layer.kind, call)
+        return found.outputs, list(found.state)
     sources = [x, *state, *after, *weights]
     save = torch.is_grad_enabled() and any([tensor.requires_grad for tensor in sources])  # noqa: C419
-    outputs, last, _ = getattr(torch.ops.cellweave, layer.operator)(
-        x, state, after if len(after) > 0 else None, weights, lengths, resets, mine, kept,
-        noise if len(noise) > 0 else None,
-        layer.text, layer.whole, layer.real, layer.threads, save,
+    outputs, last, _ = getattr(torch.ops.cellweave, f"{layer.kind}_forward")(
+        x, state, after if len(after) > 0 else None, weights, lengths, resets, mine, kept, given,
+        layer.text.text, layer.text.whole, layer.text.real, layer.choice.threads, save,
     )  # fmt: skip
-    if layer.residual:
+    if layer.spec.residual:
         outputs = _within(x, lengths) + outputs
     return outputs, last
 

@@ -64,6 +64,7 @@ def _shapes(plans: list[int], *_: Any) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 _LIBRARY.impl("claim_masks", _claim, "CPU")
+_LIBRARY.impl("claim_masks", _claim, "CUDA")  # where lengths lie there
 torch.library.register_fake("cellweave::claim_masks", _shapes, lib=_LIBRARY)
 
 

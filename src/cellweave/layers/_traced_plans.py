@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -15,12 +16,25 @@ from cellweave.cells import cell_of_number
 from cellweave.layers._readiness import is_ready
 from cellweave.layers._weaving import misfit
 from cellweave.ops.common import RunContext
-from cellweave.ops.common._run_text import run_to_text
-from cellweave.specs import CellSpec, GRUSpec, LSTMSpec
-from cellweave.weave import Adding, LayerRun, Piece, Placed, Program, asked_backend, choose, plan_program, spec_with
+from cellweave.ops.common._run_text import RunText, run_to_text
+from cellweave.specs import CellSpec, GRUSpec, LSTMSpec, RunSpec
+from cellweave.weave import (
+    NOT_IN_GRAPHS,
+    Adding,
+    Choice,
+    LayerRun,
+    Piece,
+    Placed,
+    Program,
+    asked_backend,
+    choose,
+    choose_in_graph,
+    plan_program,
+    spec_with,
+)
 
-#: The backend whose layers are operators that compilers take as they are.
-BACKEND = "native"
+#: The backends whose layers compilers take: the first two as operators, torch's own as what they are.
+NATIVE, TRITON, TORCH = "native", "triton", "torch"
 #: Rows of a batch that the number of threads is chosen for: a trace does not know its own.
 _ROWS = 16
 
@@ -34,11 +48,11 @@ class TracedLayer:
     Attributes:
         source, target: Numbers of the sequences read and written.
         path: From the composition to the cell: "cell", or the number of a stack's cell.
-        operator: Of `torch.ops.cellweave`.
-        weights: Their names, in the order in which the operator takes them.
-        text, whole, real: The run's spec as `run_to_text` gives it.
-        threads: Of the time loop.
-        residual: Its inputs are added to its outputs.
+        kind: "rnn", "gru" or "lstm".
+        spec: What runs; an object of its own, for dynamo sees a constant otherwise than what a module holds.
+        choice: Whose backend runs it, in how many threads.
+        weights: Their names, in the order in which operators take them.
+        text: The run's spec.
         first_mask, last_mask: Its rows among the claimed masks, the last not included.
         noises: Path of a wrapper, and the name there, of each noise that a wrapper holds.
         states: (leaf, start, stop) of each state; start -1: the whole leaf.
@@ -47,13 +61,11 @@ class TracedLayer:
     source: int
     target: int
     path: Path
-    operator: str
+    kind: str
+    spec: RunSpec
+    choice: Choice
     weights: tuple[str, ...]
-    text: str
-    whole: list[int]
-    real: list[float]
-    threads: int
-    residual: bool
+    text: RunText
     first_mask: int
     last_mask: int
     noises: tuple[tuple[Path, str], ...]
@@ -134,7 +146,7 @@ def _plan(
     if not is_ready(cell):
         plan.reason = "its variables are not made yet: call it once before"
         return plan
-    if asked_backend() not in (None, BACKEND):
+    if asked_backend() not in (None, NATIVE, TRITON, TORCH):
         plan.reason = f"use_backend asks for {asked_backend()}"
         return plan
     plan.depth = _depth_of(cell)
@@ -196,19 +208,25 @@ def _add_layers(
         if not isinstance(stage, LayerRun):
             continue
         module, spec = program.modules[stage.node](), spec_with(stage, *options)
-        choice = choose(spec, context, asked_backend())
-        reason = misfit(program.names[stage.node], stage, module.named_weights(), context.dtype, _device_of(module))
-        if choice.name != BACKEND or reason:
-            plan.reason = reason or choice.why
+        asked = asked_backend()
+        choice = choose_in_graph(choose(spec, context, asked), spec, context, asked)
+        plan.reason = misfit(
+            program.names[stage.node], stage, module.named_weights(), context.dtype, _device_of(module)
+        )
+        if choice.backend is None or choice.name not in (NATIVE, TRITON, TORCH):
+            plan.reason = plan.reason or choice.why
+        elif choice.name == TORCH and (spec.masks or spec.lengths):
+            plan.reason = plan.reason or f"torch: {NOT_IN_GRAPHS}"
+        if plan.reason:
             return
         kind = "lstm" if isinstance(spec.cell, LSTMSpec) else "gru" if isinstance(spec.cell, GRUSpec) else "rnn"
         first = len(plan.masks)
         plan.masks += stage.masks
         plan.layers.append(
             TracedLayer(
-                stage.source, stage.target, paths[id(module)], f"{kind}_forward",
-                tuple(weight.name for weight in spec.cell.weights(1)), *run_to_text(kind, spec), choice.threads,
-                spec.residual, first, len(plan.masks), _noises(program, stage.masks, paths),
+                stage.source, stage.target, paths[id(module)], kind, copy.deepcopy(spec), choice,
+                tuple(weight.name for weight in spec.cell.weights(1)), run_to_text(kind, spec),
+                first, len(plan.masks), _noises(program, stage.masks, paths),
                 tuple((p.leaf, -1 if p.whole else p.start or 0, p.stop or 0) for p in stage.states),
             )
         )  # fmt: skip

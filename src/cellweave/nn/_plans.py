@@ -11,7 +11,7 @@ import torch
 from cellweave.nn._additions import Additions
 from cellweave.ops.common import RunContext
 from cellweave.specs import CellSpec, GRUSpec, LSTMSpec, MaskPlace, MaskSpec, RNNSpec, RunSpec
-from cellweave.weave import REFERENCE, Choice, choose, with_remark
+from cellweave.weave import REFERENCE, Choice, choose, choose_in_graph, with_remark
 
 #: Modules and their options that one process has plans for; more start the table anew.
 _MOST_PLANS = 1024
@@ -177,10 +177,7 @@ def choices_for(facts: Facts, options: Options, around: Surroundings) -> tuple[C
 
 def _choice(place: Place, around: Surroundings) -> Choice:
     """As the weave chooses; where only single steps are left, torch's own layer comes first, as it does in torch.nn."""
-    context = RunContext(
-        around.dtype, around.device_type, 2, around.rows, place.depth, around.needs_grad, around.transforms,
-        around.plain,
-    )  # fmt: skip
+    context = _context(place, around)
     if around.only_steps:
         steps = choose(place.spec, context, REFERENCE)
         return Choice(REFERENCE, steps.backend, 1, around.only_steps)
@@ -190,3 +187,15 @@ def _choice(place: Place, around: Surroundings) -> Choice:
         if fused.backend is not None:
             return Choice("torch", fused.backend, 1, f"{found.why.split('; torch:')[0]}; as torch.nn runs it")
     return with_remark(found, place.spec, context)
+
+
+def choice_in_graph(place: Place, choice: Choice, around: Surroundings) -> Choice:
+    """What runs a place in a graph, where outside of graphs it would be this."""
+    return choose_in_graph(choice, place.spec, _context(place, around), around.asked)
+
+
+def _context(place: Place, around: Surroundings) -> RunContext:
+    return RunContext(
+        around.dtype, around.device_type, 2, around.rows, place.depth, around.needs_grad, around.transforms,
+        around.plain,
+    )  # fmt: skip

@@ -16,16 +16,28 @@ from cellweave._errors import ModeError
 from cellweave.nn._additions import Additions
 from cellweave.nn._cell_masks import next_draws
 from cellweave.nn._masks import STRIDE, draw_seeds
-from cellweave.nn._plans import Facts, Options, Place, StackPlan, Surroundings, choices_for, facts_of, stack_plan
+from cellweave.nn._plans import (
+    Facts,
+    Options,
+    Place,
+    StackPlan,
+    Surroundings,
+    choice_in_graph,
+    choices_for,
+    facts_of,
+    stack_plan,
+)
 from cellweave.nn._run import Feed, Ran, States, options_of, run_eagerly, through_layers
 from cellweave.nn._weights import weights_of
 from cellweave.ops.common import LayerCall, LayerResult
 from cellweave.ops.common._native_backend import native_result
-from cellweave.ops.common._run_text import run_to_text
-from cellweave.weave import Choice, asked_backend
+from cellweave.ops.common._run_text import RunText, run_to_text
+from cellweave.ops.common._torch_backend import run_torch_in_graph
+from cellweave.ops.common._triton_ops import run_in_graph
+from cellweave.weave import NOT_IN_GRAPHS, Choice, asked_backend
 
-#: The backend whose layers are operators that compilers take as they are.
-_BACKEND = "native"
+#: The backends whose layers are operators that compilers take as they are.
+_NATIVE, _TRITON, _TORCH = "native", "triton", "torch"
 #: Rows of a batch that the number of threads is chosen for: a trace does not know its own.
 _ROWS = 16
 
@@ -37,21 +49,15 @@ class TracedPlace:
     Attributes:
         place: As it runs outside of traces.
         choice: What runs it.
-        operator: Of `torch.ops.cellweave`; "" where the choice is no operator.
-        weights: Their names, in the order in which the operator takes them.
-        text, whole, real: The run's spec as `run_to_text` gives it.
-        threads: Of the time loop.
+        weights: Their names, in the order in which operators take them.
+        text: The run's spec.
         first_mask, last_mask: Its rows among the drawn seeds, the last not included.
     """
 
     place: Place
     choice: Choice
-    operator: str
     weights: list[str]
-    text: str
-    whole: list[int]
-    real: list[float]
-    threads: int
+    text: RunText
     first_mask: int
     last_mask: int
 
@@ -63,12 +69,14 @@ class TracedStack:
     Attributes:
         keeps: Its masks' keep probabilities.
         reason: Why no trace can have it; "" where one can.
+        obstacle: Why dynamo's cannot, while an export that runs the code can.
     """
 
     plan: StackPlan
     places: list[TracedPlace]
     keeps: list[float]
     reason: str = ""
+    obstacle: str = ""
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
@@ -92,21 +100,26 @@ def _traced_stack(
         for place, choice in zip(plan.places, choices_for(known, call, around), strict=True):
             first = len(keeps)
             keeps += place.keeps
-            operator = f"{place.kind}_forward" if choice.name == _BACKEND else ""
             names = [weight.name for weight in place.spec.cell.weights(1)]
             text = run_to_text(place.kind, place.spec)
-            places.append(
-                TracedPlace(
-                    place, choice, operator, names, *text, choice.threads, first, len(keeps)
-                )
-            )  # fmt: skip
-    return TracedStack(plan, places, keeps, _untraceable(places))
+            places.append(TracedPlace(place, choice_in_graph(place, choice, around), names, text, first, len(keeps)))
+    return TracedStack(plan, places, keeps, _untraceable(places), _obstacle(places))
 
 
 def _untraceable(places: list[TracedPlace]) -> str:
     for traced in places:
-        if traced.place.keeps and traced.operator == "":
+        if traced.place.keeps and traced.choice.name not in (_NATIVE, _TRITON):
             return f"random masks do not act in graphs on the backend {traced.choice.name}: {traced.choice.why}"
+    return ""
+
+
+def _obstacle(places: list[TracedPlace]) -> str:
+    for traced in places:
+        choice = traced.choice
+        if choice.name == _TORCH and traced.place.spec.lengths:
+            return f"torch: {NOT_IN_GRAPHS}"
+        if choice.name not in (_NATIVE, _TRITON, _TORCH):
+            return f"it runs step by step: {choice.why}"
     return ""
 
 
@@ -129,8 +142,11 @@ def run_traced(module: Any, feed: Feed) -> Ran:
     stack = _traced_stack(
         tuple(facts[:-2]), facts.additions, facts.training, tuple(options), x.dtype, x.device, torch.is_grad_enabled()
     )  # fmt: skip
-    if stack.reason != "":
-        outside: Ran = run_outside(module, feed, stack.reason)
+    reason = stack.reason
+    if reason == "" and torch.compiler.is_dynamo_compiling():
+        reason = stack.obstacle
+    if reason != "":
+        outside: Ran = run_outside(module, feed, reason)
         return outside
     held = next_draws(module, stack.plan, x) if facts.single and stack.plan.draws else None
     dropped = None if held is None else held.dropped
@@ -157,19 +173,23 @@ def run_traced(module: Any, feed: Feed) -> Ran:
         traced = stack.places[number]
         by_name = weights[number]
         call = LayerCall(traced.place.spec, x, state, by_name, (), feed.lengths, resets, fresh)
-        if traced.operator == "":
+        mine, kept = None, None
+        if streams is not None and keeps is not None and traced.first_mask < traced.last_mask:
+            mine, kept = streams[traced.first_mask : traced.last_mask], keeps[traced.first_mask : traced.last_mask]
+        if traced.choice.name == _TRITON:
+            return run_in_graph(traced.place.kind, call, traced.text, mine, kept, None)
+        if traced.choice.name == _TORCH:
+            return run_torch_in_graph(traced.place.kind, call)
+        if traced.choice.name != _NATIVE:
             found: LayerResult = traced.choice.backend.run(call)
             return found
         ordered = [by_name[name] for name in traced.weights]
         after = [] if fresh is None else list(fresh)
-        mine, kept = None, None
-        if streams is not None and keeps is not None and traced.first_mask < traced.last_mask:
-            mine, kept = streams[traced.first_mask : traced.last_mask], keeps[traced.first_mask : traced.last_mask]
         sources = [x, *state, *after, *ordered]
         save = torch.is_grad_enabled() and any([tensor.requires_grad for tensor in sources])  # noqa: C419
-        outputs, given, _ = getattr(torch.ops.cellweave, traced.operator)(
+        outputs, given, _ = getattr(torch.ops.cellweave, f"{traced.place.kind}_forward")(
             x, list(state), after if len(after) > 0 else None, ordered, feed.lengths, resets, mine, kept, None,
-            traced.text, traced.whole, traced.real, traced.threads, save,
+            traced.text.text, traced.text.whole, traced.text.real, traced.choice.threads, save,
         )  # fmt: skip
         return native_result(call, outputs, given)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -71,6 +71,21 @@ def choose(spec: RunSpec, context: RunContext, asked: str | None, *, autocast: b
     return Choice(REFERENCE, records[REFERENCE], 1, "; ".join(reasons) or "no other backend knows this recurrence")
 
 
+def choose_in_graph(found: Choice, spec: RunSpec, context: RunContext, asked: str | None) -> Choice:
+    """The backend for a layer in a graph, from the one for it outside of graphs.
+
+    In a graph, masks are numbers that only operators read, and nothing can be looked up on the host: torch's own layers
+    have neither masks nor lengths there, and triton comes before them.
+    """
+    if found.name != "torch" or asked is not None or not (spec.masks or spec.lengths):
+        return found
+    other = choose(spec, context, "triton")
+    why = f"torch: {NOT_IN_GRAPHS}; kernels of cellweave's own, for what cuDNN cannot run"
+    return found if other.backend is None else replace(other, why=why)
+
+
+#: What torch's own layers lack in graphs.
+NOT_IN_GRAPHS = "has no masks and lengths in graphs"
 _NO_AUTOCAST = "autocast is on, under which its layers have other dtypes than single steps"
 _NO_GRADIENT = "chosen only where no gradient is needed"
 #: Backends whose layers keep to one dtype.

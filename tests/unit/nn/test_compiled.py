@@ -95,6 +95,37 @@ def test_export(name: str, kind: str, tmp_path: Path) -> None:
         assert_close("output", a, b, DIFFERENCE[torch.float32])
 
 
+def test_torchs_own_layers() -> None:
+    """In a graph as what they are."""
+    torch._dynamo.reset()
+    module = make("LSTM", "plain")
+    with cellweave.use_backend("torch"):
+        compiled = torch.compile(module, fullgraph=True, dynamic=True, backend="aot_eager")
+        for steps in (6, 3):
+            results = [run(f, torch.randn(steps, 4, 5, generator=torch.Generator().manual_seed(1)), None) for f in
+                       (module, compiled)]  # fmt: skip
+            flat = [leaves(result) + [d for d in grads if d is not None] for result, grads in results]
+            for number, (a, b) in enumerate(zip(flat[1], flat[0], strict=True)):
+                assert_close(f"{number}", a, b, DIFFERENCE[torch.float32])
+
+
+@pytest.mark.parametrize(
+    ("backend", "options"), [("reference", {}), ("torch", {"lengths": torch.tensor([6, 0, 3, 1])})]
+)
+def test_what_no_graph_has_runs_outside_of_it(backend: str, options: dict[str, Any]) -> None:
+    torch._dynamo.reset()
+    module = make("GRU", "plain")
+    x = torch.randn(6, 4, 5)
+    with cellweave.use_backend(backend):
+        compiled = torch.compile(module, backend="aot_eager")
+        with torch.no_grad():
+            for a, b in zip(leaves(compiled(x, **options)), leaves(module(x, **options)), strict=True):
+                assert_close("output", a, b, DIFFERENCE[torch.float32])
+        torch._dynamo.reset()
+        with pytest.raises(torch._dynamo.exc.Unsupported):
+            torch.compile(module, backend="aot_eager", fullgraph=True)(x, **options)
+
+
 # dynamo's own, of each tensor that comes back from outside of a graph
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 def test_masks_that_no_graph_can_have_act_outside_of_it() -> None:

@@ -10,8 +10,8 @@ import torch
 
 import cellweave as cw
 from cellweave.ops.common import RunContext
-from cellweave.specs import GRUSpec, LSTMSpec, RNNSpec, RunSpec
-from cellweave.weave import asked_backend, choose
+from cellweave.specs import GRUSpec, LSTMSpec, MaskSpec, RNNSpec, RunSpec
+from cellweave.weave import asked_backend, choose, choose_in_graph
 from cellweave.weave._choice import FLOPS_WORTH_A_THREAD
 from helpers.fake_backend import Fake, fakes
 
@@ -80,6 +80,20 @@ def test_autocast_on_a_cuda_device_leaves_both_out() -> None:
         asked = choose(GRU, context(device="cuda"), "triton", autocast=True)
     assert choice.name == "reference" and choice.why.count("autocast") == 2
     assert asked.backend is None and "autocast" in asked.why
+
+
+@pytest.mark.parametrize("features", [{"lengths": True}, {"masks": (MaskSpec("input", False, False),)}])
+def test_in_a_graph_triton_runs_what_torch_has_outside_of_graphs_only(features: dict[str, Any]) -> None:
+    spec = RunSpec(GRUSpec(128), **features)
+    on_device = context(device="cuda")
+    with fakes(Fake("triton"), Fake("torch")):
+        outside = choose(spec, on_device, None)
+        choice = choose_in_graph(outside, spec, on_device, None)
+        assert (outside.name, choice.name) == ("torch", "triton") and "in graphs" in choice.why
+        assert choose_in_graph(outside, GRU, on_device, None) is outside
+        assert choose_in_graph(outside, spec, on_device, "torch") is outside
+    with fakes(Fake("triton", "not here"), Fake("torch")):
+        assert choose_in_graph(outside, spec, on_device, None) is outside
 
 
 def test_triton_is_never_chosen_on_the_cpu() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from cellweave.ops.common._native_backward import native_backward
 from cellweave.ops.common._native_call import NativeCall
 from cellweave.ops.common._native_forward import Saved, native_forward
 from cellweave.ops.common._native_frame import Frame, NativeOp, recurs_on_outputs
+from cellweave.ops.common._op_arguments import flat_tensors, masks_of_streams, nested_tensors
 from cellweave.ops.common._run_text import run_from_text, run_to_text
 from cellweave.specs import RunSpec
 
@@ -25,7 +27,6 @@ _CALL = (
     "Tensor? streams, Tensor? keeps, Tensor[]? noise, str run, int[] whole, float[] real, int threads"
 )
 _ROLES, _TENSORS = 13, 9  # arguments in _CALL, and how many of them are tensors or lists of tensors
-_MASK64 = (1 << 64) - 1
 
 Tensors = list[torch.Tensor]
 #: What goes in for `_CALL`.
@@ -100,15 +101,11 @@ def _signed(value: int) -> int:
 def _unpack(op: NativeOp, arguments: Arguments) -> tuple[Frame, list[torch.Tensor | None]]:
     """The frame of a call, and its sources and constants."""
     x, state, fresh, weights, lengths, resets, streams, keeps, noise, *text, threads = arguments
-    run, given, fresh = run_from_text(*text), iter(noise or ()), fresh or ()
-    masks, noises = [], []
-    if streams is not None:
-        rows = zip(run.masks, streams.tolist(), keeps.tolist(), strict=True)
-        for spec, (seed, seed2, block, stride, rule, has_noise), keep in rows:
-            counter = (seed & _MASK64, seed2 & _MASK64, block & _MASK64)
-            masks.append(BoundMask(spec, keep, bool(rule & 1), *counter, stride, expected=bool(rule & 2)))
-            noises.append(next(given) if has_noise else None)
-    frame = Frame(op, op.layout_of(run.cell), run, tuple(masks), threads, len(state), len(fresh), {})
+    run, fresh = run_from_text(*text), fresh or ()
+    masks = masks_of_streams(run, streams, keeps, noise)
+    noises = [mask.noise for mask in masks]
+    plain = tuple([mask if mask.noise is None else dataclasses.replace(mask, noise=None) for mask in masks])
+    frame = Frame(op, op.layout_of(run.cell), run, plain, threads, len(state), len(fresh), {})
     return frame, [x, *state, *fresh, *weights, lengths, resets, *noises]
 
 
@@ -173,10 +170,8 @@ def _saved_again(arguments: Arguments, kept: Tensors, out: torch.Tensor, states:
 def _setup(ctx: Any, inputs: Arguments, output: Any) -> None:
     out, last, kept = output
     states = last[len(inputs[1]) :]
-    tensors = inputs[:_TENSORS]
-    ctx.sizes = [len(value) if isinstance(value, list | tuple) else None for value in tensors]
+    flat, ctx.sizes = flat_tensors(inputs[:_TENSORS])
     ctx.rest = inputs[_TENSORS:_ROLES]
-    flat = [tensor for value in tensors for tensor in (value if isinstance(value, list | tuple) else [value])]
     ctx.states = len(states)
     ctx.save_for_backward(*flat, *kept, out, *states)
     ctx.set_materialize_grads(False)
@@ -185,7 +180,8 @@ def _setup(ctx: Any, inputs: Arguments, output: Any) -> None:
 def _backward_of(op: NativeOp, ctx: Any, d_out: Any, d_last: list[Any], _: list[Any]) -> Arguments:
     """Autograd's backward: one gradient for each argument, lists for lists."""
     kept = list(ctx.saved_tensors)
-    tensors = [kept.pop(0) if size is None else [kept.pop(0) for _ in range(size)] for size in ctx.sizes]
+    tensors = nested_tensors(kept, ctx.sizes)
+    kept = kept[sum(1 if size is None else size for size in ctx.sizes) :]
     arguments = (*tensors, *ctx.rest)
     states = [kept.pop() for _ in range(ctx.states)][::-1]
     kept = _saved_again(arguments, kept[:-1], kept[-1], states)

@@ -16,17 +16,28 @@ from cellweave.specs import RunSpec
 Run = Callable[[LayerCall], LayerResult]
 
 
-def torch_backend(refuses: Callable[[RunSpec, RunContext], str | None], run: Run, reference: Run) -> Backend:
+#: What runs torch's layer of each recurrence, where compiled code finds it.
+_runs: dict[str, Run] = {}
+
+
+def torch_backend(name: str, refuses: Callable[[RunSpec, RunContext], str | None], run: Run, reference: Run) -> Backend:
     """The record of torch's layers for a recurrence.
 
     Args:
-        refuses, run: As in `Backend`. reference: Runs a call step by step, for second derivatives on CUDA devices.
+        name: "rnn", "gru" or "lstm". refuses, run: As in `Backend`. reference: Runs a call step by step, for second
+            derivatives on CUDA devices.
     """
 
     def run_anywhere(call: LayerCall) -> LayerResult:
         return run_with_second_derivatives(run, reference, call) if call.x.is_cuda else run(call)
 
+    _runs[name] = run
     return Backend("torch", refuses, run_anywhere)
+
+
+def run_torch_in_graph(name: str, call: LayerCall) -> LayerResult:
+    """Run a call by torch's layer in a graph, where nothing has second derivatives. Without masks and lengths."""
+    return _runs[name](call)
 
 
 def run_with_second_derivatives(run: Run, reference: Run, call: LayerCall) -> LayerResult:

@@ -27,6 +27,9 @@ class Loop(Protocol):
         kept, else nothing.
         """
 
+    def unfilled(self, products: torch.Tensor, *, save: bool) -> tuple[Tensors, Tensors]:
+        """What `forward` gives for such input products, with undefined contents."""
+
     def again(self, tensors: Tensors) -> Tensors:
         """The results by the reference, differentiable to any order."""
 
@@ -60,19 +63,28 @@ class LoopFunction(torch.autograd.Function):
         needed = ctx.needs_input_grad[2:]
         if torch.is_grad_enabled():
             return (None, None, *_differentiable(ctx.loop, tensors, upstream, needed))
-        x, from_x, bias = tensors[:_LEADING]
-        products = x.new_empty(*x.shape[:2], from_x.shape[1]) if ctx.gates else input_products(x, from_x, bias)
-        d_products, *found = ctx.loop.backward(
-            [products, *tensors[_LEADING:]], saved, [d.contiguous() for d in upstream]
-        )
-        flat = d_products.flatten(0, 1)
-        return (
-            None, None,
-            (flat @ from_x.t()).view_as(x) if needed[0] else None,
-            x.flatten(0, 1).t() @ flat if needed[1] else None,
-            flat.sum(0) if needed[2] else None,
-            *[d if asked else None for d, asked in zip(found, needed[_LEADING:], strict=True)],
-        )  # fmt: skip
+        dense = [d.contiguous() for d in upstream]
+        return (None, None, *loop_gradients(ctx.loop, tensors, saved, dense, needed, gates=ctx.gates))
+
+
+def loop_gradients(
+    loop: Loop, tensors: Tensors, saved: Tensors, upstream: Tensors, needed: Sequence[bool], *, gates: bool = True
+) -> Tensors:
+    """A gradient for each tensor that needs one, None for the others.
+
+    Args:
+        tensors: As of `run_loop`, dense. saved: As the loop's forward gives it. upstream: Dense. gates: They were kept.
+    """
+    x, from_x, bias = tensors[:_LEADING]
+    products = x.new_empty(*x.shape[:2], from_x.shape[1]) if gates else input_products(x, from_x, bias)
+    d_products, *found = loop.backward([products, *tensors[_LEADING:]], saved, upstream)
+    flat = d_products.flatten(0, 1)
+    return (
+        (flat @ from_x.t()).view_as(x) if needed[0] else None,
+        x.flatten(0, 1).t() @ flat if needed[1] else None,
+        flat.sum(0) if needed[2] else None,
+        *[d if asked else None for d, asked in zip(found, needed[_LEADING:], strict=True)],
+    )
 
 
 def _differentiable(loop: Loop, tensors: Tensors, upstream: Tensors, needed: Sequence[bool]) -> Tensors:
@@ -92,11 +104,16 @@ def run_loop(loop: Loop, tensors: Sequence[torch.Tensor | None]) -> Tensors:
         tensors: Inputs as they are multiplied `[T, B, I]`, their weight and its bias; then the loop's, without the
             input products.
     """
-    dense = [None if t is None else t.contiguous() for t in tensors]
+    dense = dense_tensors(tensors)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in dense):
         results: Tensors = LoopFunction.apply(loop, not gates_come_again(), *dense)  # type: ignore[no-untyped-call]
         return results
     return loop.forward(with_products(dense), save=False)[0]
+
+
+def dense_tensors(tensors: Tensors) -> list[Any]:
+    """The tensors as kernels read them."""
+    return [None if tensor is None else tensor.contiguous() for tensor in tensors]
 
 
 def with_products(tensors: Tensors) -> Tensors:

@@ -5,18 +5,17 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
 
 from cellweave._types import dtype_name
-from cellweave.ops.common._calls import LayerCall, LayerResult
+from cellweave.ops.common._calls import LayerCall
 from cellweave.ops.common._masks import BoundMask
 from cellweave.ops.common._records import RunContext
 from cellweave.ops.common._sequence import read_in_order, reading_order, without_padding
-from cellweave.ops.common._triton_autograd import Loop, run_loop
 from cellweave.ops.common._triton_masks import MOST_MASKS, MaskTable
 from cellweave.ops.common._triton_schedule import HOPPER, WARPS, Chip, Schedule
 from cellweave.specs import CellSpec, RunSpec
@@ -167,28 +166,6 @@ def used_inputs(call: LayerCall) -> torch.Tensor:
     for mask in masks:
         x = mask.apply(x, mask.draws(steps, rows, width, x))
     return read_in_order(x, order)
-
-
-def runner(
-    loop_of: Callable[[LayerCall], tuple[Loop, Sequence[torch.Tensor | None]]],
-) -> Callable[[LayerCall], LayerResult]:
-    """What runs a call, from what makes its loop; that is asked only where there are steps and rows."""
-
-    def run(call: LayerCall) -> LayerResult:
-        steps, rows = call.x.shape[:2]
-        if steps == 0 or rows == 0:
-            out, rest = call.x.new_zeros(steps, rows, call.spec.cell.output_size), list(call.state)
-            if call.spec.all_states:
-                rest += [leaf.new_zeros(steps, *leaf.shape) for leaf in call.state]
-        else:
-            loop, tensors = loop_of(call)
-            out, *rest = run_loop(loop, tensors)
-        if call.spec.residual:
-            out = without_padding(call.x, call.lengths) + out
-        leaves = len(call.state)
-        return LayerResult(out, tuple(rest[:leaves]), tuple(rest[leaves:]))
-
-    return run
 
 
 @dataclass(frozen=True, eq=False)

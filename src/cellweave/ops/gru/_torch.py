@@ -56,4 +56,4 @@ def _run(call: LayerCall) -> LayerResult:
     return torch_sequence(layer, call)
 
 
-TORCH = torch_backend(_refuses, _run, gru_sequence)
+TORCH = torch_backend("gru", _refuses, _run, gru_sequence)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -20,15 +21,14 @@ from cellweave.ops.common._triton_backend import (
     inner_masks,
     loop_arguments,
     run_of_products,
-    runner,
     same,
     states_as,
     steps_remark,
     surroundings,
     triton_refuses,
-    used_inputs,
 )
 from cellweave.ops.common._triton_masks import mask_table
+from cellweave.ops.common._triton_ops import TritonOp, define_triton_ops, runner
 from cellweave.ops.common._triton_schedule import Product, Schedule, plan_programs
 from cellweave.ops.gru import _triton_steps as by_steps
 from cellweave.ops.gru._reference import gru_sequence, gru_split_weights
@@ -103,14 +103,10 @@ def _packed(call: LayerCall) -> _Packed:
     return _Packed(from_x, found_bias, _two(r, u), candidate, from_h)
 
 
-def loop_of(call: LayerCall) -> tuple[GRULoop, list[torch.Tensor | None]]:
-    """The time loop of a call and its tensors; there must be steps and rows."""
+def _weights(call: LayerCall) -> list[torch.Tensor | None]:
+    """Of the inputs and their bias; those of the gates and of the candidate, and its recurrent bias."""
     packed = _packed(call)
-    fresh = None if call.reset_state is None else call.reset_state[0]
-    return GRULoop(call), [
-        used_inputs(call), packed.from_x, packed.bias, call.state[0], fresh, packed.gates, packed.candidate,
-        packed.from_h,
-    ]  # fmt: skip
+    return [packed.from_x, packed.bias, packed.gates, packed.candidate, packed.from_h]
 
 
 class GRULoop:
@@ -120,7 +116,11 @@ class GRULoop:
         self._call, self._spec = call, cast(GRUSpec, call.spec.cell)
         rows, widths = call.x.shape[1], dict.fromkeys(("h", "output", "zone_h"), self._spec.units)
         self._around, self._masks = surroundings(call), mask_table(inner_masks(call), rows, widths, call.x)
-        self.schedules = schedules(self._spec, rows, call.x.dtype.itemsize)
+
+    @functools.cached_property
+    def schedules(self) -> tuple[Schedule | None, Schedule | None]:
+        """Of the forward and the backward kernel."""
+        return schedules(self._spec, self._call.x.shape[1], self._call.x.dtype.itemsize)
 
     def forward(self, tensors: Tensors, *, save: bool, gates: bool = True) -> tuple[Tensors, Tensors]:
         """Outputs and h; and operands, gates and candidates."""
@@ -145,6 +145,11 @@ class GRULoop:
             given = {**self._arguments(tensors[0]), **self._backward_given(saved, upstream)}
             by_steps.backward(tensors, made, upstream, given)
         return self._gradients(saved, made, with_bias=tensors[5] is not None)
+
+    def unfilled(self, products: torch.Tensor, *, save: bool) -> tuple[Tensors, Tensors]:
+        """What `forward` gives for such input products, with undefined contents."""
+        made = self._forward_made(products, save=save, gates=True, exchanged=False)
+        return self._results(made, torch.empty_like(self._call.state[0])), self._saved(made) if save else ()
 
     def forward_launch(self, tensors: Tensors, *, save: bool, gates: bool = True) -> tuple[Launch, Tensors, Tensors]:
         """The forward kernel's launch for the whole sequence, its results and what it leaves for backward."""
@@ -243,4 +248,6 @@ class GRULoop:
         return out, *state, *states
 
 
-TRITON = Backend("triton", _refuses, runner(loop_of), remarks=_remarks)
+OP = TritonOp("gru", GRULoop, _weights)
+define_triton_ops(OP)
+TRITON = Backend("triton", _refuses, runner(OP), remarks=_remarks)

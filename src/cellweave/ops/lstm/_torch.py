@@ -84,4 +84,4 @@ def _bias(call: LayerCall, spec: LSTMSpec) -> torch.Tensor:
     return found + shift
 
 
-TORCH = torch_backend(_refuses, _run, lstm_sequence)
+TORCH = torch_backend("lstm", _refuses, _run, lstm_sequence)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, cast
 
 import torch
@@ -13,7 +14,6 @@ from cellweave.ops.common._triton_autograd import Tensors
 from cellweave.ops.common._triton_backend import (
     ACTIVATIONS,
     Launch,
-    Surroundings,
     activation_refused,
     as_columns,
     call_arguments,
@@ -21,15 +21,14 @@ from cellweave.ops.common._triton_backend import (
     inner_masks,
     loop_arguments,
     run_of_products,
-    runner,
     same,
     states_as,
     steps_remark,
     surroundings,
     triton_refuses,
-    used_inputs,
 )
-from cellweave.ops.common._triton_masks import MaskTable, mask_table
+from cellweave.ops.common._triton_masks import mask_table
+from cellweave.ops.common._triton_ops import TritonOp, define_triton_ops, runner
 from cellweave.ops.common._triton_schedule import Product, Schedule, plan_programs
 from cellweave.ops.lstm import _triton_steps as by_steps
 from cellweave.ops.lstm._reference import lstm_sequence
@@ -71,9 +70,9 @@ def packed_gates(weight: torch.Tensor, spec: LSTMSpec) -> torch.Tensor:
     return torch.stack([parts[gate] for gate in _ORDER], dim=-1).flatten(-2)
 
 
-def loop_of(call: LayerCall) -> tuple[LSTMLoop, list[torch.Tensor | None]]:
-    """The time loop of a call and its tensors; there must be steps and rows."""
-    spec, (_, rows, depth) = cast(LSTMSpec, call.spec.cell), call.x.shape
+def _weights(call: LayerCall) -> list[torch.Tensor | None]:
+    """Of the inputs and their bias; recurrent ones, peepholes for f, i, o, and the projection."""
+    spec, depth = cast(LSTMSpec, call.spec.cell), call.x.shape[2]
     weights = as_columns(call.weights, spec)
     kernel = weights["kernel"]
     recurrent = kernel[depth:] if spec.joined_kernel else weights["recurrent_kernel"]
@@ -82,26 +81,26 @@ def loop_of(call: LayerCall) -> tuple[LSTMLoop, list[torch.Tensor | None]]:
     peephole = None
     if spec.peepholes:
         peephole = torch.stack([torch.zeros_like(weights["w_f_diag"]) if d is None else d for d in diagonals])
-    widths = {"h": spec.output_size, "c": spec.units, "output": spec.output_size}
-    widths |= {"zone_h": spec.output_size, "zone_c": spec.units}
-    loop = LSTMLoop(call, surroundings(call), mask_table(inner_masks(call), rows, widths, call.x))
-    fresh = call.reset_state or (None, None)
-    (c0, h0), (fresh_c, fresh_h) = call.state, fresh
-    return loop, [
-        used_inputs(call), packed_gates(kernel[:depth], spec), None if bias is None else packed_gates(bias, spec),
-        c0, h0, fresh_c, fresh_h, packed_gates(recurrent, spec), peephole, weights.get("projection/kernel"),
+    return [
+        packed_gates(kernel[:depth], spec), None if bias is None else packed_gates(bias, spec),
+        packed_gates(recurrent, spec), peephole, weights.get("projection/kernel"),
     ]  # fmt: skip
 
 
 class LSTMLoop:
     """The time loop of one call: from input products `[T, B, 4H]`, states, recurrent weights to outputs and state."""
 
-    def __init__(self, call: LayerCall, around: Surroundings, masks: MaskTable) -> None:
-        self._call, self._around, self._masks = call, around, masks
-        self._spec = cast(LSTMSpec, call.spec.cell)
-        self._dtype = call.x.dtype
-        self._rows = call.x.shape[1]
-        self.schedules = schedules(self._spec, self._rows, self._dtype.itemsize)
+    def __init__(self, call: LayerCall) -> None:
+        self._call, self._spec = call, cast(LSTMSpec, call.spec.cell)
+        H, P = self._spec.units, self._spec.output_size
+        widths = {"h": P, "c": H, "output": P, "zone_h": P, "zone_c": H}
+        self._around = surroundings(call)
+        self._masks = mask_table(inner_masks(call), call.x.shape[1], widths, call.x)
+
+    @functools.cached_property
+    def schedules(self) -> tuple[Schedule | None, Schedule | None]:
+        """Of the forward and the backward kernel."""
+        return schedules(self._spec, self._call.x.shape[1], self._call.x.dtype.itemsize)
 
     def forward(self, tensors: Tensors, *, save: bool, gates: bool = True) -> tuple[Tensors, Tensors]:
         """Outputs, c and h; and gates, operands, cells and projections."""
@@ -129,6 +128,12 @@ class LSTMLoop:
             given = {**self._arguments(tensors[0]), **self._backward_given(saved, upstream)}
             by_steps.backward(self._spec, tensors, made, upstream, given)
         return self._gradients(tensors, saved, made)
+
+    def unfilled(self, products: torch.Tensor, *, save: bool) -> tuple[Tensors, Tensors]:
+        """What `forward` gives for such input products, with undefined contents."""
+        made = self._forward_made(products, save=save, gates=True, exchanged=False)
+        c, h = (torch.empty_like(leaf) for leaf in self._call.state)
+        return self._results(made, c, h), self._saved(made) if save else ()
 
     def forward_launch(self, tensors: Tensors, *, save: bool, gates: bool = True) -> tuple[Launch, Tensors, Tensors]:
         """The forward kernel's launch for the whole sequence, its results and what it leaves for backward."""
@@ -253,4 +258,6 @@ class LSTMLoop:
         return out, *state, *states
 
 
-TRITON = Backend("triton", _refuses, runner(loop_of), remarks=_remarks)
+OP = TritonOp("lstm", LSTMLoop, _weights)
+define_triton_ops(OP)
+TRITON = Backend("triton", _refuses, runner(OP), remarks=_remarks)

@@ -45,4 +45,4 @@ def _run(call: LayerCall) -> LayerResult:
     return torch_sequence(layer, call)
 
 
-TORCH = torch_backend(_refuses, _run, rnn_sequence)
+TORCH = torch_backend("rnn", _refuses, _run, rnn_sequence)

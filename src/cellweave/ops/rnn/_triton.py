@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, cast
 
 import torch
@@ -19,15 +20,14 @@ from cellweave.ops.common._triton_backend import (
     inner_masks,
     loop_arguments,
     run_of_products,
-    runner,
     same,
     states_as,
     steps_remark,
     surroundings,
     triton_refuses,
-    used_inputs,
 )
 from cellweave.ops.common._triton_masks import mask_table
+from cellweave.ops.common._triton_ops import TritonOp, define_triton_ops, runner
 from cellweave.ops.common._triton_schedule import Product, Schedule, plan_programs
 from cellweave.ops.rnn import _triton_steps as by_steps
 from cellweave.ops.rnn._reference import rnn_sequence
@@ -51,14 +51,13 @@ def _remarks(spec: RunSpec, context: RunContext) -> str | None:
     return steps_remark(schedules(cell, context.B, context.dtype.itemsize), cell.units, context)
 
 
-def loop_of(call: LayerCall) -> tuple[RNNLoop, list[torch.Tensor | None]]:
-    """The time loop of a call and its tensors; there must be steps and rows."""
+def _weights(call: LayerCall) -> list[torch.Tensor | None]:
+    """Of the inputs and their bias; recurrent ones."""
     spec, depth = cast(RNNSpec, call.spec.cell), call.x.shape[2]
     weights = as_columns(call.weights, spec)
-    kernel, bias = weights["kernel"], weights.get("bias")
+    kernel = weights["kernel"]
     recurrent = kernel[depth:] if spec.joined_kernel else weights["recurrent_kernel"]
-    fresh = None if call.reset_state is None else call.reset_state[0]
-    return RNNLoop(call), [used_inputs(call), kernel[:depth], bias, call.state[0], fresh, recurrent]
+    return [kernel[:depth], weights.get("bias"), recurrent]
 
 
 class RNNLoop:
@@ -68,7 +67,11 @@ class RNNLoop:
         self._call, self._spec = call, cast(RNNSpec, call.spec.cell)
         rows, widths = call.x.shape[1], dict.fromkeys(("h", "output", "zone_h"), self._spec.units)
         self._around, self._masks = surroundings(call), mask_table(inner_masks(call), rows, widths, call.x)
-        self.schedules = schedules(self._spec, rows, call.x.dtype.itemsize)
+
+    @functools.cached_property
+    def schedules(self) -> tuple[Schedule | None, Schedule | None]:
+        """Of the forward and the backward kernel."""
+        return schedules(self._spec, self._call.x.shape[1], self._call.x.dtype.itemsize)
 
     def forward(self, tensors: Tensors, *, save: bool, gates: bool = True) -> tuple[Tensors, Tensors]:
         """Outputs and h; and operands and values."""
@@ -93,6 +96,11 @@ class RNNLoop:
             by_steps.backward(tensors, made, upstream, given)
         d_weight = saved[0].flatten(0, 1).t() @ made["d_gates"].flatten(0, 1)
         return made["d_gates"], made["d_h0"], made["d_reset_h"], d_weight
+
+    def unfilled(self, products: torch.Tensor, *, save: bool) -> tuple[Tensors, Tensors]:
+        """What `forward` gives for such input products, with undefined contents."""
+        made = self._forward_made(products, save=save, gates=True, exchanged=False)
+        return self._results(made, torch.empty_like(self._call.state[0])), (made["hs"], made["gates"]) if save else ()
 
     def forward_launch(self, tensors: Tensors, *, save: bool, gates: bool = True) -> tuple[Launch, Tensors, Tensors]:
         """The forward kernel's launch for the whole sequence, its results and what it leaves for backward."""
@@ -157,4 +165,6 @@ class RNNLoop:
         return out, *state, *states
 
 
-TRITON = Backend("triton", _refuses, runner(loop_of), remarks=_remarks)
+OP = TritonOp("rnn", RNNLoop, _weights)
+define_triton_ops(OP)
+TRITON = Backend("triton", _refuses, runner(OP), remarks=_remarks)
