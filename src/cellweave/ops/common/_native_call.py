@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from cellweave.ops.common._library import DTYPE_CODES, PLACE_CODES, MaskStruct, SequenceStruct, core, new_mask
+from cellweave.ops.common._library import DTYPE_CODES, PLACE_CODES, MaskStruct, SequenceStruct, any_byte, core, new_mask
 from cellweave.ops.common._masks import BoundMask
 from cellweave.ops.common._native_form import Pass, form_of
 from cellweave.ops.common._native_frame import Frame, MaybeTensors, with_noise
@@ -98,9 +98,9 @@ class NativeCall:
         if self.lengths is not None:
             resets = resets & within(self.lengths, self.T)
         self.resets = resets
-        first = resets[self.T - 1 if self.frame.spec.reverse else 0]
-        if first.any():
-            self.first_reset = first[:, None]
+        step = self.T - 1 if self.frame.spec.reverse else 0
+        if any_byte(resets.data_ptr() + step * self.B, self.B):
+            self.first_reset = resets[step][:, None]
             self.start = self.after_resets(self.first_reset, self.start)
 
     def after_resets(self, rows: torch.Tensor, state: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
