@@ -25,8 +25,9 @@ def draw(bars: Sequence[Bar], whole: dict[str, Any], path: Path) -> None:
     shown = [bar for bar in bars if bar[0].variation == "bare"]
     ratios = [found[0] for _, found in shown] or [1.0]
     limits = min(0.8, *ratios) / 1.3, max(2.0, *ratios) * 2.2
+    rows = {_key(case) for case, _ in shown}
     for axis, mode in zip(axes, MODES, strict=True):
-        _panel(axis, {_key(case): found for case, found in shown if case.mode == mode}, limits)
+        _panel(axis, {_key(case): found for case, found in shown if case.mode == mode}, rows, limits)
         axis.set_title(mode, color=_INK, fontsize=13, loc="left")
     machine = whole["machine"]
     figure.suptitle(
@@ -38,16 +39,23 @@ def draw(bars: Sequence[Bar], whole: dict[str, Any], path: Path) -> None:
     plt.close(figure)
 
 
-def _key(case: Case) -> tuple[str, int, int, int]:
+_Key = tuple[str, int, int, int]
+
+
+def _key(case: Case) -> _Key:
     return case.kind, case.T, case.B, case.H
 
 
-def _panel(axis: Axes, found: dict[tuple[str, int, int, int], tuple[float, str]], limits: tuple[float, float]) -> None:
+def _panel(axis: Axes, found: dict[_Key, tuple[float, str]], rows: set[_Key], limits: tuple[float, float]) -> None:
+    """One panel; `rows` are those that either panel has."""
     places, labels, height = [], [], 0.0
     for kind in GATES:
+        sizes = [size for size in SHAPES if (kind, *size) in rows]
+        if not sizes:
+            continue
         places.append(height)
         labels.append(_NAMES[kind])
-        for T, B, H in SHAPES:
+        for T, B, H in sizes:
             height += 1
             places.append(height)
             labels.append(f"T{T:>4}  B{B:>4}  H{H:>5}")
