@@ -52,8 +52,9 @@ def first_graph_only(steps: int) -> Any:
     return torch._dynamo.config.patch(error_on_recompile=steps != T)
 
 
-@pytest.mark.parametrize("options", ["whole", "lengths and resets"])
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize(
+    ("name", "options"), [("masks", "whole"), ("gru", "whole"), *((name, "lengths and resets") for name in CELLS)]
+)
 def test_unrolls(name: str, options: str) -> None:
     found = []
     for wrap in (lambda call: call, compiled):
@@ -128,3 +129,17 @@ def test_nothing_to_run(shape: tuple[int, int]) -> None:
         grads = torch.autograd.grad(new[0].sum() + 2 * new[1].sum() + outputs.sum(), [x, *state])
     assert grads[0].shape == x.shape
     assert all(bool((grad == wanted).all()) for grad, wanted in zip(grads[1:], (1, 2), strict=True))
+
+
+def test_export() -> None:
+    module = cw.nn.LSTM(D, N, num_layers=2, state_dropout=0.3, residual=True).eval()
+    steps, rows = torch.export.Dim("steps", min=2), torch.export.Dim("rows", min=2)
+    with cw.use_backend("triton"):
+        program = torch.export.export(
+            module, (torch.randn(T, B, D),), {"lengths": LENGTHS},
+            dynamic_shapes={"input": {0: steps, 1: rows}, "lengths": {0: rows}},
+        )  # fmt: skip
+        x, lengths = torch.randn(T - 1, 2, D), torch.tensor([3, 1])
+        expected, _ = module(x, lengths=lengths)
+    assert sum("lstm_triton_forward" in str(node.target) for node in program.graph.nodes) == 2
+    assert_close("outputs", program.module()(x, lengths=lengths)[0], expected, 2e-6)
