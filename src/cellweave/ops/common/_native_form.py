@@ -22,7 +22,7 @@ _FEW_ROWS, _SOME_ROWS, _LARGE_WEIGHTS = 4, 32, 16 << 20
 #: with more than half of these units needs twice as many: 8 rows make no full tiles, which cost 7 % more than barriers.
 _ROWS_PER_THREAD, _FEW_UNITS = 8, 256
 #: Forms that one frame keeps: rows in groups by length come in many.
-_MOST_FORMS = 64
+_MOST_FORMS = 16
 
 
 class CallForm:
