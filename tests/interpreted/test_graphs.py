@@ -10,6 +10,7 @@ import torch
 
 import cellweave as cw
 from cellweave import keras
+from cellweave.ops.common._library import missing_reason
 from helpers import nest
 from helpers.tolerances import assert_close
 
@@ -143,3 +144,16 @@ def test_export() -> None:
         expected, _ = module(x, lengths=lengths)
     assert sum("lstm_triton_forward" in str(node.target) for node in program.graph.nodes) == 2
     assert_close("outputs", program.module()(x, lengths=lengths)[0], expected, 2e-6)
+
+
+def test_onnx() -> None:
+    """A file is written from the native operators, whatever runs the layers."""
+    pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
+    if missing_reason() is not None:
+        pytest.skip(f"{missing_reason()}")
+    from cellweave.onnx import export
+
+    module = cw.nn.LSTM(D, N, bidirectional=True).eval()
+    with cw.use_backend("triton"):
+        program = export(module, (torch.randn(T, B, D),))
+    assert [node.op_type for node in program.model_proto.graph.node].count("LSTM") == 1

@@ -14,6 +14,7 @@ from cellweave.onnx._directions import join_directions
 from cellweave.onnx._folding import fold_weights
 from cellweave.onnx._quiet import without_torchs_own_warnings
 from cellweave.onnx._translations import translations
+from cellweave.weave import graphs_for_files
 
 _WHERE = "cellweave.onnx.export"
 
@@ -57,7 +58,7 @@ def export(
             f"{_WHERE}: expected a module in evaluation mode, got one in training mode. Call .eval() first."
         )
     given = dict(kwargs or {})
-    with torch.no_grad(), without_torchs_own_warnings():
+    with torch.no_grad(), without_torchs_own_warnings(), graphs_for_files():
         module(*args, **given)
         program = torch.onnx.export(
             module, tuple(args), kwargs=given, dynamo=True, verbose=False, dynamic_shapes=dynamic_shapes,

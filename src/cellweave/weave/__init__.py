@@ -4,6 +4,7 @@ from cellweave.weave._backend import REFERENCE as REFERENCE
 from cellweave.weave._backend import asked_backend as asked_backend
 from cellweave.weave._backend import backend_names as backend_names
 from cellweave.weave._backend import backends_of as backends_of
+from cellweave.weave._backend import graphs_for_files as graphs_for_files
 from cellweave.weave._backend import missing_backends as missing_backends
 from cellweave.weave._backend import use_backend as use_backend
 from cellweave.weave._binder import Binding as Binding

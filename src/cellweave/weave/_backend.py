@@ -24,6 +24,7 @@ REFERENCE = "reference"
 
 class _Asked(threading.local):
     name: str | None = None
+    for_files: bool = False
 
 
 _asked = _Asked()
@@ -78,3 +79,21 @@ def use_backend(name: str | None) -> Iterator[None]:
         yield
     finally:
         _asked.name = outer
+
+
+def writes_files() -> bool:
+    """Whether a graph is traced here for `graphs_for_files`."""
+    return _asked.for_files
+
+
+@contextmanager
+def graphs_for_files() -> Iterator[None]:
+    """In this thread, graphs have the native operators, whatever runs their layers and on whichever device.
+
+    For what translates a graph and never runs it: those operators say in their arguments what a layer computes.
+    """
+    outer, _asked.for_files = _asked.for_files, True
+    try:
+        yield
+    finally:
+        _asked.for_files = outer

@@ -10,7 +10,7 @@ import torch
 
 from cellweave.ops.common import Backend, RunContext
 from cellweave.specs import GRUSpec, LSTMSpec, RunSpec
-from cellweave.weave._backend import REFERENCE, backends_of
+from cellweave.weave._backend import REFERENCE, backends_of, writes_files
 from cellweave.weave._cuda_choice import measured
 
 #: Multiplications and additions of one step's recurrence from which on two threads pay. Measured on two cores: a step
@@ -75,8 +75,11 @@ def choose_in_graph(found: Choice, spec: RunSpec, context: RunContext, asked: st
     """The backend for a layer in a graph, from the one for it outside of graphs.
 
     In a graph, masks are numbers that only operators read, and nothing can be looked up on the host: torch's own layers
-    have neither masks nor lengths there, and triton comes before them.
+    have neither masks nor lengths there, and triton comes before them. In a graph for a file it is native's operator.
     """
+    if writes_files():
+        native = choose(spec, replace(context, device_type="cpu"), "native")
+        return found if native.backend is None else native
     if found.name != "torch" or asked is not None or not (spec.masks or spec.lengths):
         return found
     other = choose(spec, context, "triton")

@@ -183,3 +183,15 @@ def test_training_mode_is_refused() -> None:
     module.cell.train()
     with pytest.raises(cw.ModeError, match="cellweave.onnx.export: expected .* evaluation mode, got"):
         export(module, [torch.randn(2, 3, D)])
+
+
+@pytest.mark.parametrize("make", [lambda: cw.nn.LSTM(D, N, bidirectional=True), lambda: Unroll(cw.BasicLSTMCell(N))])
+def test_whatever_runs_the_layers(make: Any) -> None:
+    """Files are written from the native operators, which are never run for it."""
+    from cellweave.onnx import export
+
+    module = make().eval()
+    with cw.use_backend("torch"):
+        program = export(module, (torch.randn(4, 3, D),))
+    operators = Counter(node.op_type for node in program.model_proto.graph.node)
+    assert [operators[name] for name in RECURRENT] == [0, 0, 1, 0]
