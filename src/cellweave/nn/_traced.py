@@ -108,6 +108,8 @@ def _traced_stack(
 
 def _untraceable(places: list[TracedPlace]) -> str:
     for traced in places:
+        if traced.choice.backend is None:
+            return traced.choice.why
         if traced.place.keeps and traced.choice.name not in (_NATIVE, _TRITON):
             return f"random masks do not act in graphs on the backend {traced.choice.name}: {traced.choice.why}"
     return ""

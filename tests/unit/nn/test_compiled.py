@@ -126,6 +126,17 @@ def test_what_no_graph_has_runs_outside_of_it(backend: str, options: dict[str, A
             torch.compile(module, backend="aot_eager", fullgraph=True)(x, **options)
 
 
+def test_a_backend_that_cannot_says_why() -> None:
+    torch._dynamo.reset()
+    module = cellweave.nn.LSTM(5, 7, layer_norm=True)
+    x = torch.randn(6, 4, 5)
+    with cellweave.use_backend("torch"):
+        with pytest.raises(cellweave.BackendError, match="does not normalize"):
+            torch.compile(module, backend="aot_eager")(x)
+        with pytest.raises(cellweave.ModeError, match="does not normalize"):
+            torch.export.export(module.eval(), (x,))
+
+
 # dynamo's own, of each tensor that comes back from outside of a graph
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 def test_masks_that_no_graph_can_have_act_outside_of_it() -> None:
