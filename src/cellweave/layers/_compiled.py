@@ -15,10 +15,9 @@ from cellweave._types import DTypeLike, Nest, as_dtype
 from cellweave.layers._autocast import autocast_dtype, cast
 from cellweave.layers._mask_claims import claim_masks_in_graph
 from cellweave.layers._sequence import as_lengths, as_resets
-from cellweave.layers._traced_plans import NATIVE, TRITON, Path, TracedLayer, TracedPlan, traced_plan
+from cellweave.layers._traced_plans import Path, TracedLayer, TracedPlan, traced_plan
 from cellweave.ops.common import LayerCall
-from cellweave.ops.common._torch_backend import run_torch_in_graph
-from cellweave.ops.common._triton_ops import run_in_graph
+from cellweave.ops.common._in_graphs import run_in_graph
 from cellweave.scopes import run_is_open
 
 #: One direction: its cell, the state it starts from, whether it reads backwards.
@@ -184,32 +183,17 @@ def _run_layer(
     keeps: torch.Tensor | None,
     places: tuple[int, int],
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    by_name = _at(cell, layer.path).named_weights()
-    weights = [by_name[name] for name in layer.weights]
-    state = [_part(leaves, piece) for piece in layer.states]
-    after = [_part(fresh, piece) for piece in layer.states] if len(fresh) > 0 else []
+    state = tuple([_part(leaves, piece) for piece in layer.states])
+    after = tuple([_part(fresh, piece) for piece in layer.states]) if len(fresh) > 0 else None
     noise = [getattr(_at(cell, path), name) for path, name in layer.noises]
     mine, kept = None, None
     if streams is not None and keeps is not None and places[0] < places[1]:
         mine, kept = streams[places[0] : places[1]], keeps[places[0] : places[1]]
+    weights = _at(cell, layer.path).named_weights()
+    call = LayerCall(layer.spec, x, state, weights, (), lengths, resets, after, layer.choice.threads)
     given = noise if len(noise) > 0 else None
-    if layer.choice.name != NATIVE:
-        fresh_state = tuple(after) if len(after) > 0 else None
-        call = LayerCall(layer.spec, x, tuple(state), by_name, (), lengths, resets, fresh_state)
-        if layer.choice.name == TRITON:
-            found = run_in_graph(layer.kind, call, layer.text, mine, kept, given)
-        else:
-            found = run_torch_in_graph(layer.kind, call)
-        return found.outputs, list(found.state)
-    sources = [x, *state, *after, *weights]
-    save = torch.is_grad_enabled() and any([tensor.requires_grad for tensor in sources])  # noqa: C419
-    outputs, last, _ = getattr(torch.ops.cellweave, f"{layer.kind}_forward")(
-        x, state, after if len(after) > 0 else None, weights, lengths, resets, mine, kept, given,
-        layer.text.text, layer.text.whole, layer.text.real, layer.choice.threads, save,
-    )  # fmt: skip
-    if layer.spec.residual:
-        outputs = _within(x, lengths) + outputs
-    return outputs, last
+    found = run_in_graph(layer.choice.name, layer.kind, call, layer.weights, layer.text, mine, kept, given)
+    return found.outputs, list(found.state)
 
 
 def _within(x: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:

@@ -19,7 +19,7 @@ from cellweave.ops.common import RunContext
 from cellweave.ops.common._run_text import RunText, run_to_text
 from cellweave.specs import CellSpec, GRUSpec, LSTMSpec, RunSpec
 from cellweave.weave import (
-    NOT_IN_GRAPHS,
+    IN_GRAPHS,
     Adding,
     Choice,
     LayerRun,
@@ -29,12 +29,11 @@ from cellweave.weave import (
     asked_backend,
     choose,
     choose_in_graph,
+    graph_obstacle,
     plan_program,
     spec_with,
 )
 
-#: The backends whose layers compilers take: the first two as operators, torch's own as what they are.
-NATIVE, TRITON, TORCH = "native", "triton", "torch"
 #: Rows of a batch that the number of threads is chosen for: a trace does not know its own.
 _ROWS = 16
 
@@ -146,7 +145,7 @@ def _plan(
     if not is_ready(cell):
         plan.reason = "its variables are not made yet: call it once before"
         return plan
-    if asked_backend() not in (None, NATIVE, TRITON, TORCH):
+    if asked_backend() not in (None, *IN_GRAPHS):
         plan.reason = f"use_backend asks for {asked_backend()}"
         return plan
     plan.depth = _depth_of(cell)
@@ -210,13 +209,8 @@ def _add_layers(
         module, spec = program.modules[stage.node](), spec_with(stage, *options)
         asked = asked_backend()
         choice = choose_in_graph(choose(spec, context, asked), spec, context, asked)
-        plan.reason = misfit(
-            program.names[stage.node], stage, module.named_weights(), context.dtype, _device_of(module)
-        )
-        if choice.backend is None or choice.name not in (NATIVE, TRITON, TORCH):
-            plan.reason = plan.reason or choice.why
-        elif choice.name == TORCH and (spec.masks or spec.lengths):
-            plan.reason = plan.reason or f"torch: {NOT_IN_GRAPHS}"
+        reason = misfit(program.names[stage.node], stage, module.named_weights(), context.dtype, _device_of(module))
+        plan.reason = reason or graph_obstacle(choice, spec)
         if plan.reason:
             return
         kind = "lstm" if isinstance(spec.cell, LSTMSpec) else "gru" if isinstance(spec.cell, GRUSpec) else "rnn"

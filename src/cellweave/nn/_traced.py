@@ -30,14 +30,12 @@ from cellweave.nn._plans import (
 from cellweave.nn._run import Feed, Ran, States, options_of, run_eagerly, through_layers
 from cellweave.nn._weights import weights_of
 from cellweave.ops.common import LayerCall, LayerResult
-from cellweave.ops.common._native_backend import native_result
+from cellweave.ops.common._in_graphs import run_in_graph
 from cellweave.ops.common._run_text import RunText, run_to_text
-from cellweave.ops.common._torch_backend import run_torch_in_graph
-from cellweave.ops.common._triton_ops import run_in_graph
-from cellweave.weave import NOT_IN_GRAPHS, Choice, asked_backend
+from cellweave.weave import IN_GRAPHS, Choice, asked_backend, graph_obstacle
 
-#: The backends whose layers are operators that compilers take as they are.
-_NATIVE, _TRITON, _TORCH = "native", "triton", "torch"
+#: The backends whose layers are operators, in which random masks act.
+_OPERATORS = ("native", "triton")
 #: Rows of a batch that the number of threads is chosen for: a trace does not know its own.
 _ROWS = 16
 
@@ -103,25 +101,16 @@ def _traced_stack(
             names = [weight.name for weight in place.spec.cell.weights(1)]
             text = run_to_text(place.kind, place.spec)
             places.append(TracedPlace(place, choice_in_graph(place, choice, around), names, text, first, len(keeps)))
-    return TracedStack(plan, places, keeps, _untraceable(places), _obstacle(places))
+    obstacles = [graph_obstacle(traced.choice, traced.place.spec) for traced in places]
+    return TracedStack(plan, places, keeps, _untraceable(places), next(filter(None, obstacles), ""))
 
 
 def _untraceable(places: list[TracedPlace]) -> str:
     for traced in places:
         if traced.choice.backend is None:
             return traced.choice.why
-        if traced.place.keeps and traced.choice.name not in (_NATIVE, _TRITON):
+        if traced.place.keeps and traced.choice.name not in _OPERATORS:
             return f"random masks do not act in graphs on the backend {traced.choice.name}: {traced.choice.why}"
-    return ""
-
-
-def _obstacle(places: list[TracedPlace]) -> str:
-    for traced in places:
-        choice = traced.choice
-        if choice.name == _TORCH and traced.place.spec.lengths:
-            return f"torch: {NOT_IN_GRAPHS}"
-        if choice.name not in (_NATIVE, _TRITON, _TORCH):
-            return f"it runs step by step: {choice.why}"
     return ""
 
 
@@ -173,26 +162,15 @@ def run_traced(module: Any, feed: Feed) -> Ran:
         number: int, x: torch.Tensor, state: States, fresh: States | None, resets: torch.Tensor | None
     ) -> LayerResult:
         traced = stack.places[number]
-        by_name = weights[number]
-        call = LayerCall(traced.place.spec, x, state, by_name, (), feed.lengths, resets, fresh)
+        call = LayerCall(
+            traced.place.spec, x, state, weights[number], (), feed.lengths, resets, fresh, traced.choice.threads
+        )
+        if traced.choice.name not in IN_GRAPHS:
+            found: LayerResult = traced.choice.backend.run(call)
+            return found
         mine, kept = None, None
         if streams is not None and keeps is not None and traced.first_mask < traced.last_mask:
             mine, kept = streams[traced.first_mask : traced.last_mask], keeps[traced.first_mask : traced.last_mask]
-        if traced.choice.name == _TRITON:
-            return run_in_graph(traced.place.kind, call, traced.text, mine, kept, None)
-        if traced.choice.name == _TORCH:
-            return run_torch_in_graph(traced.place.kind, call)
-        if traced.choice.name != _NATIVE:
-            found: LayerResult = traced.choice.backend.run(call)
-            return found
-        ordered = [by_name[name] for name in traced.weights]
-        after = [] if fresh is None else list(fresh)
-        sources = [x, *state, *after, *ordered]
-        save = torch.is_grad_enabled() and any([tensor.requires_grad for tensor in sources])  # noqa: C419
-        outputs, given, _ = getattr(torch.ops.cellweave, f"{traced.place.kind}_forward")(
-            x, list(state), after if len(after) > 0 else None, ordered, feed.lengths, resets, mine, kept, None,
-            traced.text.text, traced.text.whole, traced.text.real, traced.choice.threads, save,
-        )  # fmt: skip
-        return native_result(call, outputs, given)
+        return run_in_graph(traced.choice.name, traced.place.kind, call, traced.weights, traced.text, mine, kept, None)
 
     return through_layers(module, stack.plan, feed, run_place)

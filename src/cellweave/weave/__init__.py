@@ -8,10 +8,11 @@ from cellweave.weave._backend import graphs_for_files as graphs_for_files
 from cellweave.weave._backend import missing_backends as missing_backends
 from cellweave.weave._backend import use_backend as use_backend
 from cellweave.weave._binder import Binding as Binding
-from cellweave.weave._choice import NOT_IN_GRAPHS as NOT_IN_GRAPHS
+from cellweave.weave._choice import IN_GRAPHS as IN_GRAPHS
 from cellweave.weave._choice import Choice as Choice
 from cellweave.weave._choice import choose as choose
 from cellweave.weave._choice import choose_in_graph as choose_in_graph
+from cellweave.weave._choice import graph_obstacle as graph_obstacle
 from cellweave.weave._execute import Feed as Feed
 from cellweave.weave._execute import choice_for as choice_for
 from cellweave.weave._execute import first_sites as first_sites

@@ -83,12 +83,19 @@ def choose_in_graph(found: Choice, spec: RunSpec, context: RunContext, asked: st
     if found.name != "torch" or asked is not None or not (spec.masks or spec.lengths):
         return found
     other = choose(spec, context, "triton")
-    why = f"torch: {NOT_IN_GRAPHS}; kernels of cellweave's own, for what cuDNN cannot run"
+    why = f"torch: {_NOT_IN_GRAPHS}; kernels of cellweave's own, for what cuDNN cannot run"
     return found if other.backend is None else replace(other, why=why)
 
 
-#: What torch's own layers lack in graphs.
-NOT_IN_GRAPHS = "has no masks and lengths in graphs"
+def graph_obstacle(choice: Choice, spec: RunSpec) -> str:
+    """Why a graph that is traced cannot have a layer; "" where it can."""
+    if choice.backend is None or choice.name not in IN_GRAPHS:
+        return choice.why
+    return f"torch: {_NOT_IN_GRAPHS}" if choice.name == "torch" and (spec.masks or spec.lengths) else ""
+
+
+#: The backends whose layers graphs have, and what torch's own lack there.
+IN_GRAPHS, _NOT_IN_GRAPHS = ("native", "triton", "torch"), "has no masks and lengths in graphs"
 _NO_AUTOCAST = "autocast is on, under which its layers have other dtypes than single steps"
 _NO_GRADIENT = "chosen only where no gradient is needed"
 #: Backends whose layers keep to one dtype.

@@ -171,7 +171,7 @@ def _setup(ctx: Any, inputs: Arguments, output: Any) -> None:
     out, last, kept = output
     states = last[len(inputs[1]) :]
     flat, ctx.sizes = flat_tensors(inputs[:_TENSORS])
-    ctx.rest = inputs[_TENSORS:_ROLES]
+    ctx.count, ctx.rest = len(flat), inputs[_TENSORS:_ROLES]
     ctx.states = len(states)
     ctx.save_for_backward(*flat, *kept, out, *states)
     ctx.set_materialize_grads(False)
@@ -181,7 +181,7 @@ def _backward_of(op: NativeOp, ctx: Any, d_out: Any, d_last: list[Any], _: list[
     """Autograd's backward: one gradient for each argument, lists for lists."""
     kept = list(ctx.saved_tensors)
     tensors = nested_tensors(kept, ctx.sizes)
-    kept = kept[sum(1 if size is None else size for size in ctx.sizes) :]
+    kept = kept[ctx.count :]
     arguments = (*tensors, *ctx.rest)
     states = [kept.pop() for _ in range(ctx.states)][::-1]
     kept = _saved_again(arguments, kept[:-1], kept[-1], states)

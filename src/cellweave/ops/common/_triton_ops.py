@@ -108,7 +108,7 @@ def define_triton_ops(op: TritonOp) -> None:
     _ops[op.name] = op
 
 
-def run_in_graph(
+def run_triton_in_graph(
     name: str,
     call: LayerCall,
     text: RunText,

@@ -1,0 +1,45 @@
+"""Layers in the graphs that compilers and exporters trace: operators, and torch's own layers as what they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from cellweave.ops.common._calls import LayerCall, LayerResult
+from cellweave.ops.common._native_backend import native_result
+from cellweave.ops.common._run_text import RunText
+from cellweave.ops.common._torch_backend import run_torch_in_graph
+from cellweave.ops.common._triton_ops import run_triton_in_graph
+
+
+def run_in_graph(
+    backend: str,
+    name: str,
+    call: LayerCall,
+    weights: Sequence[str],
+    text: RunText,
+    streams: torch.Tensor | None,
+    keeps: torch.Tensor | None,
+    noise: list[torch.Tensor] | None,
+) -> LayerResult:
+    """Put a layer into the graph that is being traced.
+
+    Args:
+        backend: "native", "triton" or "torch", which takes neither masks nor lengths. name: "rnn", "gru" or "lstm".
+        call: Without masks. weights: Names of the call's, in the order of its spec. text: The spec.
+        streams, keeps, noise: The masks, as `masks_of_streams` takes them.
+    """
+    if backend == "triton":
+        return run_triton_in_graph(name, call, text, streams, keeps, noise)
+    if backend == "torch":
+        return run_torch_in_graph(name, call)
+    ordered = [call.weights[weight] for weight in weights]
+    fresh = [] if call.reset_state is None else list(call.reset_state)
+    sources = [call.x, *call.state, *fresh, *ordered]
+    save = torch.is_grad_enabled() and any([tensor.requires_grad for tensor in sources])  # noqa: C419
+    outputs, given, _ = getattr(torch.ops.cellweave, f"{name}_forward")(
+        call.x, list(call.state), fresh if len(fresh) > 0 else None, ordered, call.lengths, call.resets,
+        streams, keeps, noise, text.text, text.whole, text.real, call.threads, save,
+    )  # fmt: skip
+    return native_result(call, outputs, given)
