@@ -11,8 +11,10 @@ from torch import nn
 
 import cellweave as cw
 from cellweave import keras
-from cellweave.ops.common import _native_form
+from cellweave.ops import rnn
+from cellweave.ops.common import LayerCall, _native_form
 from cellweave.ops.common._library import missing_reason
+from cellweave.specs import RNNSpec, RunSpec
 from helpers.tolerances import assert_close
 
 pytestmark = pytest.mark.skipif(missing_reason() is not None, reason=str(missing_reason()))
@@ -87,3 +89,17 @@ def test_forms_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
     cell = cw.GRUCell(H)
     for steps in (1, 2, 3, 4, 1, 2):
         check(f"{steps}", cell, torch.randn(steps, B, I))
+
+
+def test_lengths_and_resets_make_other_forms() -> None:
+    """Also where the same spec and memo come with other tensors: outputs recur without them only."""
+    native = next(backend for backend in rnn.BACKENDS if backend.name == "native")
+    spec, memo = RunSpec(RNNSpec(H)), dict[str, Any]()
+    weights = {"kernel": torch.randn(I + H, H), "bias": torch.randn(H)}
+    x, state = torch.randn(T, B, I), (torch.randn(B, H),)
+    lengths, resets = torch.tensor([5, 0, 2], dtype=torch.int32), torch.rand(T, B) < 0.4
+    for given in ({}, {"lengths": lengths}, {"resets": resets}, {}):
+        expected = native.run(LayerCall(spec, x, state, weights, **given))
+        found = native.run(LayerCall(spec, x, state, weights, **given, memo=memo))
+        assert_close("outputs", found.outputs, expected.outputs, 0.0)
+        assert_close("state", found.state[0], expected.state[0], 0.0)
