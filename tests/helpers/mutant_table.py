@@ -24,25 +24,25 @@ class Mutant:
         name: What is wrong.
         file: Below `src/cellweave`.
         old, new: Text that occurs once, and what takes its place.
-        tests: pytest arguments of the tests that must fail: a file, or a file and a `-k` expression.
+        tests: pytest arguments of the tests that must fail: a file, `-k` and an expression.
     """
 
     name: str
     file: str
     old: str
     new: str
-    tests: tuple[str, ...]
+    tests: tuple[str, str, str]
 
 
-def _golden(*ids: str) -> tuple[str, ...]:
+def _golden(*ids: str) -> tuple[str, str, str]:
     return (GOLDEN, "-k", " or ".join(f"[{i}]" for i in ids))
 
 
-def _numerics(*words: str) -> tuple[str, ...]:
+def _numerics(*words: str) -> tuple[str, str, str]:
     return (NUMERICS, "-k", f"oracle and float64 and T7-B3 and ({' or '.join(words)})")
 
 
-def _torch_layers(word: str) -> tuple[str, ...]:
+def _torch_layers(word: str) -> tuple[str, str, str]:
     return (LAYERS, "-k", f"torch_layers_against and {word} and full-forwards")
 
 
