@@ -6,6 +6,7 @@ every fault and, as "unharmed FILE", for each file of tests on a copy without on
 
 from __future__ import annotations
 
+import compileall
 import importlib.util
 import json
 import os
@@ -52,10 +53,17 @@ def native_files() -> list[Path]:
     return [path for place in places for path in sorted(Path(place).glob("*cellweave.*")) if path.suffix != ".py"]
 
 
-def _copy_with_fault(parent: Path, file: str, old: str, new: str) -> str:
+def _compiled_package(directory: Path) -> Path:
+    """The package with its byte code, which the sources may lie without: made once, not by every copy."""
+    package = directory / "compiled" / "cellweave"
+    shutil.copytree(SOURCE, package)
+    compileall.compile_dir(package, quiet=1)
+    return package
+
+
+def _copy_with_fault(package: Path, parent: Path, file: str, old: str, new: str) -> str:
     """Make the copy; returns what is wrong with the table's entry, if anything."""
-    # With byte code, and with the times that it is valid for: compiling the package anew takes longer than most tests.
-    shutil.copytree(SOURCE, parent / "cellweave")
+    shutil.copytree(package, parent / "cellweave")  # keeps the times that byte code is valid for
     for path in native_files():
         (parent / "cellweave" / path.name).symlink_to(path)
     if not file:
@@ -85,11 +93,12 @@ def main(directory: Path) -> None:
         words.setdefault(file, []).append(f"({chosen})")
     jobs = [(f"unharmed {file}", "", "", "", [file, "-k", " or ".join(these)]) for file, these in words.items()]
     jobs += [(m.name, m.file, m.old, m.new, list(m.tests)) for m in MUTANTS]
+    package = _compiled_package(directory)
     results: dict[str, int | str] = {}
     running: dict[int, str] = {}
     for number, (name, file, old, new, tests) in enumerate(jobs):
         parent = directory / str(number)
-        problem = _copy_with_fault(parent, file, old, new)
+        problem = _copy_with_fault(package, parent, file, old, new)
         if problem:
             results[name] = problem
             continue
