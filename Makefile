@@ -20,6 +20,8 @@ SEED ?= 1
 
 # pytest, the demo and the benchmarks take the code of this checkout, whatever else is on the caller's path
 unexport PYTHONPATH PYTHONHOME
+# the tests start the package in hundreds of processes, each of which would compile all of it anew
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-native test-gpu fuzz fuzz-tf1 check docs bench bench-gpu bench-peers build clean
