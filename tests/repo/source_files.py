@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,9 @@ def source_files() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
 
 
+@functools.cache
 def parse(path: Path) -> ast.Module:
+    """The file's syntax, which nobody may change."""
     return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
 
 
@@ -43,15 +45,17 @@ class Import:
         return f"{self.module}.{self.name}" if is_module else self.module
 
 
-def imports(path: Path) -> Iterator[Import]:
+@functools.cache
+def imports(path: Path) -> tuple[Import, ...]:
     """Every import of a file, wherever it stands: at the top, in a function, for the type checker only."""
+    found: list[Import] = []
     for node in ast.walk(parse(path)):
         if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield Import(alias.name, "", node.lineno)
+            found += [Import(alias.name, "", node.lineno) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            for alias in node.names:
-                yield Import("." * node.level + (node.module or ""), alias.name, node.lineno)
+            module = "." * node.level + (node.module or "")
+            found += [Import(module, alias.name, node.lineno) for alias in node.names]
+    return tuple(found)
 
 
 def exported_names(path: Path) -> list[str]:
