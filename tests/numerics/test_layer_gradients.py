@@ -39,9 +39,10 @@ def _function(case: LayerCase, backend: str) -> tuple[Any, list[torch.Tensor]]:
     return function, sources
 
 
-@pytest.mark.parametrize("masks", ["twice", "zones", "expected"])
+@pytest.mark.parametrize(
+    ("backend", "masks"), [("reference", "twice"), *(("native", masks) for masks in ("twice", "zones", "expected"))]
+)
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
-@pytest.mark.parametrize("backend", ["reference", "native"])
 def test_everything_at_once(backend: str, variant: LayerVariant, masks: str) -> None:
     case = LayerCase(variant, 3, 2, 2, **(EVERYTHING | {"masks": masks}), reverse=variant.name in BACKWARDS)
     needs_backend(backend, case)

@@ -60,7 +60,7 @@ def _same(what: str, got: Any, expected: Any) -> None:
 @pytest.mark.parametrize("name", KINDS)
 def test_bits_do_not_depend_on_the_number_of_threads(name: str, B: int, H: int, features: dict[str, Any]) -> None:
     expected = None
-    for threads in (1, 2, 3, 4):
+    for threads in (1, 2, 3):
         call = _call(name, 4, B, H, threads=threads, **features)
         values = _run(call)
         found = [*values, *torch.autograd.grad(_weighted(values), _sources(call))]
