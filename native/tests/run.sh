@@ -2,13 +2,14 @@
 # Builds the native core with its tests three times and runs them: as released, under the address and undefined-behaviour
 # sanitizers, and under the thread sanitizer. Object files stay in the folder that is given, for the next time.
 # The released objects are those of the installation's own build, where its folder is given and Ninja finds it new. The
-# sanitized builds leave out instruction sets that this machine has not, which could not be run.
+# sanitized builds leave out instruction sets that this machine has not, which could not be run. With --build these are
+# only built: they need no installation.
 #
 # The thread sanitizer does not see how libgomp synchronises and would report every exchange between its threads. In that
 # build the same kernels, with the same barrier, therefore run on threads of the C++ library, which it does see.
 set -euo pipefail
 
-folder=${1:?usage: native/tests/run.sh FOLDER [FOLDER OF A FINISHED BUILD]}
+folder=${1:?usage: native/tests/run.sh FOLDER [FOLDER OF A FINISHED BUILD | --build]}
 installed=${2:-}
 source_folder=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 jobs=${JOBS:-2}
@@ -42,19 +43,27 @@ is_fresh() {
   [ -z "${CXX:-}" ] && [ -f "$1/build.ninja" ] && cmake --build "$1" --target cellweave -- -n 2>/dev/null | grep -q "no work to do"
 }
 
+build_sanitized() {
+  # Undefined behaviour ends the program with an illegal instruction, which compiles in half the time that a report takes;
+  # the address sanitizer then says where it was.
+  build addresses "${sanitized[@]}" "-DCMAKE_CXX_FLAGS=-Og -g1 -fsanitize-undefined-trap-on-error" \
+    -DCELLWEAVE_KERNEL_FLAGS=-Og -DCELLWEAVE_SANITIZE=address,undefined
+  # How threads meet is the same code on every instruction set: the newest one shows it.
+  build threads "${sanitized[@]}" "-DCMAKE_CXX_FLAGS=-O1 -g1" -DCELLWEAVE_KERNEL_FLAGS=-O1 \
+    -DCELLWEAVE_SANITIZE=thread -DCELLWEAVE_STD_THREADS=ON "-DCELLWEAVE_KERNELS=${kernels##*;}"
+}
+
 mkdir -p "$folder"
+if [ "$installed" = --build ]; then
+  build_sanitized
+  exit
+fi
 core=""
 if [ -n "$installed" ] && is_fresh "$installed"; then core=$(cd "$installed" && pwd); fi
 build released -DCMAKE_BUILD_TYPE=Release "-DCELLWEAVE_CORE_OBJECTS=$core"
 run released .
-# Undefined behaviour ends the program with an illegal instruction, which compiles in half the time that a report takes;
-# the address sanitizer then says where it was.
-build addresses "${sanitized[@]}" "-DCMAKE_CXX_FLAGS=-Og -g1 -fsanitize-undefined-trap-on-error" \
-  -DCELLWEAVE_KERNEL_FLAGS=-Og -DCELLWEAVE_SANITIZE=address,undefined
+build_sanitized
 run addresses . env ASAN_OPTIONS=handle_sigill=1
-# How threads meet is the same code on every instruction set: the newest one shows it.
-build threads "${sanitized[@]}" "-DCMAKE_CXX_FLAGS=-O1 -g1" -DCELLWEAVE_KERNEL_FLAGS=-O1 \
-  -DCELLWEAVE_SANITIZE=thread -DCELLWEAVE_STD_THREADS=ON "-DCELLWEAVE_KERNELS=${kernels##*;}"
 # Where addresses are random in more bits than GCC's sanitizer expects, it refuses to start.
 fixed_addresses=(setarch "$(uname -m)" --addr-no-randomize)
 "${fixed_addresses[@]}" true 2>/dev/null || fixed_addresses=(env)
