@@ -19,6 +19,7 @@ BF16 = torch.bfloat16
 EVERYTHING = {"states": True, "lengths": True, "resets": True, "reverse": True}
 H_MASKS, ALL_MASKS = "h:rows output:step zone_h:step", "h:rows c:step output:rows zone_h:step zone_c:step"
 FULL = LSTMSpec(256, peepholes=True, cell_clip=1.0, projection=128, proj_clip=1.0, forget_bias=1.0)
+NORM = LSTMSpec(1024, peepholes=True, cell_clip=1.0, layer_norm=True)
 ENDS = {"first_state", "first_gradient"}
 #: Variants that keep no gates, and what computes these again.
 AGAIN = {"lstm-full": "lstm_gates_again", "gru-wrapped": "gru_gates_again", "rnn-wrapped": "rnn_gates_again"}
@@ -35,6 +36,9 @@ VARIANTS: dict[str, tuple[Any, Any, int, torch.dtype, dict[str, Any], set[str]]]
                     {"gru_fwd_reset", "gru_fwd_step", "gru_bwd_step", "gru_bwd_reset"}),
     "gru-after": (gru, GRUSpec(256, reset_after=True, joined_kernel=False), 64, BF16, {},
                   {"gru_fwd_step", "gru_bwd_step"}),
+    "lstm-norm": (lstm, NORM, 64, BF16, {"masks": "h:rows"}, {"lstm_fwd_step", "lstm_bwd_step"}),
+    "gru-norm": (gru, GRUSpec(512, layer_norm=True), 64, BF16, {},
+                 {"gru_fwd_reset", "gru_fwd_step", "gru_bwd_step", "gru_bwd_reset"}),
 }  # fmt: skip
 
 

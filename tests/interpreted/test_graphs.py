@@ -83,6 +83,8 @@ MODULES: dict[str, tuple[str, dict[str, Any]]] = {
     "rnn": ("RNN", {"bidirectional": True}),
     "gru": ("GRU", {"state_dropout": 0.3, "input_dropout": 0.3, "residual": True}),
     "lstm": ("LSTM", {"num_layers": 2, "state_dropout": 0.3, "variational": False, "zoneout": 0.2}),
+    "normalized": ("GRU", {"layer_norm": True, "state_dropout": 0.3}),
+    "normalized lstm": ("LSTM", {"layer_norm": True}),
 }
 
 

@@ -17,7 +17,7 @@ from helpers.triton_cases import variant_named
 
 pytestmark = pytest.mark.usefixtures("nan_poison")
 NAMES = ["rnn", "rnn-relu", "gru", "gru-after", "gru-after-unbiased", "lstm", "peephole", "clip", "all", "block",
-         "coupled-all"]  # fmt: skip
+         "coupled-all", "rnn-norm", "gru-norm", "gru-norm-after", "norm-all"]  # fmt: skip
 EVERYTHING: dict[str, Any] = {"lengths": "ragged", "resets": "given", "reverse": True, "residual": True, "states": True}
 
 
@@ -49,7 +49,14 @@ def _kept(call: LayerCall) -> float:
 
 @pytest.mark.parametrize(
     "name, kept, less",
-    [("lstm", 14, 6), ("gru", 2 + 2 + 4 + 2, 2 + 2), ("gru-after", 2 + 4 + 2 + 2, 2), ("rnn", 4, 2)],
+    [
+        ("lstm", 14, 6),
+        ("gru", 2 + 2 + 4 + 2, 2 + 2),
+        ("gru-after", 2 + 4 + 2 + 2, 2),
+        ("rnn", 4, 2),
+        ("norm", 14, 6),
+        ("gru-norm-after", 2 + 4 + 2 + 2, 2),
+    ],
 )
 @pytest.mark.parametrize("steps", [False, True], ids=["whole", "steps"])
 def test_bytes_that_are_kept_in_half_precision(
@@ -80,7 +87,7 @@ def test_as_with_kept_gates_in_half_precision(name: str) -> None:
         assert_close(f"result {number}", a.float(), b.float(), 2.0**-7)
 
 
-@pytest.mark.parametrize("name", ["rnn", "gru", "all"])
+@pytest.mark.parametrize("name", ["rnn", "gru", "all", "rnn-norm", "gru-norm-after", "norm-all"])
 def test_second_derivatives_as_ever(name: str) -> None:
     case = LayerCase(variant_named(name), 2, 2, 2, "none", "ragged", "given", dtype="float32")
     found = []

@@ -49,15 +49,18 @@ def test_against_the_oracle(case: LayerCase, monkeypatch: pytest.MonkeyPatch) ->
     check_layer(case, "triton")
 
 
-@pytest.mark.parametrize("name", ["rnn", "gru", "gru-after", "all", "coupled-all"])
+@pytest.mark.parametrize("name", ["rnn", "gru", "gru-after", "all", "coupled-all", "norm-all", "gru-norm-after"])
 def test_several_tiles(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """130 units are two tiles, 6 rows two of 4."""
+    """130 units are two tiles, or one of 256 where they are normalized; 6 rows are two of 4, or three of 2."""
     take_steps(monkeypatch)
     case = LayerCase(variant_named(name), 2, 6, 130, "twice", **EVERYTHING, dtype="float32")
     check_layer(case, "triton")
 
 
-@pytest.mark.parametrize("name", ["rnn", "gru", "gru-after", "lstm", "all"])
+@pytest.mark.parametrize(
+    "name",
+    ["rnn", "gru", "gru-after", "lstm", "all", "rnn-norm", "gru-norm", "gru-norm-after", "norm-all", "coupled-norm"],
+)
 def test_half_precision(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     take_steps(monkeypatch)
     check_half(LayerCase(variant_named(name), 3, 3, 9, "none", "ragged", "zeros", dtype="float16"))
@@ -143,6 +146,14 @@ def test_a_plan_says_which_form_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     narrow.build([2, 4])
     with cw.use_backend("triton"):
         assert "per step" not in cw.explain(narrow, inputs, dtype=torch.float32, show=False).rows[0].why
+
+
+def test_a_plan_of_a_normalized_layer_says_why() -> None:
+    module, x = cw.nn.LSTM(4, 5, layer_norm=True, state_dropout=0.3), torch.randn(3, 2, 4)
+    with cw.use_backend("triton"):
+        (row,) = cw.explain(module, x, show=False).rows
+    assert row.backend == "triton"
+    assert "one kernel per step: normalized rows are whole in one program" in row.why
 
 
 def test_a_plan_of_torchs_modules_says_it_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,11 @@ from cellweave.specs import NORM_EPSILON
 _HALF_EPSILON = 1e-3
 
 
+def added_to_variance(epsilon: float, dtype: torch.dtype) -> float:
+    """What is added to the variance of a row of this dtype where a spec says `epsilon`."""
+    return _HALF_EPSILON if dtype == torch.float16 and epsilon == NORM_EPSILON else epsilon
+
+
 def normalized(
     value: torch.Tensor, name: str, weights: Mapping[str, torch.Tensor], epsilon: float = NORM_EPSILON
 ) -> torch.Tensor:
@@ -22,6 +27,5 @@ def normalized(
         name: The weights are `<name>/gamma` and `<name>/beta`, `[H]` each.
         epsilon: Added to the variance; float16 adds 1e-3 in place of TF1's 1e-12.
     """
-    if value.dtype == torch.float16 and epsilon == NORM_EPSILON:
-        epsilon = _HALF_EPSILON
-    return F.layer_norm(value, value.shape[-1:], weights[f"{name}/gamma"], weights[f"{name}/beta"], epsilon)
+    gamma, beta = weights[f"{name}/gamma"], weights[f"{name}/beta"]
+    return F.layer_norm(value, value.shape[-1:], gamma, beta, added_to_variance(epsilon, value.dtype))

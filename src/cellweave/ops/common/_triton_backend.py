@@ -14,10 +14,11 @@ import torch
 from cellweave._types import dtype_name
 from cellweave.ops.common._calls import LayerCall
 from cellweave.ops.common._masks import BoundMask
+from cellweave.ops.common._normalize import added_to_variance
 from cellweave.ops.common._records import RunContext
 from cellweave.ops.common._sequence import read_in_order, reading_order, without_padding
 from cellweave.ops.common._triton_masks import MOST_MASKS, MaskTable
-from cellweave.ops.common._triton_schedule import HOPPER, WARPS, Chip, Schedule
+from cellweave.ops.common._triton_schedule import HOPPER, LONGEST_ROW, WARPS, Chip, Schedule
 from cellweave.specs import CellSpec, RunSpec
 
 #: Activations that the kernels know, by the number under which `_triton_device.activated` has them.
@@ -81,8 +82,8 @@ def triton_refuses(spec: RunSpec, context: RunContext) -> str | None:
         return "knows no torch.func transforms and no forward-mode gradients"
     if not context.plain:
         return "needs ordinary dense tensors"
-    if spec.cell.layer_norm:
-        return "its kernels do not normalize"
+    if spec.cell.layer_norm and spec.cell.units > LONGEST_ROW:
+        return f"its kernels normalize at most {LONGEST_ROW} units, got {spec.cell.units}"
     if any(mask.per_gate for mask in spec.masks):
         return "its kernels have no masks for each gate"
     if len(spec.masks) > MOST_MASKS:
@@ -103,8 +104,10 @@ def activation_refused(cell: Any) -> str | None:
     return None
 
 
-def steps_remark(schedules: tuple[Schedule | None, Schedule | None], units: int, context: RunContext) -> str | None:
+def steps_remark(schedules: tuple[Schedule | None, Schedule | None], cell: CellSpec, context: RunContext) -> str | None:
     """Which way is run step by step, and why; None where one kernel runs the whole sequence both ways."""
+    if cell.layer_norm:
+        return "one kernel per step: normalized rows are whole in one program"
     forward, backward = (schedule is None for schedule in schedules)
     backward = backward and context.needs_grad
     if not forward and not backward:
@@ -112,8 +115,8 @@ def steps_remark(schedules: tuple[Schedule | None, Schedule | None], units: int,
     ways = "" if forward and (backward or not context.needs_grad) else "forward, " if forward else "backward, "
     found = chip()
     return (
-        f"{ways}one kernel per step: {units} units at {context.B} rows do not fit: all programs of one for the whole "
-        f"sequence must be at once on {found.processors} multiprocessors, each with its weights in "
+        f"{ways}one kernel per step: {cell.units} units at {context.B} rows do not fit: all programs of one for the "
+        f"whole sequence must be at once on {found.processors} multiprocessors, each with its weights in "
         f"{found.shared >> 10} KiB of shared memory"
     )
 
@@ -222,6 +225,28 @@ def as_columns(weights: Mapping[str, torch.Tensor], cell: Any) -> Mapping[str, t
 def states_as(leaves: Sequence[str], states: Sequence[torch.Tensor]) -> dict[str, torch.Tensor | None]:
     """States of all steps, or their gradients, as a kernel takes them; None where nobody asks for them."""
     return dict(zip(leaves, states, strict=True)) if states else dict.fromkeys(leaves)
+
+
+def stacked_norms(weights: Mapping[str, torch.Tensor], names: Sequence[str | None], units: int) -> torch.Tensor:
+    """Gammas and betas in turn, `[2 * parts, units]`; zeros for a part that a cell has not."""
+    like = next(weight for name, weight in weights.items() if name.endswith("/gamma"))
+    none = like.new_zeros(units)
+    return torch.stack(
+        [none if name is None else weights[f"{name}/{kind}"] for name in names for kind in ("gamma", "beta")]
+    )
+
+
+def norm_weights(norms: torch.Tensor | None, names: Sequence[str | None]) -> dict[str, torch.Tensor]:
+    """What `stacked_norms` took."""
+    if norms is None:
+        return {}
+    kinds = [None if name is None else f"{name}/{kind}" for name in names for kind in ("gamma", "beta")]
+    return {name: row for name, row in zip(kinds, norms.unbind(0), strict=True) if name is not None}
+
+
+def norm_arguments(cell: CellSpec, norms: torch.Tensor | None, dtype: torch.dtype) -> dict[str, Any]:
+    """What the kernels of single steps take of a normalization."""
+    return {"NORM": cell.layer_norm, "norms": norms, "epsilon": added_to_variance(cell.norm_epsilon, dtype)}
 
 
 def same(products: torch.Tensor) -> torch.Tensor:

@@ -139,7 +139,24 @@ def _schedule(
 _STEP_COLUMNS, _STEP_ELEMENTS = (16, 128), 512
 
 
-def step_tile(rows: int, width: int) -> tuple[int, int]:
-    """Rows and columns of a program's tile of `[rows, width]` where programs wait for nobody: powers of two."""
-    columns = max(_STEP_COLUMNS[0], min(_STEP_COLUMNS[1], power_of_two(width)))
-    return min(power_of_two(rows), _STEP_ELEMENTS // columns), columns
+#: Columns for each of its warps that a tile of whole rows has at most, and the most warps that a program can have.
+_WARP_COLUMNS, _STEP_WARPS = 128, (4, 32)
+#: The longest row that a tile can hold whole.
+LONGEST_ROW = _WARP_COLUMNS * _STEP_WARPS[1]
+
+
+def step_tile(rows: int, width: int, *, whole_rows: bool = False) -> tuple[int, int]:
+    """Rows and columns of a program's tile of `[rows, width]` where programs wait for nobody: powers of two.
+
+    Args:
+        whole_rows: A tile has all columns, up to `LONGEST_ROW`.
+    """
+    columns = max(_STEP_COLUMNS[0], power_of_two(width))
+    if not whole_rows:
+        columns = min(_STEP_COLUMNS[1], columns)
+    return min(power_of_two(rows), max(1, _STEP_ELEMENTS // columns)), columns
+
+
+def step_warps(columns: int) -> int:
+    """Warps of a program whose tile has so many columns."""
+    return max(_STEP_WARPS[0], columns // _WARP_COLUMNS)

@@ -2,7 +2,8 @@
 
 A program owns a tile of `[B, width]` and waits for nobody: products are made between the launches. States lie in
 buffers of their own, which each step overwrites; what backward needs lies by memory index, as the kernels of whole
-sequences leave it.
+sequences leave it. Where a cell normalizes, a tile has whole rows, and what is kept are totals before they are
+normalized, from which backward makes the rest again.
 """
 
 from __future__ import annotations
@@ -37,6 +38,53 @@ def tile_of(B, WIDTH: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr):
 def gate_columns(GATES: tl.constexpr, WIDTH: tl.constexpr, U: tl.constexpr):
     """Columns `GATES * unit + gate` of the tile's units."""
     return (tl.program_id(0) % tl.cdiv(WIDTH, U)) * (GATES * U) + tl.arange(0, GATES * U)
+
+
+@triton.jit
+def _normal_form(value, inside, WIDTH: tl.constexpr, epsilon):
+    """Whole rows with mean 0 and variance 1, and what they were multiplied by for it."""
+    centred = tl.where(inside, value - tl.sum(tl.where(inside, value, 0.0), axis=1)[:, None] / WIDTH, 0.0)
+    factor = 1.0 / tl.sqrt(tl.sum(centred * centred, axis=1)[:, None] / WIDTH + epsilon)
+    return centred * factor, factor
+
+
+@triton.jit
+def normalized(value, norms, PART: tl.constexpr, units, inside, WIDTH: tl.constexpr, epsilon, NORM: tl.constexpr):
+    """Whole rows normalized, times gamma plus beta; as they are where nothing is normalized.
+
+    Args:
+        norms: Gammas and betas in turn, `[2 * parts, WIDTH]`. PART: Which of them.
+    """
+    if NORM:
+        form, _ = _normal_form(value, inside, WIDTH, epsilon)
+        gamma = tl.load(norms + 2 * PART * WIDTH + units, mask=units < WIDTH, other=0.0).to(tl.float32)[None, :]
+        beta = tl.load(norms + (2 * PART + 1) * WIDTH + units, mask=units < WIDTH, other=0.0).to(tl.float32)[None, :]
+        value = form * gamma + beta
+    return value
+
+
+@triton.jit
+def normalized_back(
+    d, value, norms, d_norms, PART: tl.constexpr, B, rows, units, inside, WIDTH: tl.constexpr, epsilon,
+    NORM: tl.constexpr,
+):  # fmt: skip
+    """The gradient of what `normalized` took, `value`, from that of what it gave.
+
+    Args:
+        d_norms: Float32 `[2 * parts, B, WIDTH]`, each row's share of the gradients of gammas and betas; added to.
+    """
+    if NORM:
+        form, factor = _normal_form(value, inside, WIDTH, epsilon)
+        gamma = tl.load(norms + 2 * PART * WIDTH + units, mask=units < WIDTH, other=0.0).to(tl.float32)[None, :]
+        d = tl.where(inside, d, 0.0)
+        at = d_norms + (2 * PART * B + rows[:, None]) * WIDTH + units[None, :]
+        tl.store(at, tl.load(at, mask=inside, other=0.0) + d * form, mask=inside)
+        at += B * WIDTH
+        tl.store(at, tl.load(at, mask=inside, other=0.0) + d, mask=inside)
+        d *= gamma
+        mean, along = tl.sum(d, axis=1)[:, None] / WIDTH, tl.sum(d * form, axis=1)[:, None] / WIDTH
+        d = factor * (d - mean - form * along)
+    return d
 
 
 @triton.jit

@@ -20,8 +20,11 @@ from cellweave.ops.common._triton_backend import (
     chip,
     inner_masks,
     loop_arguments,
+    norm_arguments,
+    norm_weights,
     run_of_products,
     same,
+    stacked_norms,
     states_as,
     steps_remark,
     surroundings,
@@ -32,13 +35,17 @@ from cellweave.ops.common._triton_ops import TritonOp, define_triton_ops, runner
 from cellweave.ops.common._triton_schedule import Product, Schedule, plan_programs
 from cellweave.ops.gru import _triton_steps as by_steps
 from cellweave.ops.gru._reference import gru_sequence, gru_split_weights
-from cellweave.specs import GRUSpec, RunSpec
+from cellweave.specs import GRU_NORM_NAMES, GRUSpec, RunSpec
 
 _KERNELS = "cellweave.ops.gru._triton_kernels"
+#: In the order in which the kernels count them.
+_NORM_NAMES = tuple(GRU_NORM_NAMES[part] for part in "ruch")
 
 
 def schedules(spec: GRUSpec, rows: int, itemsize: int) -> tuple[Schedule | None, Schedule | None]:
-    """Of the forward and the backward kernel; None where nothing fits the device."""
+    """Of the forward and the backward kernel; None where nothing fits the device, or rows are normalized."""
+    if spec.layer_norm:
+        return None, None
     H = spec.units
     forward = (Product(H, 2 * H, 2), Product(H, H, 1))
     backward = (Product(2 * H, H, 1), Product(H, H, 1))
@@ -51,7 +58,7 @@ def _refuses(spec: RunSpec, context: RunContext) -> str | None:
 
 def _remarks(spec: RunSpec, context: RunContext) -> str | None:
     cell = cast(GRUSpec, spec.cell)
-    return steps_remark(schedules(cell, context.B, context.dtype.itemsize), cell.units, context)
+    return steps_remark(schedules(cell, context.B, context.dtype.itemsize), cell, context)
 
 
 class _Packed(NamedTuple):
@@ -104,9 +111,14 @@ def _packed(call: LayerCall) -> _Packed:
 
 
 def _weights(call: LayerCall) -> list[torch.Tensor | None]:
-    """Of the inputs and their bias; those of the gates and of the candidate, and its recurrent bias."""
-    packed = _packed(call)
-    return [packed.from_x, packed.bias, packed.gates, packed.candidate, packed.from_h]
+    """Of the inputs and their bias; those of the gates and the candidate, its recurrent bias, and normalizations."""
+    packed, spec = _packed(call), cast(GRUSpec, call.spec.cell)
+    norms = stacked_norms(call.weights, _norm_names(spec), spec.units) if spec.layer_norm else None
+    return [packed.from_x, packed.bias, packed.gates, packed.candidate, packed.from_h, norms]
+
+
+def _norm_names(spec: GRUSpec) -> tuple[str, ...]:
+    return _NORM_NAMES if spec.reset_after else _NORM_NAMES[:3]
 
 
 class GRULoop:
@@ -129,20 +141,20 @@ class GRULoop:
             launch.run()
             return results, saved
         made = self._forward_made(tensors[0], save=save, gates=gates, exchanged=False)
-        h = by_steps.forward(tensors, made, {**self._arguments(tensors[0]), "SAVE": save})
+        h = by_steps.forward(tensors, made, {**self._step_arguments(tensors), "SAVE": save})
         return self._results(made, h), self._saved(made) if save else ()
 
     def backward(self, tensors: Tensors, saved: Tensors, upstream: Tensors) -> Tensors:
         """Gradients of the loop's tensors."""
         hs, rhs, gates = saved[:3]
         if gates is None:
-            saved = (hs, rhs, *by_steps.gates_again(tensors, hs, rhs, self._arguments(tensors[0])))
+            saved = (hs, rhs, *by_steps.gates_again(tensors, hs, rhs, self._step_arguments(tensors)))
         if self.schedules[1] is not None:
             launch, made = self.backward_launch(tensors, saved, upstream)
             launch.run()
         else:
             made = self._backward_made(tensors)
-            given = {**self._arguments(tensors[0]), **self._backward_given(saved, upstream)}
+            given = {**self._step_arguments(tensors), **self._backward_given(saved, upstream)}
             by_steps.backward(tensors, made, upstream, given)
         return self._gradients(saved, made, with_bias=tensors[5] is not None)
 
@@ -153,7 +165,7 @@ class GRULoop:
 
     def forward_launch(self, tensors: Tensors, *, save: bool, gates: bool = True) -> tuple[Launch, Tensors, Tensors]:
         """The forward kernel's launch for the whole sequence, its results and what it leaves for backward."""
-        x_gates, h0, fresh, gates_weight, candidate, bias = tensors
+        x_gates, h0, fresh, gates_weight, candidate, bias, _ = tensors
         schedule, h = cast(Schedule, self.schedules[0]), torch.empty_like(h0)
         made = self._forward_made(x_gates, save=save, gates=gates, exchanged=True)
         k1, k2 = schedule.sides[1]
@@ -216,6 +228,10 @@ class GRULoop:
             "GATE_ACTIVATION": ACTIVATIONS[cast(str, self._spec.recurrent_activation)],
         }
 
+    def _step_arguments(self, tensors: Tensors) -> dict[str, Any]:
+        x_gates, norms = tensors[0], tensors[6]
+        return self._arguments(x_gates) | norm_arguments(self._spec, norms, x_gates.dtype)
+
     def _gradients(self, saved: Tensors, made: dict[str, Any], *, with_bias: bool) -> Tensors:
         hs, rhs, H = saved[0].flatten(0, 1), saved[1], self._spec.units
         d_gates, d_from_h = made["d_gates"].flatten(0, 1), made["d_from_h"]
@@ -223,12 +239,15 @@ class GRULoop:
             d_candidate = hs.t() @ d_from_h.flatten(0, 1)
         else:
             d_candidate = rhs.flatten(0, 1).t() @ d_gates[:, :H]
-        d_bias = d_from_h.sum((0, 1)) if with_bias else None
-        return made["d_gates"], made["d_h0"], made["d_reset_h"], hs.t() @ d_gates[:, H:], d_candidate, d_bias
+        d_bias, d_norms = d_from_h.sum((0, 1)) if with_bias else None, made.get("d_norms")
+        return (
+            made["d_gates"], made["d_h0"], made["d_reset_h"], hs.t() @ d_gates[:, H:], d_candidate, d_bias,
+            None if d_norms is None else d_norms.sum(1).to(d_gates.dtype),
+        )  # fmt: skip
 
     def again(self, tensors: Tensors) -> Tensors:
         """Outputs and h by the reference, whose inputs are the products."""
-        x_gates, h0, fresh, gates_weight, candidate, bias = tensors
+        x_gates, h0, fresh, gates_weight, candidate, bias, norms = tensors
         H = self._spec.units
 
         def unpacked(gates: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
@@ -236,7 +255,10 @@ class GRULoop:
             return torch.cat([r, u, last], dim=-1)
 
         products = unpacked(x_gates[..., H:].contiguous(), x_gates[..., :H])
-        weights = {"kernel": same(products), "recurrent_kernel": unpacked(gates_weight, candidate)}
+        weights = {
+            "kernel": same(products), "recurrent_kernel": unpacked(gates_weight, candidate),
+            **norm_weights(norms, _norm_names(self._spec)),
+        }  # fmt: skip
         if bias is not None:
             none = products.new_zeros(3 * H)
             weights["bias"] = torch.stack([none, torch.cat([none[: 2 * H], bias])])

@@ -12,31 +12,50 @@ import triton
 import triton.language as tl
 
 from cellweave.ops.common._triton_device import activated, join_two, row_lengths, split_two, step_rows
-from cellweave.ops.common._triton_step_device import finish_step, gate_columns, tile_of, unfinish_step
+from cellweave.ops.common._triton_step_device import (
+    finish_step,
+    gate_columns,
+    normalized,
+    normalized_back,
+    tile_of,
+    unfinish_step,
+)
 from cellweave.ops.gru._triton_cell import mix, mix_back, reset_back
+
+#: Normalizations, as their weights are stacked.
+_R, _U, _C, _FROM_H = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
 
 
 @triton.jit
-def _gates_of(
-    x_gates, product, first, near, rows, columns, inside, H: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr,
-    GATE_ACTIVATION: tl.constexpr,
-):  # fmt: skip
-    """The activated gates r and u."""
+def _totals_of(
+    x_gates, product, first, near, rows, columns, inside, H: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr
+):
+    """The totals of the gates r and u."""
     at = rows[:, None] * (3 * H) + H + columns[None, :]
     there = first * (3 * H) + near[:, None] * (3 * H) + H + columns[None, :]
     total = tl.load(x_gates + there, mask=inside, other=0.0).to(tl.float32)
-    total += tl.load(product + at, mask=inside, other=0.0).to(tl.float32)
-    return split_two(activated(total, GATE_ACTIVATION), ROWS, U)
+    return split_two(total + tl.load(product + at, mask=inside, other=0.0).to(tl.float32), ROWS, U)
+
+
+@triton.jit
+def _gate(
+    total, norms, PART: tl.constexpr, units, inside, H: tl.constexpr, epsilon, NORM: tl.constexpr,
+    GATE_ACTIVATION: tl.constexpr,
+):  # fmt: skip
+    """An activated gate."""
+    return activated(normalized(total, norms, PART, units, inside, H, epsilon, NORM), GATE_ACTIVATION)
 
 
 @triton.jit
 def _candidate_of(
-    x_gates, product, bias, gates, values, from_h, first, near, rows, units, columns, inside, in_gates,
-    H: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr, AFTER: tl.constexpr, BIAS: tl.constexpr,
+    x_gates, product, bias, norms, gates, values, from_h, first, near, rows, units, columns, inside, in_gates, epsilon,
+    H: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr, NORM: tl.constexpr, AFTER: tl.constexpr, BIAS: tl.constexpr,
     ACTIVATION: tl.constexpr, GATE_ACTIVATION: tl.constexpr,
 ):  # fmt: skip
     """The update gate and the candidate; and what backward needs of a step is stored where that is asked for."""
-    r, u = _gates_of(x_gates, product, first, near, rows, columns, in_gates, H, ROWS, U, GATE_ACTIVATION)
+    total_r, total_u = _totals_of(x_gates, product, first, near, rows, columns, in_gates, H, ROWS, U)
+    r = _gate(total_r, norms, _R, units, inside, H, epsilon, NORM, GATE_ACTIVATION)
+    u = _gate(total_u, norms, _U, units, inside, H, epsilon, NORM, GATE_ACTIVATION)
     at_value = first * (3 * H) + near[:, None] * (3 * H) + units[None, :]
     there = first * H + near[:, None] * H + units[None, :]
     value = tl.load(x_gates + at_value, mask=inside, other=0.0).to(tl.float32)
@@ -46,18 +65,26 @@ def _candidate_of(
             recurrent += tl.load(bias + units, mask=units < H, other=0.0).to(tl.float32)[None, :]
         if from_h is not None:
             tl.store(from_h + there, recurrent.to(from_h.dtype.element_ty), mask=inside)
-        recurrent *= r
-    value = activated(value + recurrent, ACTIVATION)
+        recurrent = r * normalized(recurrent, norms, _FROM_H, units, inside, H, epsilon, NORM)
+        total = value
+        value = normalized(value, norms, _C, units, inside, H, epsilon, NORM) + recurrent
+    else:
+        total = value + recurrent
+        value = normalized(total, norms, _C, units, inside, H, epsilon, NORM)
+    value = activated(value, ACTIVATION)
     if gates is not None:
+        if not NORM:
+            total_r, total_u, total = r, u, value
         at_two = first * (2 * H) + near[:, None] * (2 * H) + columns[None, :]
-        tl.store(gates + at_two, join_two(r, u, ROWS, U).to(gates.dtype.element_ty), mask=in_gates)
-        tl.store(values + there, value.to(values.dtype.element_ty), mask=inside)
+        tl.store(gates + at_two, join_two(total_r, total_u, ROWS, U).to(gates.dtype.element_ty), mask=in_gates)
+        tl.store(values + there, total.to(values.dtype.element_ty), mask=inside)
     return u, value
 
 
 @triton.jit(do_not_specialize=["T", "B", "step"])
 def gru_fwd_reset(
-    x_gates, product, lengths, h, rh, rhs, T, B, step, H: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr,
+    x_gates, product, norms, lengths, h, rh, rhs, T, B, step, epsilon,
+    H: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr, NORM: tl.constexpr,
     GATE_ACTIVATION: tl.constexpr, LENGTHS: tl.constexpr, REVERSE: tl.constexpr, SAVE: tl.constexpr,
 ):  # fmt: skip
     """The operand r * h: `rh [B, H]`, and by memory index `rhs`."""
@@ -66,7 +93,8 @@ def gru_fwd_reset(
     in_gates = here[:, None] & (columns < 2 * H)[None, :]
     length, at = row_lengths(lengths, rows, here, T, LENGTHS), rows[:, None] * H + units[None, :]
     first, near = step_rows(step, T, B, length, rows, LENGTHS, REVERSE)
-    r, _ = _gates_of(x_gates, product, first, near, rows, columns, in_gates, H, ROWS, U, GATE_ACTIVATION)
+    total, _ = _totals_of(x_gates, product, first, near, rows, columns, in_gates, H, ROWS, U)
+    r = _gate(total, norms, _R, units, inside, H, epsilon, NORM, GATE_ACTIVATION)
     gated = r * tl.load(h + at, mask=inside, other=0.0).to(tl.float32)
     tl.store(rh + at, gated.to(rh.dtype.element_ty), mask=inside)
     if SAVE:
@@ -76,8 +104,9 @@ def gru_fwd_reset(
 
 @triton.jit(do_not_specialize=["T", "B", "step"])
 def gru_fwd_step(
-    x_gates, product, bias, reset_h, lengths, resets, table, scales, given, h, out, hs, gates, values, from_h, all_h,
-    T, B, step, H: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr, AFTER: tl.constexpr, BIAS: tl.constexpr,
+    x_gates, product, bias, norms, reset_h, lengths, resets, table, scales, given, h, out, hs, gates, values, from_h,
+    all_h, T, B, step, epsilon,
+    H: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr, NORM: tl.constexpr, AFTER: tl.constexpr, BIAS: tl.constexpr,
     ACTIVATION: tl.constexpr, GATE_ACTIVATION: tl.constexpr, LENGTHS: tl.constexpr, RESETS: tl.constexpr,
     GIVEN_RESETS: tl.constexpr, REVERSE: tl.constexpr, COUNT: tl.constexpr, KINDS: tl.constexpr, BITS: tl.constexpr,
     ZONE_H: tl.constexpr, SAVE: tl.constexpr, STATES: tl.constexpr,
@@ -85,8 +114,9 @@ def gru_fwd_step(
     """A step from its products to h.
 
     Args:
-        product: Of h, or for the candidate of r * h, and the recurrent weights, `[B, 3H]`. h: State, `[B, H]`;
-            overwritten. The rest as `gru_fwd_persistent` has it.
+        product: Of h, or for the candidate of r * h, and the recurrent weights, `[B, 3H]`. norms: Gamma and beta of r,
+            u, c and, with the reset after the product, of the recurrent product, `[6 or 8, H]`. h: State, `[B, H]`;
+            overwritten. The rest as `gru_fwd_persistent` has it; what is normalized is kept as totals.
     """
     rows, here, units, inside = tile_of(B, H, ROWS, U)
     columns = gate_columns(2, H, U)
@@ -94,8 +124,8 @@ def gru_fwd_step(
     length, at = row_lengths(lengths, rows, here, T, LENGTHS), rows[:, None] * H + units[None, :]
     first, near = step_rows(step, T, B, length, rows, LENGTHS, REVERSE)
     u, value = _candidate_of(
-        x_gates, product, bias, gates, values, from_h, first, near, rows, units, columns, inside, in_gates, H, ROWS, U,
-        AFTER, BIAS, ACTIVATION, GATE_ACTIVATION,
+        x_gates, product, bias, norms, gates, values, from_h, first, near, rows, units, columns, inside, in_gates,
+        epsilon, H, ROWS, U, NORM, AFTER, BIAS, ACTIVATION, GATE_ACTIVATION,
     )  # fmt: skip
     new_h = mix(u, tl.load(h + at, mask=inside, other=0.0).to(tl.float32), value)
     finish_step(
@@ -106,8 +136,9 @@ def gru_fwd_step(
 
 @triton.jit(do_not_specialize=["T", "B", "step"])
 def gru_bwd_step(
-    product, lengths, resets, table, scales, given, hs, gates, values, from_h, d_out, d_all_h, past_h, sum_reset_h,
-    d_gates, d_from_h, d_totals, T, B, step, H: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr,
+    product, norms, lengths, resets, table, scales, given, hs, gates, values, from_h, d_out, d_all_h, past_h,
+    sum_reset_h, d_norms, d_gates, d_from_h, d_totals, T, B, step, epsilon,
+    H: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr, NORM: tl.constexpr,
     AFTER: tl.constexpr, ACTIVATION: tl.constexpr, GATE_ACTIVATION: tl.constexpr, LENGTHS: tl.constexpr,
     RESETS: tl.constexpr, GIVEN_RESETS: tl.constexpr, REVERSE: tl.constexpr, COUNT: tl.constexpr, KINDS: tl.constexpr,
     BITS: tl.constexpr, ZONE_H: tl.constexpr, STATES: tl.constexpr,
@@ -116,7 +147,7 @@ def gru_bwd_step(
 
     Args:
         product: Of the later step's gradients and the recurrent weights, `[B, H]`. past_h: float32, what else reaches
-            h; overwritten. sum_reset_h: float32, of given states; added to.
+            h; overwritten. sum_reset_h, d_norms: float32, of given states, and `[6 or 8, B, H]`; added to.
         d_gates, d_from_h: By memory index, as `gru_bwd_exchange` has them. d_totals: `[B, 3H]`, what the recurrent
             weights multiply next.
     """
@@ -131,16 +162,33 @@ def gru_bwd_step(
     first, near = step_rows(step, T, B, length, rows, LENGTHS, REVERSE)
     there = first * H + near[:, None] * H + units[None, :]
     old = tl.load(hs + there, mask=inside, other=0.0).to(tl.float32)
-    value = tl.load(values + there, mask=inside, other=0.0).to(tl.float32)
+    total = tl.load(values + there, mask=inside, other=0.0).to(tl.float32)
     at_two = first * (2 * H) + near[:, None] * (2 * H) + columns[None, :]
-    r, u = split_two(tl.load(gates + at_two, mask=in_gates, other=0.0).to(tl.float32), ROWS, U)
+    total_r, total_u = split_two(tl.load(gates + at_two, mask=in_gates, other=0.0).to(tl.float32), ROWS, U)
+    r, u, value = total_r, total_u, total
+    if AFTER:
+        total_h = tl.load(from_h + there, mask=inside, other=0.0).to(tl.float32)
+        recurrent = normalized(total_h, norms, _FROM_H, units, inside, H, epsilon, NORM)
+    if NORM:
+        r = _gate(total_r, norms, _R, units, inside, H, epsilon, NORM, GATE_ACTIVATION)
+        u = _gate(total_u, norms, _U, units, inside, H, epsilon, NORM, GATE_ACTIVATION)
+        value = normalized(total, norms, _C, units, inside, H, epsilon, NORM)
+        if AFTER:
+            value += r * recurrent
+        value = activated(value, ACTIVATION)
     d_value, d_u, d_old = mix_back(d_new, u, old, value, ACTIVATION, GATE_ACTIVATION)
     tl.store(past_h + at, d_past + d_old, mask=inside)
+    d_u = normalized_back(d_u, total_u, norms, d_norms, _U, B, rows, units, inside, H, epsilon, NORM)
     if AFTER:
-        recurrent = tl.load(from_h + there, mask=inside, other=0.0).to(tl.float32)
         d_r, d_recurrent = reset_back(d_value, recurrent, r, GATE_ACTIVATION)
+        d_r = normalized_back(d_r, total_r, norms, d_norms, _R, B, rows, units, inside, H, epsilon, NORM)
+        d_recurrent = normalized_back(
+            d_recurrent, total_h, norms, d_norms, _FROM_H, B, rows, units, inside, H, epsilon, NORM
+        )
+        d_value = normalized_back(d_value, total, norms, d_norms, _C, B, rows, units, inside, H, epsilon, NORM)
         tl.store(d_from_h + there, d_recurrent.to(d_from_h.dtype.element_ty), mask=inside)
     else:
+        d_value = normalized_back(d_value, total, norms, d_norms, _C, B, rows, units, inside, H, epsilon, NORM)
         d_r, d_recurrent = tl.zeros_like(d_u), d_value
     here_value, here_gates = rows[:, None] * (3 * H) + units[None, :], rows[:, None] * (3 * H) + H + columns[None, :]
     at_value = first * (3 * H) + near[:, None] * (3 * H) + units[None, :]
@@ -154,8 +202,8 @@ def gru_bwd_step(
 
 @triton.jit(do_not_specialize=["T", "B", "step"])
 def gru_bwd_reset(
-    d_rh, lengths, hs, gates, past_h, d_gates, d_totals, T, B, step,
-    H: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr,
+    d_rh, norms, lengths, hs, gates, past_h, d_norms, d_gates, d_totals, T, B, step, epsilon,
+    H: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr, NORM: tl.constexpr,
     GATE_ACTIVATION: tl.constexpr, LENGTHS: tl.constexpr, REVERSE: tl.constexpr,
 ):  # fmt: skip
     """Gradient of r's total from that of r * h, `d_rh [B, H]`: a column for each unit of `d_totals` and `d_gates`."""
@@ -166,8 +214,12 @@ def gru_bwd_reset(
     first, near = step_rows(step, T, B, length, rows, LENGTHS, REVERSE)
     old = tl.load(hs + first * H + near[:, None] * H + units[None, :], mask=inside, other=0.0).to(tl.float32)
     at_two = first * (2 * H) + near[:, None] * (2 * H) + columns[None, :]
-    r, _ = split_two(tl.load(gates + at_two, mask=in_gates, other=0.0).to(tl.float32), ROWS, U)
+    total, _ = split_two(tl.load(gates + at_two, mask=in_gates, other=0.0).to(tl.float32), ROWS, U)
+    r = total
+    if NORM:
+        r = _gate(total, norms, _R, units, inside, H, epsilon, NORM, GATE_ACTIVATION)
     d_r, d_old = reset_back(tl.load(d_rh + at, mask=inside, other=0.0).to(tl.float32), old, r, GATE_ACTIVATION)
+    d_r = normalized_back(d_r, total, norms, d_norms, _R, B, rows, units, inside, H, epsilon, NORM)
     tl.store(past_h + at, tl.load(past_h + at, mask=inside, other=0.0) + d_old, mask=inside)
     here_r = rows[:, None] * (3 * H) + H + 2 * units[None, :]
     at_r = first * (3 * H) + near[:, None] * (3 * H) + H + 2 * units[None, :]
@@ -177,14 +229,15 @@ def gru_bwd_reset(
 
 @triton.jit(do_not_specialize=["B"])
 def gru_gates_again(
-    x_gates, product, bias, gates, values, from_h, B, H: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr,
-    AFTER: tl.constexpr, BIAS: tl.constexpr, ACTIVATION: tl.constexpr, GATE_ACTIVATION: tl.constexpr,
+    x_gates, product, bias, norms, gates, values, from_h, B, epsilon,
+    H: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr, NORM: tl.constexpr, AFTER: tl.constexpr, BIAS: tl.constexpr,
+    ACTIVATION: tl.constexpr, GATE_ACTIVATION: tl.constexpr,
 ):  # fmt: skip
     """Gates, candidates and their recurrent products of all steps, as forward would have kept them; B are all rows."""
     rows, here, units, inside = tile_of(B, H, ROWS, U)
     columns, rows = gate_columns(2, H, U), rows.to(tl.int64)
     in_gates = here[:, None] & (columns < 2 * H)[None, :]
     _candidate_of(
-        x_gates, product, bias, gates, values, from_h, 0, rows, rows, units, columns, inside, in_gates, H, ROWS, U,
-        AFTER, BIAS, ACTIVATION, GATE_ACTIVATION,
+        x_gates, product, bias, norms, gates, values, from_h, 0, rows, rows, units, columns, inside, in_gates, epsilon,
+        H, ROWS, U, NORM, AFTER, BIAS, ACTIVATION, GATE_ACTIVATION,
     )  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from cellweave.ops.common._triton_autograd import Tensors
-from cellweave.ops.common._triton_steps import Steps, device_of, in_dtype, sums_for
+from cellweave.ops.common._triton_steps import Steps, device_of, in_dtype, sums_by_row, sums_for
 
 _KERNELS = "cellweave.ops.gru._triton_step_kernels"
 
@@ -20,7 +20,7 @@ def forward(tensors: Tensors, made: Mapping[str, Any], given: Mapping[str, Any])
         tensors: As the loop has them. made: What the steps fill, by the names of the kernels. given: Their other
             arguments.
     """
-    x_gates, h0, fresh, gates_weight, candidate, bias = tensors
+    x_gates, h0, fresh, gates_weight, candidate, bias, _ = tensors
     (T, B), H, after = x_gates.shape[:2], h0.shape[1], given["AFTER"]
     h, product = torch.empty_like(h0), x_gates.new_empty(B, 3 * H)
     rh, weight = torch.empty_like(h0), torch.cat([candidate, gates_weight], 1) if after else gates_weight
@@ -30,8 +30,8 @@ def forward(tensors: Tensors, made: Mapping[str, Any], given: Mapping[str, Any])
     })  # fmt: skip
     with device_of(x_gates):
         steps.first_state(h0, h, made["hs"], fresh)
-        cells = steps.kernel("gru_fwd_step", H)
-        resets = None if after else steps.kernel("gru_fwd_reset", H)
+        cells = steps.cell("gru_fwd_step")
+        resets = None if after else steps.cell("gru_fwd_reset")
         for step in range(T):
             if resets is None:
                 torch.mm(h, weight, out=product)
@@ -49,18 +49,19 @@ def backward(tensors: Tensors, made: dict[str, Any], upstream: Tensors, given: M
     Args:
         tensors, made, given: As in `forward`, with what that left. upstream: Gradients of outputs and h.
     """
-    x_gates, h0, fresh, gates_weight, candidate, _ = tensors
+    x_gates, h0, fresh, gates_weight, candidate, _, norms = tensors
     (T, B), H, after = x_gates.shape[:2], h0.shape[1], given["AFTER"]
     d_h, sum_reset = upstream[1].to(torch.float32, copy=True), sums_for(fresh)
     d_totals, product = x_gates.new_empty(B, 3 * H), torch.zeros_like(h0)
+    made["d_norms"] = sums_by_row(norms, B)
     d_rh, weight = torch.empty_like(h0), torch.cat([candidate, gates_weight], 1) if after else gates_weight
     steps = Steps(_KERNELS, {
         **given, **made, "product": product, "d_out": upstream[0], "past_h": d_h, "sum_reset_h": sum_reset,
         "d_totals": d_totals, "d_rh": d_rh,
     })  # fmt: skip
     with device_of(x_gates):
-        cells = steps.kernel("gru_bwd_step", H)
-        resets = None if after else steps.kernel("gru_bwd_reset", H)
+        cells = steps.cell("gru_bwd_step")
+        resets = None if after else steps.cell("gru_bwd_reset")
         for step in reversed(range(T)):
             cells(step=step)
             if resets is None:
@@ -81,7 +82,7 @@ def gates_again(
     Args:
         tensors: As the loop has them. hs, rhs: Operands of all steps. given: Arguments of the kernel.
     """
-    x_gates, _, _, gates_weight, candidate, bias = tensors
+    x_gates, _, _, gates_weight, candidate, bias, _ = tensors
     T, B, H = hs.shape
     product, flat = x_gates.new_empty(T * B, 3 * H), hs.flatten(0, 1)
     torch.mm(flat, gates_weight, out=product[:, H:])
@@ -93,5 +94,5 @@ def gates_again(
         "values": values, "from_h": from_h, "B": T * B,
     })  # fmt: skip
     with device_of(x_gates):
-        steps.kernel("gru_gates_again", H)()
+        steps.cell("gru_gates_again")()
     return gates, values, from_h

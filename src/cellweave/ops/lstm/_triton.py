@@ -20,8 +20,11 @@ from cellweave.ops.common._triton_backend import (
     chip,
     inner_masks,
     loop_arguments,
+    norm_arguments,
+    norm_weights,
     run_of_products,
     same,
+    stacked_norms,
     states_as,
     steps_remark,
     surroundings,
@@ -32,7 +35,7 @@ from cellweave.ops.common._triton_ops import TritonOp, define_triton_ops, runner
 from cellweave.ops.common._triton_schedule import Product, Schedule, plan_programs
 from cellweave.ops.lstm import _triton_steps as by_steps
 from cellweave.ops.lstm._reference import lstm_sequence
-from cellweave.specs import LSTMSpec, RunSpec
+from cellweave.specs import NORM_NAMES, LSTMSpec, RunSpec
 
 _KERNELS = "cellweave.ops.lstm._triton_kernels"
 #: The kernels' order of gates.
@@ -40,7 +43,9 @@ _ORDER = "ijfo"
 
 
 def schedules(spec: LSTMSpec, rows: int, itemsize: int) -> tuple[Schedule | None, Schedule | None]:
-    """Of the forward and the backward kernel; None where nothing fits the device."""
+    """Of the forward and the backward kernel; None where nothing fits the device, or rows are normalized."""
+    if spec.layer_norm:
+        return None, None
     H, P = spec.units, spec.output_size
     forward = [Product(P, 4 * H, 4)]
     backward = [Product(4 * H, P, 0 if spec.projection else 1)]
@@ -59,7 +64,7 @@ def _refuses(spec: RunSpec, context: RunContext) -> str | None:
 
 def _remarks(spec: RunSpec, context: RunContext) -> str | None:
     cell = cast(LSTMSpec, spec.cell)
-    return steps_remark(schedules(cell, context.B, context.dtype.itemsize), cell.units, context)
+    return steps_remark(schedules(cell, context.B, context.dtype.itemsize), cell, context)
 
 
 def packed_gates(weight: torch.Tensor, spec: LSTMSpec) -> torch.Tensor:
@@ -71,7 +76,7 @@ def packed_gates(weight: torch.Tensor, spec: LSTMSpec) -> torch.Tensor:
 
 
 def _weights(call: LayerCall) -> list[torch.Tensor | None]:
-    """Of the inputs and their bias; recurrent ones, peepholes for f, i, o, and the projection."""
+    """Of the inputs and their bias; recurrent ones, peepholes for f, i, o, the projection, and normalizations."""
     spec, depth = cast(LSTMSpec, call.spec.cell), call.x.shape[2]
     weights = as_columns(call.weights, spec)
     kernel = weights["kernel"]
@@ -84,7 +89,12 @@ def _weights(call: LayerCall) -> list[torch.Tensor | None]:
     return [
         packed_gates(kernel[:depth], spec), None if bias is None else packed_gates(bias, spec),
         packed_gates(recurrent, spec), peephole, weights.get("projection/kernel"),
+        stacked_norms(weights, _norm_names(spec), spec.units) if spec.layer_norm else None,
     ]  # fmt: skip
+
+
+def _norm_names(spec: LSTMSpec) -> list[str | None]:
+    return [NORM_NAMES[part] if part in (*spec.gate_order, "c") else None for part in (*_ORDER, "c")]
 
 
 class LSTMLoop:
@@ -110,7 +120,7 @@ class LSTMLoop:
             return results, saved
         x_gates = tensors[0]
         made = self._forward_made(x_gates, save=save, gates=gates, exchanged=False)
-        given = {**self._arguments(x_gates), "forget_bias": float(self._spec.forget_bias), "SAVE": save}
+        given = {**self._step_arguments(tensors), "SAVE": save}
         c, h = by_steps.forward(self._spec, tensors, made, given)
         return self._results(made, c, h), self._saved(made) if save else ()
 
@@ -118,14 +128,14 @@ class LSTMLoop:
         """Gradients of the loop's tensors."""
         hs, cs, gates, *rest = saved
         if gates is None:
-            given = {**self._arguments(tensors[0]), "forget_bias": float(self._spec.forget_bias), "cs": cs}
+            given = {**self._step_arguments(tensors), "cs": cs}
             saved = (hs, cs, by_steps.gates_again(tensors, hs, given), *rest)
         if self.schedules[1] is not None:
             launch, made = self.backward_launch(tensors, saved, upstream)
             launch.run()
         else:
             made = self._backward_made(tensors)
-            given = {**self._arguments(tensors[0]), **self._backward_given(saved, upstream)}
+            given = {**self._step_arguments(tensors), **self._backward_given(saved, upstream)}
             by_steps.backward(self._spec, tensors, made, upstream, given)
         return self._gradients(tensors, saved, made)
 
@@ -137,7 +147,7 @@ class LSTMLoop:
 
     def forward_launch(self, tensors: Tensors, *, save: bool, gates: bool = True) -> tuple[Launch, Tensors, Tensors]:
         """The forward kernel's launch for the whole sequence, its results and what it leaves for backward."""
-        x_gates, c0, h0, fresh_c, fresh_h, weight, peephole, projection = tensors
+        x_gates, c0, h0, fresh_c, fresh_h, weight, peephole, projection, _ = tensors
         schedule = cast(Schedule, self.schedules[0])
         made = self._forward_made(x_gates, save=save, gates=gates, exchanged=True)
         c, h = torch.empty_like(c0), torch.empty_like(h0)
@@ -213,6 +223,11 @@ class LSTMLoop:
             "ZONE_C": self._masks.has("zone_c"),
         }  # fmt: skip
 
+    def _step_arguments(self, tensors: Tensors) -> dict[str, Any]:
+        x_gates, norms = tensors[0], tensors[8]
+        own = {"forget_bias": float(self._spec.forget_bias), **norm_arguments(self._spec, norms, x_gates.dtype)}
+        return self._arguments(x_gates) | own
+
     def _schedule_arguments(self, schedule: Schedule, x_gates: torch.Tensor) -> dict[str, Any]:
         (k1, k2), (m1, m2), spec = schedule.sides[0], schedule.sides[-1], self._spec
         share = schedule.units if spec.projection is None else schedule.share(spec.output_size)
@@ -229,16 +244,17 @@ class LSTMLoop:
         d_peephole = d_projection = None
         if made["d_peephole"] is not None:
             d_peephole = made["d_peephole"].sum(1).to(d_gates.dtype)
+        d_norms = made.get("d_norms")
         if made["d_projected"] is not None:
             d_projection = ms.flatten(0, 1).t() @ made["d_projected"].flatten(0, 1)
         return (
             d_gates, made["d_c0"], made["d_h0"], made["d_reset_c"], made["d_reset_h"], d_weight, d_peephole,
-            d_projection,
+            d_projection, None if d_norms is None else d_norms.sum(1).to(d_gates.dtype),
         )  # fmt: skip
 
     def again(self, tensors: Tensors) -> Tensors:
         """Outputs, c and h by the reference, whose inputs are the products."""
-        x_gates, c0, h0, fresh_c, fresh_h, weight, peephole, projection = tensors
+        x_gates, c0, h0, fresh_c, fresh_h, weight, peephole, projection, norms = tensors
         spec = self._spec
         order = "".join(gate for gate in _ORDER if gate in spec.gate_order)
 
@@ -247,7 +263,7 @@ class LSTMLoop:
             return torch.cat([parts[gate] for gate in order], dim=-1)
 
         products = unpacked(x_gates)
-        weights = {"kernel": torch.cat([same(products), unpacked(weight)])}
+        weights = {"kernel": torch.cat([same(products), unpacked(weight)]), **norm_weights(norms, _norm_names(spec))}
         if peephole is not None:
             weights |= {f"w_{gate}_diag": row for gate, row in zip("fio", peephole.unbind(0), strict=True)}
         if projection is not None:

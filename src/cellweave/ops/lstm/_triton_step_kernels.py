@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 
 from cellweave.ops.common._triton_device import (
+    activated,
     hand_back,
     hand_on,
     join_four,
@@ -22,21 +23,40 @@ from cellweave.ops.common._triton_step_device import (
     finish_step,
     gate_columns,
     leave_step,
+    normalized,
+    normalized_back,
     step_factors,
     tile_of,
     unfinish_step,
 )
-from cellweave.ops.lstm._triton_cell import load_diagonals, step_backward, step_forward
+from cellweave.ops.lstm._triton_cell import (
+    cell_backward,
+    cell_forward,
+    clipped,
+    load_diagonals,
+    output_backward,
+    output_gate,
+    step_forward,
+)
 
 #: Places of masks, as `_triton_masks.PLACES` numbers them.
 _C, _ZONE_C = tl.constexpr(2), tl.constexpr(5)
 
 
+@triton.jit
+def _normalized_gates(i, j, f, o, norms, units, inside, H: tl.constexpr, epsilon, NORM: tl.constexpr):
+    """The gates' totals normalized; as they are where nothing is."""
+    i = normalized(i, norms, 0, units, inside, H, epsilon, NORM)
+    j = normalized(j, norms, 1, units, inside, H, epsilon, NORM)
+    f = normalized(f, norms, 2, units, inside, H, epsilon, NORM)
+    return i, j, f, normalized(o, norms, 3, units, inside, H, epsilon, NORM)
+
+
 @triton.jit(do_not_specialize=["T", "B", "step"])
 def lstm_fwd_step(
-    x_gates, product, peephole, reset_h, reset_c, lengths, resets, table, scales, given, h, c, m, out, hs, cs, gates,
-    ms, all_h, all_c, T, B, step, forget_bias, cell_clip,
-    H: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr,
+    x_gates, product, peephole, norms, reset_h, reset_c, lengths, resets, table, scales, given, h, c, m, out, hs, cs,
+    gates, ms, all_h, all_c, T, B, step, forget_bias, cell_clip, epsilon,
+    H: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr, NORM: tl.constexpr,
     ACTIVATION: tl.constexpr, GATE_ACTIVATION: tl.constexpr, COUPLED: tl.constexpr, PEEPHOLES: tl.constexpr,
     CLIP: tl.constexpr, PROJECTION: tl.constexpr, LENGTHS: tl.constexpr, RESETS: tl.constexpr,
     GIVEN_RESETS: tl.constexpr, REVERSE: tl.constexpr, COUNT: tl.constexpr, KINDS: tl.constexpr, BITS: tl.constexpr,
@@ -45,8 +65,9 @@ def lstm_fwd_step(
     """A step from its products to c and, without a projection, h.
 
     Args:
-        product: Of h and the recurrent weight, `[B, 4H]`. h, c: State, `[B, H]`, c in float32; overwritten. m: h before
-            its projection, `[B, H]`. The rest as `lstm_fwd_persistent` has it.
+        product: Of h and the recurrent weight, `[B, 4H]`. norms: Gamma and beta of i, j, f, o, c, `[10, H]`. h, c:
+            State, `[B, H]`, c in float32; overwritten. m: h before its projection, `[B, H]`. The rest as
+            `lstm_fwd_persistent` has it; gates that are normalized are kept as totals.
     """
     rows, here, units, inside = tile_of(B, H, ROWS, U)
     columns = gate_columns(4, H, U)
@@ -60,12 +81,17 @@ def lstm_fwd_step(
     old_c = tl.load(c + at, mask=inside, other=0.0)
     i, j, f, o = split_four(total, ROWS, U)
     diagonal_f, diagonal_i, diagonal_o = load_diagonals(peephole, units, H, PEEPHOLES)
-    i, j, f, o, new_c, new_h = step_forward(
-        i, j, f, o, old_c, diagonal_f, diagonal_i, diagonal_o, forget_bias, cell_clip,
-        ACTIVATION, GATE_ACTIVATION, COUPLED, PEEPHOLES, CLIP,
-    )  # fmt: skip
+    i, j, f, o = _normalized_gates(i, j, f, o, norms, units, inside, H, epsilon, NORM)
+    i, j, f, total_c = cell_forward(
+        i, j, f, old_c, diagonal_f, diagonal_i, forget_bias, ACTIVATION, GATE_ACTIVATION, COUPLED, PEEPHOLES
+    )
+    new_c = clipped(normalized(total_c, norms, 4, units, inside, H, epsilon, NORM), cell_clip, CLIP)
+    o = output_gate(o, new_c, diagonal_o, GATE_ACTIVATION, PEEPHOLES)
+    new_h = o * activated(new_c, ACTIVATION)
     if gates is not None:
-        tl.store(gates + at_gates, join_four(i, j, f, o, ROWS, U).to(gates.dtype.element_ty), mask=in_gates)
+        if not NORM:
+            total = join_four(i, j, f, o, ROWS, U)
+        tl.store(gates + at_gates, total.to(gates.dtype.element_ty), mask=in_gates)
     keep = step_factors(table, scales, given, step, rows, units, inside, H, _C, COUNT, KINDS, BITS)
     zone = step_factors(table, scales, given, step, rows, units, inside, H, _ZONE_C, COUNT, KINDS, BITS)
     _, state = hand_on(new_c, old_c, keep, keep, zone, (step < length)[:, None], ZONE_C)
@@ -142,9 +168,9 @@ def lstm_bwd_output(
 
 @triton.jit(do_not_specialize=["T", "B", "step"])
 def lstm_bwd_step(
-    product, d_m, peephole, lengths, resets, table, scales, given, cs, gates, d_out, d_all_h, d_all_c, past_h, d_c,
-    sum_reset_h, sum_reset_c, d_peephole, d_gates, d_totals, T, B, step, cell_clip,
-    H: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr,
+    product, d_m, peephole, norms, lengths, resets, table, scales, given, cs, gates, d_out, d_all_h, d_all_c, past_h,
+    d_c, sum_reset_h, sum_reset_c, d_peephole, d_norms, d_gates, d_totals, T, B, step, forget_bias, cell_clip, epsilon,
+    H: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr, NORM: tl.constexpr,
     ACTIVATION: tl.constexpr, GATE_ACTIVATION: tl.constexpr, COUPLED: tl.constexpr, PEEPHOLES: tl.constexpr,
     CLIP: tl.constexpr, PROJECTION: tl.constexpr, LENGTHS: tl.constexpr, RESETS: tl.constexpr,
     GIVEN_RESETS: tl.constexpr, REVERSE: tl.constexpr, COUNT: tl.constexpr, KINDS: tl.constexpr, BITS: tl.constexpr,
@@ -155,7 +181,7 @@ def lstm_bwd_step(
     Args:
         product, past_h, sum_reset_h, sum_reset_c: As in `lstm_bwd_output`, which takes the first three under a
             projection. d_m: Gradient of h before its projection, `[B, H]`. d_c: float32, of c; overwritten.
-            d_peephole: float32 `[3, B, H]`; added to.
+            d_peephole, d_norms: float32 `[3, B, H]`, `[10, B, H]`; added to.
     """
     rows, here, units, inside = tile_of(B, H, ROWS, U)
     columns = gate_columns(4, H, U)
@@ -179,17 +205,35 @@ def lstm_bwd_step(
     zone = step_factors(table, scales, given, step, rows, units, inside, H, _ZONE_C, COUNT, KINDS, BITS)
     d_new_c, d_past_c = hand_back(d_state, tl.zeros_like(d_state), keep, keep, zone, (step < length)[:, None], ZONE_C)
     old_c = tl.load(cs + there, mask=inside, other=0.0)
-    i, j, f, o = split_four(tl.load(gates + at_gates, mask=in_gates, other=0.0).to(tl.float32), ROWS, U)
+    of_i, of_j, of_f, of_o = split_four(tl.load(gates + at_gates, mask=in_gates, other=0.0).to(tl.float32), ROWS, U)
     diagonal_f, diagonal_i, diagonal_o = load_diagonals(peephole, units, H, PEEPHOLES)
-    d_i, d_j, d_f, d_o, d_old_c, new_c = step_backward(
-        d_new_h, d_new_c, i, j, f, o, old_c, diagonal_f, diagonal_i, diagonal_o, cell_clip,
-        ACTIVATION, GATE_ACTIVATION, COUPLED, PEEPHOLES, CLIP,
-    )  # fmt: skip
+    i, j, f, o = _normalized_gates(of_i, of_j, of_f, of_o, norms, units, inside, H, epsilon, NORM)
+    if NORM:
+        i, j, f, total_c = cell_forward(
+            i, j, f, old_c, diagonal_f, diagonal_i, forget_bias, ACTIVATION, GATE_ACTIVATION, COUPLED, PEEPHOLES
+        )
+    else:
+        total_c = f * old_c + i * j
+    wide_c = normalized(total_c, norms, 4, units, inside, H, epsilon, NORM)
+    new_c = clipped(wide_c, cell_clip, CLIP)
+    if NORM:
+        o = output_gate(o, new_c, diagonal_o, GATE_ACTIVATION, PEEPHOLES)
+    d_o, d_wide_c = output_backward(
+        d_new_h, d_new_c, o, wide_c, new_c, diagonal_o, cell_clip, ACTIVATION, GATE_ACTIVATION, PEEPHOLES, CLIP
+    )
+    d_total_c = normalized_back(d_wide_c, total_c, norms, d_norms, 4, B, rows, units, inside, H, epsilon, NORM)
+    d_i, d_j, d_f, d_old_c = cell_backward(
+        d_total_c, i, j, f, old_c, diagonal_f, diagonal_i, ACTIVATION, GATE_ACTIVATION, COUPLED, PEEPHOLES
+    )
     if PEEPHOLES:
         sums, size = d_peephole + at, B * H
         tl.store(sums, tl.load(sums, mask=inside, other=0.0) + d_f * old_c, mask=inside)
         tl.store(sums + size, tl.load(sums + size, mask=inside, other=0.0) + d_i * old_c, mask=inside)
         tl.store(sums + 2 * size, tl.load(sums + 2 * size, mask=inside, other=0.0) + d_o * new_c, mask=inside)
+    d_i = normalized_back(d_i, of_i, norms, d_norms, 0, B, rows, units, inside, H, epsilon, NORM)
+    d_j = normalized_back(d_j, of_j, norms, d_norms, 1, B, rows, units, inside, H, epsilon, NORM)
+    d_f = normalized_back(d_f, of_f, norms, d_norms, 2, B, rows, units, inside, H, epsilon, NORM)
+    d_o = normalized_back(d_o, of_o, norms, d_norms, 3, B, rows, units, inside, H, epsilon, NORM)
     tile = join_four(d_i, d_j, d_f, d_o, ROWS, U)
     tl.store(d_totals + rows[:, None] * (4 * H) + columns[None, :], tile.to(d_totals.dtype.element_ty), mask=in_gates)
     tl.store(d_gates + at_gates, tile.to(d_gates.dtype.element_ty), mask=in_gates)

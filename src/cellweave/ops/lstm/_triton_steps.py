@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from cellweave.ops.common._triton_autograd import Tensors
-from cellweave.ops.common._triton_steps import Steps, device_of, in_dtype, sums_for
+from cellweave.ops.common._triton_steps import Steps, device_of, in_dtype, sums_by_row, sums_for
 from cellweave.specs import LSTMSpec
 
 _KERNELS = "cellweave.ops.lstm._triton_step_kernels"
@@ -23,7 +23,7 @@ def forward(
         spec: Of the cell. tensors: As the loop has them. made: What the steps fill, by the names of the kernels.
         given: Their other arguments.
     """
-    x_gates, c0, h0, fresh_c, fresh_h, weight, peephole, projection = tensors
+    x_gates, c0, h0, fresh_c, fresh_h, weight, peephole, projection, _ = tensors
     (T, B), H, P = x_gates.shape[:2], spec.units, spec.output_size
     h, c, product = torch.empty_like(h0), torch.empty_like(c0, dtype=torch.float32), x_gates.new_empty(B, 4 * H)
     m, projected = x_gates.new_empty(B, H), x_gates.new_empty(B, P)
@@ -34,7 +34,7 @@ def forward(
     with device_of(x_gates):
         steps.first_state(h0, h, made["hs"], fresh_h)
         steps.first_state(c0, c, made["cs"], fresh_c)
-        cells = steps.kernel("lstm_fwd_step", H)
+        cells = steps.cell("lstm_fwd_step")
         outputs = steps.kernel("lstm_fwd_output", P) if projection is not None else None
         for step in range(T):
             torch.mm(h, weight, out=product)
@@ -53,7 +53,7 @@ def backward(
     Args:
         spec, tensors, made, given: As in `forward`, with what that left. upstream: Gradients of outputs, c and h.
     """
-    x_gates, c0, _, fresh_c, fresh_h, weight, peephole, projection = tensors
+    x_gates, c0, _, fresh_c, fresh_h, weight, peephole, projection, norms = tensors
     (T, B), H, P, dtype = x_gates.shape[:2], spec.units, spec.output_size, x_gates.dtype
     d_out, d_c, d_h = upstream[0], upstream[1].to(torch.float32, copy=True), upstream[2].to(torch.float32, copy=True)
     d_totals, product = x_gates.new_empty(B, 4 * H), x_gates.new_zeros(B, P)
@@ -61,12 +61,13 @@ def backward(
     sum_reset_h, sum_reset_c = sums_for(fresh_h), sums_for(fresh_c)
     if spec.peepholes:
         made["d_peephole"] = c0.new_zeros((3, B, H), dtype=torch.float32)
+    made["d_norms"] = sums_by_row(norms, B)
     steps = Steps(_KERNELS, {
         **given, **made, "product": product, "d_m": d_m, "peephole": peephole, "d_out": d_out, "past_h": d_h,
         "d_c": d_c, "sum_reset_h": sum_reset_h, "sum_reset_c": sum_reset_c, "d_totals": d_totals, "d_raw": d_raw,
     })  # fmt: skip
     with device_of(x_gates):
-        cells = steps.kernel("lstm_bwd_step", H)
+        cells = steps.cell("lstm_bwd_step")
         outputs = steps.kernel("lstm_bwd_output", P) if projection is not None else None
         for step in reversed(range(T)):
             if outputs is not None:
@@ -80,7 +81,7 @@ def backward(
 
 
 def gates_again(tensors: Tensors, hs: torch.Tensor, given: Mapping[str, Any]) -> torch.Tensor:
-    """The activated gates of all steps, in place of the input products.
+    """The activated gates of all steps, or the totals that are normalized, in place of the input products.
 
     Args:
         tensors: As the loop has them. hs: Operands of all steps. given: Arguments of the kernel, `cs` among them.
@@ -88,6 +89,8 @@ def gates_again(tensors: Tensors, hs: torch.Tensor, given: Mapping[str, Any]) ->
     gates: torch.Tensor = tensors[0]
     weight, peephole = tensors[5], tensors[6]
     gates.flatten(0, 1).addmm_(hs.flatten(0, 1), weight)
+    if given["NORM"]:
+        return gates
     rows = gates.shape[0] * gates.shape[1]
     steps = Steps(_KERNELS, {**given, "gates": gates, "peephole": peephole, "B": rows})
     with device_of(gates):

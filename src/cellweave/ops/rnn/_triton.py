@@ -19,8 +19,11 @@ from cellweave.ops.common._triton_backend import (
     chip,
     inner_masks,
     loop_arguments,
+    norm_arguments,
+    norm_weights,
     run_of_products,
     same,
+    stacked_norms,
     states_as,
     steps_remark,
     surroundings,
@@ -34,10 +37,13 @@ from cellweave.ops.rnn._reference import rnn_sequence
 from cellweave.specs import RNNSpec, RunSpec
 
 _KERNELS = "cellweave.ops.rnn._triton_kernels"
+_NORM_NAMES = ("norm",)
 
 
 def schedules(spec: RNNSpec, rows: int, itemsize: int) -> tuple[Schedule | None, Schedule | None]:
-    """Of the forward and the backward kernel, which need the same; None where nothing fits the device."""
+    """Of the forward and the backward kernel, which need the same; None where nothing fits, or rows are normalized."""
+    if spec.layer_norm:
+        return None, None
     found = plan_programs(spec.units, rows, (Product(spec.units, spec.units, 1),), itemsize, chip())
     return found, found
 
@@ -48,16 +54,17 @@ def _refuses(spec: RunSpec, context: RunContext) -> str | None:
 
 def _remarks(spec: RunSpec, context: RunContext) -> str | None:
     cell = cast(RNNSpec, spec.cell)
-    return steps_remark(schedules(cell, context.B, context.dtype.itemsize), cell.units, context)
+    return steps_remark(schedules(cell, context.B, context.dtype.itemsize), cell, context)
 
 
 def _weights(call: LayerCall) -> list[torch.Tensor | None]:
-    """Of the inputs and their bias; recurrent ones."""
+    """Of the inputs and their bias; recurrent ones, and of a normalization."""
     spec, depth = cast(RNNSpec, call.spec.cell), call.x.shape[2]
     weights = as_columns(call.weights, spec)
     kernel = weights["kernel"]
     recurrent = kernel[depth:] if spec.joined_kernel else weights["recurrent_kernel"]
-    return [kernel[:depth], weights.get("bias"), recurrent]
+    norms = stacked_norms(weights, _NORM_NAMES, spec.units) if spec.layer_norm else None
+    return [kernel[:depth], weights.get("bias"), recurrent, norms]
 
 
 class RNNLoop:
@@ -80,22 +87,24 @@ class RNNLoop:
             launch.run()
             return results, saved
         made = self._forward_made(tensors[0], save=save, gates=gates, exchanged=False)
-        h = by_steps.forward(tensors, made, {**self._arguments(tensors[0]), "SAVE": save})
+        h = by_steps.forward(tensors, made, {**self._step_arguments(tensors), "SAVE": save})
         return self._results(made, h), (made["hs"], made["gates"]) if save else ()
 
     def backward(self, tensors: Tensors, saved: Tensors, upstream: Tensors) -> Tensors:
         """Gradients of the loop's tensors."""
         if saved[1] is None:
-            saved = (saved[0], by_steps.gates_again(tensors, saved[0], self._arguments(tensors[0])))
+            saved = (saved[0], by_steps.gates_again(tensors, saved[0], self._step_arguments(tensors)))
         if self.schedules[1] is not None:
             launch, made = self.backward_launch(tensors, saved, upstream)
             launch.run()
         else:
             made = self._backward_made(tensors)
-            given = {**self._arguments(tensors[0]), **self._backward_given(saved, upstream)}
+            given = {**self._step_arguments(tensors), **self._backward_given(saved, upstream)}
             by_steps.backward(tensors, made, upstream, given)
         d_weight = saved[0].flatten(0, 1).t() @ made["d_gates"].flatten(0, 1)
-        return made["d_gates"], made["d_h0"], made["d_reset_h"], d_weight
+        d_norms = made.get("d_norms")
+        d_norms = None if d_norms is None else d_norms.sum(1).to(d_weight.dtype)
+        return made["d_gates"], made["d_h0"], made["d_reset_h"], d_weight, d_norms
 
     def unfilled(self, products: torch.Tensor, *, save: bool) -> tuple[Tensors, Tensors]:
         """What `forward` gives for such input products, with undefined contents."""
@@ -104,7 +113,7 @@ class RNNLoop:
 
     def forward_launch(self, tensors: Tensors, *, save: bool, gates: bool = True) -> tuple[Launch, Tensors, Tensors]:
         """The forward kernel's launch for the whole sequence, its results and what it leaves for backward."""
-        x_gates, h0, fresh, weight = tensors
+        x_gates, h0, fresh, weight, _ = tensors
         schedule, h = cast(Schedule, self.schedules[0]), torch.empty_like(h0)
         made = self._forward_made(x_gates, save=save, gates=gates, exchanged=True)
         arguments = {
@@ -151,15 +160,19 @@ class RNNLoop:
     def _arguments(self, x_gates: torch.Tensor) -> dict[str, Any]:
         return call_arguments(self._call, self._around, self._masks, x_gates)
 
+    def _step_arguments(self, tensors: Tensors) -> dict[str, Any]:
+        x_gates, norms = tensors[0], tensors[4]
+        return self._arguments(x_gates) | norm_arguments(self._spec, norms, x_gates.dtype)
+
     def _schedule_arguments(self, schedule: Schedule, x_gates: torch.Tensor) -> dict[str, Any]:
         ((k1, k2),) = schedule.sides
         return loop_arguments(schedule, x_gates) | {"K1": k1, "K2": k2}
 
     def again(self, tensors: Tensors) -> Tensors:
         """Outputs and h by the reference, whose inputs are the products."""
-        x_gates, h0, fresh, weight = tensors
+        x_gates, h0, fresh, weight, norms = tensors
         cell = dataclasses.replace(self._spec, joined_kernel=False, use_bias=False, transposed=False)
-        weights = {"kernel": same(x_gates), "recurrent_kernel": weight}
+        weights = {"kernel": same(x_gates), "recurrent_kernel": weight, **norm_weights(norms, _NORM_NAMES)}
         start = None if fresh is None else (fresh,)
         out, state, states = rnn_sequence(run_of_products(self._call, cell, x_gates, (h0,), weights, start))
         return out, *state, *states

@@ -6,13 +6,13 @@ import triton
 import triton.language as tl
 
 from cellweave.ops.common._triton_device import activated, row_lengths, slope, step_rows
-from cellweave.ops.common._triton_step_device import finish_step, tile_of, unfinish_step
+from cellweave.ops.common._triton_step_device import finish_step, normalized, normalized_back, tile_of, unfinish_step
 
 
 @triton.jit(do_not_specialize=["T", "B", "step"])
 def rnn_fwd_step(
-    x_gates, product, reset_h, lengths, resets, table, scales, given, h, out, hs, gates, all_h, T, B, step,
-    H: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr, ACTIVATION: tl.constexpr,
+    x_gates, product, norms, reset_h, lengths, resets, table, scales, given, h, out, hs, gates, all_h, T, B, step,
+    epsilon, H: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr, NORM: tl.constexpr, ACTIVATION: tl.constexpr,
     LENGTHS: tl.constexpr, RESETS: tl.constexpr, GIVEN_RESETS: tl.constexpr, REVERSE: tl.constexpr,
     COUNT: tl.constexpr, KINDS: tl.constexpr, BITS: tl.constexpr, ZONE_H: tl.constexpr, SAVE: tl.constexpr,
     STATES: tl.constexpr,
@@ -20,8 +20,8 @@ def rnn_fwd_step(
     """A step from its product to h.
 
     Args:
-        product: Of h and the recurrent weight, `[B, H]`. h: State, `[B, H]`; overwritten. The rest as
-            `rnn_fwd_persistent` has it.
+        product: Of h and the recurrent weight, `[B, H]`. norms: Gamma and beta, `[2, H]`. h: State, `[B, H]`;
+            overwritten. The rest as `rnn_fwd_persistent` has it; totals that are normalized are kept as such.
     """
     rows, here, units, inside = tile_of(B, H, ROWS, U)
     length = row_lengths(lengths, rows, here, T, LENGTHS)
@@ -29,9 +29,11 @@ def rnn_fwd_step(
     at, there = rows[:, None] * H + units[None, :], first * H + near[:, None] * H + units[None, :]
     total = tl.load(x_gates + there, mask=inside, other=0.0).to(tl.float32)
     total += tl.load(product + at, mask=inside, other=0.0).to(tl.float32)
-    new_h = activated(total, ACTIVATION)
+    new_h = activated(normalized(total, norms, 0, units, inside, H, epsilon, NORM), ACTIVATION)
     if gates is not None:
-        tl.store(gates + there, new_h.to(gates.dtype.element_ty), mask=inside)
+        if not NORM:
+            total = new_h
+        tl.store(gates + there, total.to(gates.dtype.element_ty), mask=inside)
     finish_step(
         new_h, h, hs, reset_h, resets, out, all_h, table, scales, given, step, T, B, length, rows, here, units,
         inside, H, LENGTHS, RESETS, GIVEN_RESETS, REVERSE, COUNT, KINDS, BITS, ZONE_H, STATES, SAVE,
@@ -40,8 +42,9 @@ def rnn_fwd_step(
 
 @triton.jit(do_not_specialize=["T", "B", "step"])
 def rnn_bwd_step(
-    product, lengths, resets, table, scales, given, gates, d_out, d_all_h, past_h, sum_reset_h, d_gates, d_totals,
-    T, B, step, H: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr, ACTIVATION: tl.constexpr,
+    product, norms, lengths, resets, table, scales, given, gates, d_out, d_all_h, past_h, sum_reset_h, d_norms, d_gates,
+    d_totals, T, B, step, epsilon,
+    H: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr, NORM: tl.constexpr, ACTIVATION: tl.constexpr,
     LENGTHS: tl.constexpr, RESETS: tl.constexpr, GIVEN_RESETS: tl.constexpr, REVERSE: tl.constexpr,
     COUNT: tl.constexpr, KINDS: tl.constexpr, BITS: tl.constexpr, ZONE_H: tl.constexpr, STATES: tl.constexpr,
 ):  # fmt: skip
@@ -49,7 +52,7 @@ def rnn_bwd_step(
 
     Args:
         product: Of the later step's totals' gradients and the recurrent weight, `[B, H]`. past_h: float32, what else
-            reaches h; overwritten. sum_reset_h: float32, of given states; added to.
+            reaches h; overwritten. sum_reset_h, d_norms: float32, of given states, and `[2, B, H]`; added to.
     """
     rows, here, units, inside = tile_of(B, H, ROWS, U)
     length = row_lengths(lengths, rows, here, T, LENGTHS)
@@ -59,8 +62,12 @@ def rnn_bwd_step(
     )  # fmt: skip
     first, near = step_rows(step, T, B, length, rows, LENGTHS, REVERSE)
     at, there = rows[:, None] * H + units[None, :], first * H + near[:, None] * H + units[None, :]
-    value = tl.load(gates + there, mask=inside, other=0.0).to(tl.float32)
+    total = tl.load(gates + there, mask=inside, other=0.0).to(tl.float32)
+    value = total
+    if NORM:
+        value = activated(normalized(total, norms, 0, units, inside, H, epsilon, NORM), ACTIVATION)
     d_total = d_new * slope(value, ACTIVATION)
+    d_total = normalized_back(d_total, total, norms, d_norms, 0, B, rows, units, inside, H, epsilon, NORM)
     tl.store(past_h + at, d_old, mask=inside)
     tl.store(d_totals + at, d_total.to(d_totals.dtype.element_ty), mask=inside)
     tl.store(d_gates + there, d_total.to(d_gates.dtype.element_ty), mask=inside)

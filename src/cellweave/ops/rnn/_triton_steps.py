@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from cellweave.ops.common._triton_autograd import Tensors
-from cellweave.ops.common._triton_steps import Steps, device_of, in_dtype, sums_for
+from cellweave.ops.common._triton_steps import Steps, device_of, in_dtype, sums_by_row, sums_for
 
 _KERNELS = "cellweave.ops.rnn._triton_step_kernels"
 
@@ -20,12 +20,12 @@ def forward(tensors: Tensors, made: Mapping[str, Any], given: Mapping[str, Any])
         tensors: As the loop has them. made: What the steps fill, by the names of the kernels. given: Their other
             arguments.
     """
-    x_gates, h0, fresh, weight = tensors
+    x_gates, h0, fresh, weight, _ = tensors
     h, product = torch.empty_like(h0), torch.empty_like(h0)
     steps = Steps(_KERNELS, {**given, **made, "x_gates": x_gates, "product": product, "reset_h": fresh, "h": h})
     with device_of(x_gates):
         steps.first_state(h0, h, made["hs"], fresh)
-        cells = steps.kernel("rnn_fwd_step", h.shape[1])
+        cells = steps.cell("rnn_fwd_step")
         for step in range(x_gates.shape[0]):
             torch.mm(h, weight, out=product)
             cells(step=step)
@@ -38,15 +38,16 @@ def backward(tensors: Tensors, made: dict[str, Any], upstream: Tensors, given: M
     Args:
         tensors, made, given: As in `forward`, with what that left. upstream: Gradients of outputs and h.
     """
-    x_gates, h0, fresh, weight = tensors
+    x_gates, h0, fresh, weight, norms = tensors
     d_h, sum_reset = upstream[1].to(torch.float32, copy=True), sums_for(fresh)
     d_totals, product = torch.empty_like(h0), torch.zeros_like(h0)
+    made["d_norms"] = sums_by_row(norms, h0.shape[0])
     steps = Steps(_KERNELS, {
         **given, **made, "product": product, "d_out": upstream[0], "past_h": d_h, "sum_reset_h": sum_reset,
         "d_totals": d_totals,
     })  # fmt: skip
     with device_of(x_gates):
-        cells = steps.kernel("rnn_bwd_step", h0.shape[1])
+        cells = steps.cell("rnn_bwd_step")
         for step in reversed(range(x_gates.shape[0])):
             cells(step=step)
             torch.mm(d_totals, weight.t(), out=product)
@@ -55,7 +56,7 @@ def backward(tensors: Tensors, made: dict[str, Any], upstream: Tensors, given: M
 
 
 def gates_again(tensors: Tensors, hs: torch.Tensor, given: Mapping[str, Any]) -> torch.Tensor:
-    """The values of all steps, in place of the input products.
+    """The values of all steps, or the totals that are normalized, in place of the input products.
 
     Args:
         tensors: As the loop has them. hs: Operands of all steps. given: Arguments of the kernel.
@@ -63,6 +64,8 @@ def gates_again(tensors: Tensors, hs: torch.Tensor, given: Mapping[str, Any]) ->
     gates: torch.Tensor = tensors[0]
     weight = tensors[3]
     gates.flatten(0, 1).addmm_(hs.flatten(0, 1), weight)
+    if given["NORM"]:
+        return gates
     with device_of(gates):
         Steps(_KERNELS, {**given, "gates": gates, "B": hs.shape[0] * hs.shape[1]}).kernel(
             "rnn_gates_again", given["H"]
