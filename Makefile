@@ -79,8 +79,9 @@ build: $(VENV)/.ready-dev  ## Make the wheel and the source distribution in dist
 clean:  ## Remove .venv, caches and built documentation (runs/ stays)
 	rm -rf $(VENV) .cache site
 
-# Build tools come from .venv, not from an environment of pip's own, so that a change compiles only what it touched.
-pip_install := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# Build tools come from .venv, not from an environment of pip's own, so that a change compiles only what it touched. Byte code is
+# made where a module is first imported: pip would take a minute for all of it, most of which nobody imports.
+pip_install := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 # pip keeps the build's own words to itself, so say here what became of it; without the native core everything else works.
 say_native := $(BIN)/python -c "from cellweave.ops.common import _library as native; \
   print('setup: native core:', native.missing_reason() or native.core().isa)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,9 @@ class MissingFeatureError(Exception):
     """The library cannot run a case's driver yet: an exemption excuses nothing else."""
 
 
+@functools.cache
 def _read_json(path: Path) -> Any:
+    """The file's contents, which nobody may change."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
