@@ -36,10 +36,10 @@ setup: $(VENV)/.ready-dev $(VENV)/.ready-docs $(VENV)/.ready-native  ## Make .ve
 demo: $(VENV)/.ready-train $(VENV)/.ready-native  ## Train a small language model on real text (about 3 minutes) and show what it learned
 	$(BIN)/cellweave train --preset demo --out $(DEMO_OUT) --overwrite --compare
 
-test: $(VENV)/.ready-dev $(VENV)/.ready-native  ## Run all tests (about 13 minutes on 2 cores)
+test: $(VENV)/.ready-dev $(VENV)/.ready-native  ## Run all tests (about 12 minutes on 2 cores)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS)
 
-test-native:  ## Test the native core in C++, as released and under sanitizers (about 4 minutes on 2 cores)
+test-native:  ## Test the native core in C++, as released and under sanitizers (about 3 minutes on 2 cores)
 	native/tests/run.sh .cache/native/tests .cache/native/editable
 
 test-gpu: $(VENV)/.ready-dev  ## Test layers on a CUDA device; fails on a machine without one
