@@ -139,7 +139,7 @@ def _schedule(
 _STEP_COLUMNS, _STEP_ELEMENTS = (16, 128), 512
 
 
-#: Columns for each of its warps that a tile of whole rows has at most, and the most warps that a program can have.
+#: Columns for each of its warps that a tile of whole rows has at most; the fewest and the most warps of a program.
 _WARP_COLUMNS, _STEP_WARPS = 128, (4, 32)
 #: The longest row that a tile can hold whole.
 LONGEST_ROW = _WARP_COLUMNS * _STEP_WARPS[1]

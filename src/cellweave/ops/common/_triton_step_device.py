@@ -49,6 +49,12 @@ def _normal_form(value, inside, WIDTH: tl.constexpr, epsilon):
 
 
 @triton.jit
+def _row_of(norms, number, units, WIDTH: tl.constexpr):
+    """A gamma or beta, `[1, units]`."""
+    return tl.load(norms + number * WIDTH + units, mask=units < WIDTH, other=0.0).to(tl.float32)[None, :]
+
+
+@triton.jit
 def normalized(value, norms, PART: tl.constexpr, units, inside, WIDTH: tl.constexpr, epsilon, NORM: tl.constexpr):
     """Whole rows normalized, times gamma plus beta; as they are where nothing is normalized.
 
@@ -57,9 +63,7 @@ def normalized(value, norms, PART: tl.constexpr, units, inside, WIDTH: tl.conste
     """
     if NORM:
         form, _ = _normal_form(value, inside, WIDTH, epsilon)
-        gamma = tl.load(norms + 2 * PART * WIDTH + units, mask=units < WIDTH, other=0.0).to(tl.float32)[None, :]
-        beta = tl.load(norms + (2 * PART + 1) * WIDTH + units, mask=units < WIDTH, other=0.0).to(tl.float32)[None, :]
-        value = form * gamma + beta
+        value = form * _row_of(norms, 2 * PART, units, WIDTH) + _row_of(norms, 2 * PART + 1, units, WIDTH)
     return value
 
 
@@ -75,13 +79,12 @@ def normalized_back(
     """
     if NORM:
         form, factor = _normal_form(value, inside, WIDTH, epsilon)
-        gamma = tl.load(norms + 2 * PART * WIDTH + units, mask=units < WIDTH, other=0.0).to(tl.float32)[None, :]
         d = tl.where(inside, d, 0.0)
         at = d_norms + (2 * PART * B + rows[:, None]) * WIDTH + units[None, :]
         tl.store(at, tl.load(at, mask=inside, other=0.0) + d * form, mask=inside)
         at += B * WIDTH
         tl.store(at, tl.load(at, mask=inside, other=0.0) + d, mask=inside)
-        d *= gamma
+        d *= _row_of(norms, 2 * PART, units, WIDTH)
         mean, along = tl.sum(d, axis=1)[:, None] / WIDTH, tl.sum(d * form, axis=1)[:, None] / WIDTH
         d = factor * (d - mean - form * along)
     return d

@@ -101,6 +101,11 @@ def sums_by_row(norms: torch.Tensor | None, rows: int) -> torch.Tensor | None:
     return None if norms is None else norms.new_zeros((norms.shape[0], rows, norms.shape[1]), dtype=torch.float32)
 
 
+def over_rows(sums: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
+    """The gradients `[n, width]` of which each row has its share in `[n, B, width]`."""
+    return None if sums is None else sums.sum(1).to(dtype)
+
+
 def in_dtype(sums: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
     """Such sums as autograd takes them."""
     return None if sums is None else sums.to(dtype)

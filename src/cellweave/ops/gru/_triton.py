@@ -33,6 +33,7 @@ from cellweave.ops.common._triton_backend import (
 from cellweave.ops.common._triton_masks import mask_table
 from cellweave.ops.common._triton_ops import TritonOp, define_triton_ops, runner
 from cellweave.ops.common._triton_schedule import Product, Schedule, plan_programs
+from cellweave.ops.common._triton_steps import over_rows
 from cellweave.ops.gru import _triton_steps as by_steps
 from cellweave.ops.gru._reference import gru_sequence, gru_split_weights
 from cellweave.specs import GRU_NORM_NAMES, GRUSpec, RunSpec
@@ -118,6 +119,7 @@ def _weights(call: LayerCall) -> list[torch.Tensor | None]:
 
 
 def _norm_names(spec: GRUSpec) -> tuple[str, ...]:
+    """As `spec.norms()`, which a trace cannot call."""
     return _NORM_NAMES if spec.reset_after else _NORM_NAMES[:3]
 
 
@@ -239,10 +241,10 @@ class GRULoop:
             d_candidate = hs.t() @ d_from_h.flatten(0, 1)
         else:
             d_candidate = rhs.flatten(0, 1).t() @ d_gates[:, :H]
-        d_bias, d_norms = d_from_h.sum((0, 1)) if with_bias else None, made.get("d_norms")
+        d_bias, d_norms = d_from_h.sum((0, 1)) if with_bias else None, over_rows(made.get("d_norms"), d_gates.dtype)
         return (
             made["d_gates"], made["d_h0"], made["d_reset_h"], hs.t() @ d_gates[:, H:], d_candidate, d_bias,
-            None if d_norms is None else d_norms.sum(1).to(d_gates.dtype),
+            d_norms,
         )  # fmt: skip
 
     def again(self, tensors: Tensors) -> Tensors:

@@ -33,6 +33,7 @@ from cellweave.ops.common._triton_backend import (
 from cellweave.ops.common._triton_masks import mask_table
 from cellweave.ops.common._triton_ops import TritonOp, define_triton_ops, runner
 from cellweave.ops.common._triton_schedule import Product, Schedule, plan_programs
+from cellweave.ops.common._triton_steps import over_rows
 from cellweave.ops.lstm import _triton_steps as by_steps
 from cellweave.ops.lstm._reference import lstm_sequence
 from cellweave.specs import NORM_NAMES, LSTMSpec, RunSpec
@@ -241,15 +242,12 @@ class LSTMLoop:
         hs, _, _, ms, _ = saved
         d_gates = cast(torch.Tensor, made["d_gates"])
         d_weight = hs.flatten(0, 1).t() @ d_gates.flatten(0, 1)
-        d_peephole = d_projection = None
-        if made["d_peephole"] is not None:
-            d_peephole = made["d_peephole"].sum(1).to(d_gates.dtype)
-        d_norms = made.get("d_norms")
+        d_projection, dtype = None, d_gates.dtype
         if made["d_projected"] is not None:
             d_projection = ms.flatten(0, 1).t() @ made["d_projected"].flatten(0, 1)
         return (
-            d_gates, made["d_c0"], made["d_h0"], made["d_reset_c"], made["d_reset_h"], d_weight, d_peephole,
-            d_projection, None if d_norms is None else d_norms.sum(1).to(d_gates.dtype),
+            d_gates, made["d_c0"], made["d_h0"], made["d_reset_c"], made["d_reset_h"], d_weight,
+            over_rows(made["d_peephole"], dtype), d_projection, over_rows(made.get("d_norms"), dtype),
         )  # fmt: skip
 
     def again(self, tensors: Tensors) -> Tensors:

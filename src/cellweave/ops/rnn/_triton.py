@@ -32,6 +32,7 @@ from cellweave.ops.common._triton_backend import (
 from cellweave.ops.common._triton_masks import mask_table
 from cellweave.ops.common._triton_ops import TritonOp, define_triton_ops, runner
 from cellweave.ops.common._triton_schedule import Product, Schedule, plan_programs
+from cellweave.ops.common._triton_steps import over_rows
 from cellweave.ops.rnn import _triton_steps as by_steps
 from cellweave.ops.rnn._reference import rnn_sequence
 from cellweave.specs import RNNSpec, RunSpec
@@ -102,8 +103,7 @@ class RNNLoop:
             given = {**self._step_arguments(tensors), **self._backward_given(saved, upstream)}
             by_steps.backward(tensors, made, upstream, given)
         d_weight = saved[0].flatten(0, 1).t() @ made["d_gates"].flatten(0, 1)
-        d_norms = made.get("d_norms")
-        d_norms = None if d_norms is None else d_norms.sum(1).to(d_weight.dtype)
+        d_norms = over_rows(made.get("d_norms"), d_weight.dtype)
         return made["d_gates"], made["d_h0"], made["d_reset_h"], d_weight, d_norms
 
     def unfilled(self, products: torch.Tensor, *, save: bool) -> tuple[Tensors, Tensors]:
