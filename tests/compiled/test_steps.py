@@ -21,6 +21,7 @@ H_MASKS, ALL_MASKS = "h:rows output:step zone_h:step", "h:rows c:step output:row
 FULL = LSTMSpec(256, peepholes=True, cell_clip=1.0, projection=128, proj_clip=1.0, forget_bias=1.0)
 NORM = LSTMSpec(1024, peepholes=True, cell_clip=1.0, layer_norm=True)
 ENDS = {"first_state", "first_gradient"}
+OF_GATES = {"gate_operands", "gate_gradients", "operands_of_gate"}
 #: Variants that keep no gates, and what computes these again.
 AGAIN = {"lstm-full": "lstm_gates_again", "gru-wrapped": "gru_gates_again", "rnn-wrapped": "rnn_gates_again"}
 #: Module, spec, rows, dtype, options, and the kernels of a step beside those of its ends.
@@ -37,6 +38,8 @@ VARIANTS: dict[str, tuple[Any, Any, int, torch.dtype, dict[str, Any], set[str]]]
     "gru-after": (gru, GRUSpec(256, reset_after=True, joined_kernel=False), 64, BF16, {},
                   {"gru_fwd_step", "gru_bwd_step"}),
     "lstm-norm": (lstm, NORM, 64, BF16, {"masks": "h:rows"}, {"lstm_fwd_step", "lstm_bwd_step"}),
+    "lstm-gates": (lstm, FULL, 64, BF16, {**EVERYTHING, "masks": "h:gates input:gates"},
+                   {"lstm_fwd_step", "lstm_fwd_output", "lstm_bwd_output", "lstm_bwd_step"} | OF_GATES),
     "gru-norm": (gru, GRUSpec(512, layer_norm=True), 64, BF16, {},
                  {"gru_fwd_reset", "gru_fwd_step", "gru_bwd_step", "gru_bwd_reset"}),
 }  # fmt: skip

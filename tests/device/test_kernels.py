@@ -8,6 +8,7 @@ import torch
 from cellweave.ops.common import BoundMask, LayerCall
 from cellweave.ops.common._masks import apply_mask
 from cellweave.specs import MaskSpec, RNNSpec, RunSpec
+from helpers.gate_mask_cases import gate_call
 from helpers.layer_cases import VARIANTS, LayerCase, LayerData, backend_of, context_of, make_call, make_data, on_device
 from helpers.layer_checks import from_backend, from_oracle
 from helpers.step_form import take_steps
@@ -120,6 +121,18 @@ def test_both_kinds_of_devices_draw_the_same_masks(per_step: bool, device: str) 
     call = on_device(LayerCall(run, torch.zeros(T, B, 1), (torch.zeros(B, H),), weights, (mask,)), device)
     out = backend_of(run, "triton").run(call).outputs
     assert_same_bits("kept", out.cpu(), apply_mask(torch.ones(T, B, H), mask))
+
+
+@pytest.mark.parametrize("name", ["rnn", "gru", "gru-after", "lstm", "coupled-all"])
+def test_masks_of_each_gate(name: str, device: str) -> None:
+    found = []
+    for backend, place in (("triton", device), ("reference", "cpu")):
+        call = on_device(gate_call(name, "steps"), place)
+        out, state, _ = backend_of(call.spec, backend).run(call)
+        sources = [call.x, *call.state, *call.weights.values()]
+        found.append([out, *state, *torch.autograd.grad(out.sin().sum(), sources)])
+    for number, (mine, wanted) in enumerate(zip(*found, strict=True)):
+        assert_close(f"result {number}", mine.cpu(), wanted, 2e-5)
 
 
 @pytest.mark.parametrize("size", [(1, 1, 1), (1, 16, 8), (2, 17, 9)], ids=str)

@@ -73,7 +73,7 @@ class Compiled:
 
 def compile_launch(launch: Launch) -> Compiled:
     """Compile what a launch would run."""
-    function, arguments = launch.function(), {"step": 0} | launch.arguments | {"SPINS": 0}  # as on a device
+    function, arguments = launch.function(), {"step": 0, "gate": 0} | launch.arguments | {"SPINS": 0}  # as on a device
     signature, constants, attributes = {}, {}, {}
     for number, parameter in enumerate(function.params):
         value = arguments[parameter.name]
@@ -109,9 +109,12 @@ def plain_call(
     spec: Any, steps: int, rows: int, dtype: torch.dtype, *, masks: str = "", lengths: bool = False,
     resets: bool = False, reverse: bool = False, states: bool = False,
 ) -> LayerCall:  # fmt: skip
-    """A call of some sizes whose numbers nobody reads; masks such as "h:rows c:step"."""
+    """A call of some sizes whose numbers nobody reads; masks such as "h:rows c:step h:gates"."""
     depth, kinds = 16, [word.split(":") for word in masks.split()]
-    specs = tuple(MaskSpec(place, kind == "step", kind == "rows") for place, kind in kinds)  # type: ignore[arg-type]
+    specs = tuple(
+        MaskSpec(place, kind == "step", kind in ("rows", "gates"), per_gate=kind == "gates")  # type: ignore[arg-type]
+        for place, kind in kinds
+    )
     size = spec.state_size
     state = tuple(torch.zeros(rows, n, dtype=dtype) for n in ((size,) if isinstance(size, int) else size))
     return LayerCall(
@@ -126,7 +129,7 @@ def plain_call(
 
 def compiled_pair(loop: Any, tensors: list[Any]) -> list[tuple[Compiled, Any]]:
     """A loop's forward and backward kernels with their schedules."""
-    dense = with_products([None if tensor is None else tensor.contiguous() for tensor in tensors])
+    dense = with_products(loop, [None if tensor is None else tensor.contiguous() for tensor in tensors])
     forward, results, saved = loop.forward_launch(dense, save=True)
     backward, _ = loop.backward_launch(dense, saved, results)
     return [(compile_launch(forward), loop.schedules[0]), (compile_launch(backward), loop.schedules[1])]
@@ -134,7 +137,7 @@ def compiled_pair(loop: Any, tensors: list[Any]) -> list[tuple[Compiled, Any]]:
 
 def compiled_steps(loop: Any, tensors: list[Any], *, gates: bool) -> list[tuple[str, Compiled]]:
     """The kernels that a loop launches at its steps, forward and backward, with their names; keeping gates, or not."""
-    dense = with_products([None if tensor is None else tensor.contiguous() for tensor in tensors])
+    dense = with_products(loop, [None if tensor is None else tensor.contiguous() for tensor in tensors])
     launches: dict[Any, Launch] = {}
 
     def note(kernel: Step, **_: int) -> None:

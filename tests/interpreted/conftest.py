@@ -20,3 +20,25 @@ def all_programs_at_once() -> Iterator[None]:
 
     with programs_at_once():
         yield
+
+
+@pytest.fixture
+def launches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the kernels that are launched from now on; a step's counts each time."""
+    from cellweave.ops.common._triton_backend import Launch
+    from cellweave.ops.common._triton_steps import Step
+
+    found: list[str] = []
+    whole, step = Launch.run, Step.__call__
+
+    def run_whole(self: Launch) -> None:
+        found.append(self.kernel)
+        whole(self)
+
+    def run_step(self: Step, **given: int) -> None:
+        found.append(self.launch.kernel)
+        step(self, **given)
+
+    monkeypatch.setattr(Launch, "run", run_whole)
+    monkeypatch.setattr(Step, "__call__", run_step)
+    return found

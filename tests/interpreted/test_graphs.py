@@ -85,6 +85,11 @@ MODULES: dict[str, tuple[str, dict[str, Any]]] = {
     "lstm": ("LSTM", {"num_layers": 2, "state_dropout": 0.3, "variational": False, "zoneout": 0.2}),
     "normalized": ("GRU", {"layer_norm": True, "state_dropout": 0.3}),
     "normalized lstm": ("LSTM", {"layer_norm": True}),
+    "gates": ("LSTM", {"mask_per_gate": True, "input_dropout": 0.3, "state_dropout": 0.3, "bidirectional": True}),
+    "gates of all rows": (
+        "GRU",
+        {"mask_per_gate": True, "mask_per_row": False, "input_dropout": 0.3, "state_dropout": 0.3},
+    ),
 }
 
 

@@ -61,7 +61,7 @@ def test_a_program_that_waits_in_vain_says_so(monkeypatch: pytest.MonkeyPatch) -
     case = LayerCase(LSTM, 2, 2, 11, dtype="float32")
     loop, tensors = _triton.OP.loop_of(make_call(case, make_data(case)))
     dense = [None if t is None else t.detach().contiguous() for t in tensors]
-    launch, _, _ = loop.forward_launch(with_products(dense), save=False)
+    launch, _, _ = loop.forward_launch(with_products(loop, dense), save=False)
     launch = launch._replace(grid=1, arguments=launch.arguments | {"SPINS": 3})
     with pytest.raises(RuntimeError, match="waited in vain"):
         launch.run()

@@ -8,9 +8,7 @@ import pytest
 import torch
 
 import cellweave as cw
-from cellweave.ops.common._triton_backend import Launch
 from cellweave.ops.common._triton_schedule import Chip
-from cellweave.ops.common._triton_steps import Step
 from cellweave.specs import GRUSpec, LSTMSpec, RNNSpec
 from helpers.layer_cases import LayerCase, backend_of, context_of, make_call, make_data, refusal
 from helpers.layer_checks import check_layer
@@ -22,25 +20,6 @@ pytestmark = pytest.mark.usefixtures("nan_poison")
 #: Every other case of those that the kernels of whole sequences run.
 CASES = [case for kind in (RNNSpec, GRUSpec, LSTMSpec) for case in kernel_cases(kind)[1::2]]
 EVERYTHING: dict[str, Any] = {"lengths": "ragged", "resets": "given", "reverse": True, "residual": True, "states": True}
-
-
-@pytest.fixture
-def launches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the kernels that are launched from now on; a step's counts each time."""
-    found: list[str] = []
-    whole, step = Launch.run, Step.__call__
-
-    def run_whole(self: Launch) -> None:
-        found.append(self.kernel)
-        whole(self)
-
-    def run_step(self: Step, **given: int) -> None:
-        found.append(self.launch.kernel)
-        step(self, **given)
-
-    monkeypatch.setattr(Launch, "run", run_whole)
-    monkeypatch.setattr(Step, "__call__", run_step)
-    return found
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)

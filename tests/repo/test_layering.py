@@ -38,7 +38,7 @@ FORBIDDEN = {
 
 # Packages and the only files that may import them (patterns on the path below src/cellweave).
 PLACES = {
-    "triton": r"ops/([a-z]+/_triton_(cell|kernels|step_kernels)|common/_triton_(step_)?device)\.py",
+    "triton": r"ops/([a-z]+/_triton_(cell|kernels|step_kernels)|common/_triton_(step_|gate_)?device)\.py",
     "ctypes": r"ops/common/_library\.py",
     "typer": r"cli/.*",
     "rich": r"cli/.*",

@@ -11,29 +11,29 @@ from cellweave.ops.common._calls import LayerCall
 from cellweave.ops.common._masks import BoundMask
 from cellweave.specs import RunSpec
 
-#: A mask and the noise of one step, `[1 or B, G * N]`: a row's numbers for the first gate, then those for the next.
+#: A mask and its noise, `[..., G * N]`: a row's numbers for the first gate, then those for the next.
 Drawn = tuple[BoundMask, torch.Tensor]
 
 
 class GateMasks:
-    """What the gates of one step multiply its inputs and its h by, before their weights.
+    """What the gates multiply inputs and h by, before their weights: of one step, or inputs of all.
 
     Args:
-        masks: With the noise of this step. gates: How many gates the cell has, G.
+        masks: With their noise. gates: How many gates the cell has, G.
     """
 
     def __init__(self, masks: Sequence[Drawn], gates: int) -> None:
         self._masks, self._gates = masks, gates
 
     def on(self, place: str, value: torch.Tensor, gate: int) -> torch.Tensor:
-        """The masked value `[B, N]` for one gate.
+        """The masked value `[..., N]` for one gate.
 
         Args:
             place: "input" or "h". gate: Its number: RNN 0; GRU r, u, c; LSTM i, j, f, o, without i when coupled.
         """
         for mask, noise in self._masks:
             if mask.spec.place == place:
-                value = mask.apply(value, noise.chunk(self._gates, dim=1)[gate])
+                value = mask.apply(value, noise.chunk(self._gates, dim=-1)[gate])
         return value
 
     def product(
@@ -49,13 +49,19 @@ class GateMasks:
         return torch.cat(parts, dim=1)
 
 
-def differ_by_row(spec: RunSpec) -> bool:
-    """A mask of each gate's own has other elements for other rows or steps: it is no factor of the weights."""
-    return any(mask.per_gate and (mask.per_step or mask.per_row) for mask in spec.masks)
+def foldable(spec: RunSpec) -> bool:
+    """There are masks of each gate's own, and all rows and steps share them: they are factors of the weights."""
+    own = [mask for mask in spec.masks if mask.per_gate]
+    return bool(own) and not any(mask.per_step or mask.per_row for mask in own)
+
+
+def each_gate_has_an_h(spec: RunSpec) -> bool:
+    """There are masks of each gate's own on h."""
+    return any(mask.per_gate and mask.place == "h" for mask in spec.masks)
 
 
 def folded(call: LayerCall, places: Mapping[str, Sequence[tuple[str, int, int, int]]]) -> LayerCall:
-    """The same call without its masks per gate, which all its rows and steps share: they multiply the weights' rows.
+    """A `foldable` call without its masks per gate: they multiply the weights' rows.
 
     Args:
         places: For "input" and "h": the weights that meet it, as (name, first row, first column, gate) of each gate's

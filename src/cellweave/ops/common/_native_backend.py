@@ -10,7 +10,7 @@ import torch
 from cellweave._types import dtype_name
 from cellweave.ops.common._by_length import by_length, together
 from cellweave.ops.common._calls import LayerCall, LayerResult
-from cellweave.ops.common._gate_masks import differ_by_row, folded
+from cellweave.ops.common._gate_masks import foldable, folded
 from cellweave.ops.common._library import DTYPE_CODES, missing_reason
 from cellweave.ops.common._native_autograd import NativeFunction, without_autocast
 from cellweave.ops.common._native_call import NativeCall
@@ -82,7 +82,7 @@ def _run(op: NativeOp, call: LayerCall) -> LayerResult:
         call = _in_dtype_of_weights(call)
     if torch.compiler.is_compiling():
         return native_result(call, *run_as_op(op, call))
-    if any(mask.per_gate for mask in call.spec.masks) and not differ_by_row(call.spec):
+    if foldable(call.spec):
         call = folded(call, gate_places(op.layout_of(call.spec.cell), call.x.shape[2]))
     groups = None if call.lengths is None else by_length(call)
     if groups is None:

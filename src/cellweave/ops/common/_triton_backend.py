@@ -7,12 +7,13 @@ import importlib
 import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 
 from cellweave._types import dtype_name
 from cellweave.ops.common._calls import LayerCall
+from cellweave.ops.common._gate_masks import GateMasks, each_gate_has_an_h, foldable
 from cellweave.ops.common._masks import BoundMask
 from cellweave.ops.common._normalize import added_to_variance
 from cellweave.ops.common._records import RunContext
@@ -84,8 +85,6 @@ def triton_refuses(spec: RunSpec, context: RunContext) -> str | None:
         return "needs ordinary dense tensors"
     if spec.cell.layer_norm and spec.cell.units > LONGEST_ROW:
         return f"its kernels normalize at most {LONGEST_ROW} units, got {spec.cell.units}"
-    if any(mask.per_gate for mask in spec.masks):
-        return "its kernels have no masks for each gate"
     if len(spec.masks) > MOST_MASKS:
         return f"has room for {MOST_MASKS} masks"
     if spec.residual and spec.cell.output_size != context.I:
@@ -104,10 +103,21 @@ def activation_refused(cell: Any) -> str | None:
     return None
 
 
-def steps_remark(schedules: tuple[Schedule | None, Schedule | None], cell: CellSpec, context: RunContext) -> str | None:
+def only_by_steps(spec: RunSpec) -> str | None:
+    """Why kernels of whole sequences cannot run a layer of any size; None where they can."""
+    if spec.cell.layer_norm:
+        return "normalized rows are whole in one program"
+    if each_gate_has_an_h(spec):
+        return "each gate multiplies an h of its own"
+    return None
+
+
+def steps_remark(schedules: tuple[Schedule | None, Schedule | None], spec: RunSpec, context: RunContext) -> str | None:
     """Which way is run step by step, and why; None where one kernel runs the whole sequence both ways."""
-    if cell.layer_norm:
-        return "one kernel per step: normalized rows are whole in one program"
+    why = None if foldable(spec) and not spec.cell.layer_norm else only_by_steps(spec)
+    if why is not None:
+        return f"one kernel per step: {why}"
+    cell: Any = spec.cell
     forward, backward = (schedule is None for schedule in schedules)
     backward = backward and context.needs_grad
     if not forward and not backward:
@@ -158,17 +168,52 @@ class Launch(NamedTuple):
 
 
 def used_inputs(call: LayerCall) -> torch.Tensor:
-    """Inputs as they are multiplied, `[T, B, I]`: zero past a row's end, times the masks on them."""
-    x = without_padding(call.x, call.lengths)
-    masks = [mask for mask in call.masks if mask.spec.place == "input"]
-    if not masks:
-        return x
-    steps, rows, width = x.shape
-    order = reading_order(call.lengths, steps, x.device) if call.spec.reverse else None
-    x = read_in_order(x, order)
-    for mask in masks:
-        x = mask.apply(x, mask.draws(steps, rows, width, x))
-    return read_in_order(x, order)
+    """Inputs as they are multiplied, `[T, B, I]`: zero past a row's end, times the masks on them.
+
+    Where each gate has masks of its own, `[G, T, B, I]`.
+    """
+    masked = _InputMasks(call)
+    x = masked.for_all(without_padding(call.x, call.lengths))
+    return x if masked.of_gates is None else torch.stack([masked.for_gate(x, gate) for gate in range(masked.gates)])
+
+
+def inputs_gradient(call: LayerCall, d: torch.Tensor) -> torch.Tensor:
+    """The gradient of a call's inputs from that of `used_inputs`: what is done to them is a product with numbers."""
+    masked = _InputMasks(call)
+    if masked.of_gates is not None:
+        d = torch.stack([masked.for_gate(part, gate) for gate, part in enumerate(d.unbind(0))]).sum(0)
+    return without_padding(masked.for_all(d), call.lengths)
+
+
+class _InputMasks:
+    """The masks on a call's inputs.
+
+    Attributes:
+        gates: G. of_gates: Those of each gate's own; None where there are none.
+    """
+
+    def __init__(self, call: LayerCall) -> None:
+        steps, rows, width = call.x.shape
+        masks = [mask for mask in call.masks if mask.spec.place == "input"]
+        self.gates = call.spec.cell.gate_count
+        self._order = reading_order(call.lengths, steps, call.x.device) if masks and call.spec.reverse else None
+        own = [(m, m.draws(steps, rows, width * self.gates, call.x)) for m in masks if m.spec.per_gate]
+        self.of_gates = GateMasks(own, self.gates) if own else None
+        self._for_all = [(mask, mask.draws(steps, rows, width, call.x)) for mask in masks if not mask.spec.per_gate]
+
+    def for_all(self, x: torch.Tensor) -> torch.Tensor:
+        """Values `[T, B, I]` times the masks that all gates share."""
+        if not self._for_all:
+            return x
+        x = read_in_order(x, self._order)
+        for mask, noise in self._for_all:
+            x = mask.apply(x, noise)
+        return read_in_order(x, self._order)
+
+    def for_gate(self, x: torch.Tensor, gate: int) -> torch.Tensor:
+        """Values `[T, B, I]` times a gate's own masks."""
+        masks = cast(GateMasks, self.of_gates)
+        return read_in_order(masks.on("input", read_in_order(x, self._order), gate), self._order)
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,9 +289,13 @@ def norm_weights(norms: torch.Tensor | None, names: Sequence[str | None]) -> dic
     return {name: row for name, row in zip(kinds, norms.unbind(0), strict=True) if name is not None}
 
 
-def norm_arguments(cell: CellSpec, norms: torch.Tensor | None, dtype: torch.dtype) -> dict[str, Any]:
-    """What the kernels of single steps take of a normalization."""
-    return {"NORM": cell.layer_norm, "norms": norms, "epsilon": added_to_variance(cell.norm_epsilon, dtype)}
+def step_arguments(spec: RunSpec, norms: torch.Tensor | None, dtype: torch.dtype) -> dict[str, Any]:
+    """What the kernels of single steps take beside what all take: of normalizations, and of gates with an own h."""
+    cell = spec.cell
+    return {
+        "NORM": cell.layer_norm, "norms": norms, "epsilon": added_to_variance(cell.norm_epsilon, dtype),
+        "BY_GATE": each_gate_has_an_h(spec), "GATES": cell.gate_count,
+    }  # fmt: skip
 
 
 def same(products: torch.Tensor) -> torch.Tensor:

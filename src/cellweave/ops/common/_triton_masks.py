@@ -9,8 +9,8 @@ import torch
 from cellweave.ops.common._masks import MANTISSA_BITS, BoundMask
 from cellweave.ops.common._streams import signed64
 
-#: Numbers of the places inside the time loop, in three bits.
-PLACES = {"input": 0, "h": 1, "c": 2, "output": 3, "zone_h": 4, "zone_c": 5}
+#: Numbers of the places inside the time loop, in three bits; "gate_h" is h where each gate has masks of its own.
+PLACES = {"input": 0, "h": 1, "c": 2, "output": 3, "zone_h": 4, "zone_c": 5, "gate_h": 6}
 #: Kinds take 7 bits each of one 64-bit number.
 MOST_MASKS = 9
 _PER_STEP, _PER_ROW, _GIVEN, _EXPECTED = 8, 16, 32, 64
@@ -51,20 +51,22 @@ def mask_table(masks: tuple[BoundMask, ...], rows: int, widths: dict[str, int], 
     """The table of some masks.
 
     Args:
-        masks: At most `MOST_MASKS`. rows: B. widths: Of the values at each place. like: Has their dtype and device.
+        masks: At most `MOST_MASKS`, none on inputs. rows: B. widths: Of the values at each place, "gate_h" G times that
+            of h. like: Has their dtype and device.
     """
     bits = MANTISSA_BITS[like.dtype]
     if not masks:
         return MaskTable(None, None, None, 0, 0, bits)
     lines, scales, factors, kinds, begin = [], [], [], 0, 0
     for number, mask in enumerate(masks):
-        kind: int = PLACES[mask.spec.place] + _PER_STEP * mask.spec.per_step
+        place = "gate_h" if mask.spec.per_gate else mask.spec.place
+        kind: int = PLACES[place] + _PER_STEP * mask.spec.per_step
         kind += _PER_ROW * (mask.spec.per_row or mask.spec.per_step)
         if mask.expected:
-            kind = PLACES[mask.spec.place] + _EXPECTED
+            kind = PLACES[place] + _EXPECTED
         elif mask.noise is not None:
-            found = mask.factors(rows, widths[mask.spec.place], like).to(torch.float32)
-            kind = PLACES[mask.spec.place] + _GIVEN + _PER_ROW * (found.shape[0] > 1)
+            found = mask.factors(rows, widths[place], like).to(torch.float32)
+            kind = PLACES[place] + _GIVEN + _PER_ROW * (found.shape[0] > 1)
             factors.append(found.reshape(-1))
         kinds |= kind << (7 * number)
         counter = (mask.seed2 << 64) + mask.block

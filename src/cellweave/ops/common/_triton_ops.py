@@ -5,7 +5,6 @@ What stands around a loop and needs no random numbers (its weights in the kernel
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,8 @@ from typing import Any
 import torch
 
 from cellweave.ops.common._calls import LayerCall, LayerResult
+from cellweave.ops.common._gate_masks import foldable, folded
+from cellweave.ops.common._native_layout import NativeLayout, gate_places
 from cellweave.ops.common._op_arguments import flat_tensors, masks_of_streams, nested_tensors
 from cellweave.ops.common._run_text import RunText, run_from_text
 from cellweave.ops.common._sequence import without_padding
@@ -24,7 +25,8 @@ from cellweave.ops.common._triton_autograd import (
     run_loop,
     with_products,
 )
-from cellweave.ops.common._triton_backend import used_inputs
+from cellweave.ops.common._triton_backend import inputs_gradient, used_inputs
+from cellweave.specs import CellSpec
 
 _LIBRARY: Any = torch.library.Library("cellweave", "FRAGMENT")  # type: ignore[no-untyped-call]
 #: A call's tensors by role: `weights` are the loop's own that there are, `slots` 1 for each of them and 0 for one that
@@ -47,14 +49,18 @@ class TritonOp:
         name: "rnn", "gru" or "lstm".
         loop: The time loop of a call.
         weights: Of a call, in the kernels' order: those of its inputs and their bias, then the loop's own.
+        layout: Where the weights of a cell lie.
     """
 
     name: str
     loop: Callable[[LayerCall], Loop]
     weights: Callable[[LayerCall], list[torch.Tensor | None]]
+    layout: Callable[[CellSpec], NativeLayout]
 
     def loop_of(self, call: LayerCall) -> tuple[Loop, list[torch.Tensor | None]]:
         """The time loop of a call and what `run_loop` takes; there must be steps and rows."""
+        if foldable(call.spec):
+            call = folded(call, gate_places(self.layout(call.spec.cell), call.x.shape[2]))
         from_x, bias, *weights = self.weights(call)
         fresh = call.reset_state or [None] * len(call.state)
         return self.loop(call), [used_inputs(call), from_x, bias, *call.state, *fresh, *weights]
@@ -146,7 +152,8 @@ def _unpack(arguments: Arguments, *, masks: bool = True) -> tuple[LayerCall, lis
 def _forward(op: TritonOp, *arguments: Any) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     save: bool = arguments[_ROLES]
     call, rest = _unpack(arguments[:_ROLES])
-    loop, products = op.loop(call), with_products(dense_tensors([used_inputs(call), *rest]))
+    loop = op.loop(call)
+    products = with_products(loop, dense_tensors([used_inputs(call), *rest]))
     if call.x.shape[0] and call.x.shape[1]:
         results, saved = loop.forward(products, save=save)
     else:
@@ -199,8 +206,7 @@ def _backward(op: TritonOp, *arguments: Any) -> list[torch.Tensor]:
         for d, like in zip(upstream, results, strict=True)
     ]
     d_used, *found = loop_gradients(loop, tensors, whole, dense, _asked(arguments, needed))
-    # what is done to the inputs is a product with numbers, and so is done to their gradient
-    d_x = None if d_used is None else used_inputs(dataclasses.replace(call, x=d_used))
+    d_x = None if d_used is None else inputs_gradient(call, d_used)
     return [d for d in (d_x, *found) if d is not None]
 
 

@@ -1,29 +1,31 @@
 """Running a recurrence as one kernel per step, where one for the whole sequence does not fit the device.
 
 Each step is a product of torch's, of h and the recurrent weight, and an elementwise kernel; a cell with two products in
-a row has two of each. Nothing is captured into a CUDA graph.
+a row has two of each. Where each gate multiplies an h of its own, a kernel makes these before the product. Nothing is
+captured into a CUDA graph.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 
+from cellweave.ops.common._gate_columns import GateColumns
 from cellweave.ops.common._triton_backend import Launch
 from cellweave.ops.common._triton_schedule import step_tile, step_warps
 
-_COMMON = "cellweave.ops.common._triton_step_device"
+_COMMON, _OF_GATES = (f"cellweave.ops.common._triton_{name}_device" for name in ("step", "gate"))
 
 
 class Step:
-    """A kernel that is launched at one step after the other.
+    """A kernel that is launched at one step, or for one gate, after the other.
 
     Attributes:
-        launch: All but the number of the step.
+        launch: All but the number of the step, or gate.
     """
 
     def __init__(self, launch: Launch) -> None:
@@ -42,7 +44,7 @@ class Steps:
 
     Args:
         module: Where the recurrence has its own.
-        given: Arguments by name; a kernel takes those that it knows.
+        given: Arguments by name; a kernel takes those that it knows. BY_GATE: each gate has an h of its own.
     """
 
     def __init__(self, module: str, given: Mapping[str, Any]) -> None:
@@ -60,16 +62,61 @@ class Steps:
         more: Mapping[str, Any] | None = None,
         *,
         whole_rows: bool = False,
+        rows: int | None = None,
     ) -> Step:
-        """One kernel, over tiles of `[B, width]`."""
-        rows, columns = step_tile(self._given["B"], width, whole_rows=whole_rows)
-        known = {**self._given, "ROWS": rows, "U": columns, "WIDTH": width, **(more or {})}
+        """One kernel, over tiles of `[rows, width]`, B rows if nothing else is said."""
+        count = self._given["B"] if rows is None else rows
+        tile, columns = step_tile(count, width, whole_rows=whole_rows)
+        known = {**self._given, "ROWS": tile, "U": columns, "WIDTH": width, **(more or {})}
         function = getattr(importlib.import_module(module or self._module), name)
-        arguments = {name: known[name] for name in function.arg_names if name != "step"}
-        grid = -(-self._given["B"] // rows) * -(-width // columns)
+        arguments = {name: known[name] for name in function.arg_names if name not in ("step", "gate")}
+        grid = -(-count // tile) * -(-width // columns)
         # programs wait for nobody, so the launch is an ordinary one
         options = {"num_warps": step_warps(columns), "enable_fp_fusion": True}
         return Step(Launch(module or self._module, name, grid, arguments, options))
+
+    def product(
+        self, value: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, columns: Sequence[GateColumns]
+    ) -> Callable[[int], object]:
+        """What fills `out [B, n]` at a step with the product of `value [B, P]` and a weight.
+
+        Args:
+            columns: Of the weight and `out`.
+        """
+        if not self._given["BY_GATE"]:
+            return lambda step: torch.mm(value, weight, out=out)
+        operands, operate = self._over_gates("gate_operands", value, columns)
+        parts = [(part.own(operands, columns), part.of(weight), part.of(out)) for part in columns]
+
+        def run(step: int) -> None:
+            operate(step=step)
+            for operand, own, there in parts:
+                torch.bmm(operand, own, out=there)
+
+        return run
+
+    def product_back(
+        self, d_out: torch.Tensor, weight: torch.Tensor, d_value: torch.Tensor, columns: Sequence[GateColumns]
+    ) -> Callable[[int], object]:
+        """What fills `d_value` at a step with the gradient of the value in `product`."""
+        if not self._given["BY_GATE"]:
+            return lambda step: torch.mm(d_out, weight.t(), out=d_value)
+        operands, gather = self._over_gates("gate_gradients", d_value, columns)
+        parts = [(part.of(d_out), part.of(weight).mT, part.own(operands, columns)) for part in columns]
+
+        def run(step: int) -> None:
+            for d, own, operand in parts:
+                torch.bmm(d, own, out=operand)
+            gather(step=step)
+
+        return run
+
+    def _over_gates(self, name: str, value: torch.Tensor, columns: Sequence[GateColumns]) -> tuple[torch.Tensor, Step]:
+        """Room for what the gates multiply in place of `value`, and a kernel between both."""
+        first, last = min(part.first for part in columns), max(part.last for part in columns)
+        operands = value.new_empty(last - first, *value.shape)
+        more = {"value": value, "operands": operands, "FIRST": first, "LAST": last}
+        return operands, self.kernel(name, value.shape[1], _OF_GATES, more)
 
     def first_state(
         self, start: torch.Tensor, current: torch.Tensor, saved: torch.Tensor | None, reset: torch.Tensor | None
@@ -89,6 +136,52 @@ class Steps:
 def device_of(tensor: torch.Tensor) -> AbstractContextManager[None]:
     """Its device as the current one, to launch on."""
     return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
+
+
+def add_products(
+    total: torch.Tensor,
+    values: torch.Tensor,
+    weight: torch.Tensor,
+    columns: Sequence[GateColumns],
+    given: Mapping[str, Any],
+) -> None:
+    """Add to `total [T * B, n]` the products of all steps' `values [T, B, P]` and a weight.
+
+    Args:
+        columns: Of the weight and `total`. given: Arguments of the kernels of steps.
+    """
+    if given["BY_GATE"]:
+        for operand, part, gate in _operands(values, columns, given):
+            part.of(total)[gate] += operand @ part.of(weight)[gate]
+    else:
+        total.addmm_(values.flatten(0, 1), weight)
+
+
+def weight_gradient(
+    values: torch.Tensor, d_total: torch.Tensor, columns: Sequence[GateColumns], given: Mapping[str, Any]
+) -> torch.Tensor:
+    """The gradient of the weight in `add_products` from that of the total."""
+    if not given["BY_GATE"]:
+        return values.flatten(0, 1).t() @ d_total
+    found = d_total.new_zeros(values.shape[2], d_total.shape[1])
+    for operand, part, gate in _operands(values, columns, given):
+        part.of(found)[gate] = operand.t() @ part.of(d_total)[gate]
+    return found
+
+
+def _operands(
+    values: torch.Tensor, columns: Sequence[GateColumns], given: Mapping[str, Any]
+) -> Iterator[tuple[torch.Tensor, GateColumns, int]]:
+    """What each gate multiplies at all steps, `[T * B, P]`, overwritten by the next; and which gate of its part."""
+    T, B, width = values.shape
+    operand = torch.empty_like(values)
+    more = {"values": values, "operands": operand, "ALL": T * B}
+    kernel = Steps(_OF_GATES, given).kernel("operands_of_gate", width, more=more, rows=T * B)
+    for part in columns:
+        for gate in range(part.last - part.first):
+            with device_of(values):
+                kernel(gate=part.first + gate)
+            yield operand.flatten(0, 1), part, gate
 
 
 def sums_for(start: torch.Tensor | None) -> torch.Tensor | None:

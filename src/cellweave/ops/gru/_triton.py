@@ -20,12 +20,13 @@ from cellweave.ops.common._triton_backend import (
     chip,
     inner_masks,
     loop_arguments,
-    norm_arguments,
     norm_weights,
+    only_by_steps,
     run_of_products,
     same,
     stacked_norms,
     states_as,
+    step_arguments,
     steps_remark,
     surroundings,
     triton_refuses,
@@ -33,8 +34,9 @@ from cellweave.ops.common._triton_backend import (
 from cellweave.ops.common._triton_masks import mask_table
 from cellweave.ops.common._triton_ops import TritonOp, define_triton_ops, runner
 from cellweave.ops.common._triton_schedule import Product, Schedule, plan_programs
-from cellweave.ops.common._triton_steps import over_rows
+from cellweave.ops.common._triton_steps import over_rows, weight_gradient
 from cellweave.ops.gru import _triton_steps as by_steps
+from cellweave.ops.gru._native import gru_layout
 from cellweave.ops.gru._reference import gru_sequence, gru_split_weights
 from cellweave.specs import GRU_NORM_NAMES, GRUSpec, RunSpec
 
@@ -44,9 +46,7 @@ _NORM_NAMES = tuple(GRU_NORM_NAMES[part] for part in "ruch")
 
 
 def schedules(spec: GRUSpec, rows: int, itemsize: int) -> tuple[Schedule | None, Schedule | None]:
-    """Of the forward and the backward kernel; None where nothing fits the device, or rows are normalized."""
-    if spec.layer_norm:
-        return None, None
+    """Of the forward and the backward kernel; None where nothing fits the device."""
     H = spec.units
     forward = (Product(H, 2 * H, 2), Product(H, H, 1))
     backward = (Product(2 * H, H, 1), Product(H, H, 1))
@@ -59,7 +59,7 @@ def _refuses(spec: RunSpec, context: RunContext) -> str | None:
 
 def _remarks(spec: RunSpec, context: RunContext) -> str | None:
     cell = cast(GRUSpec, spec.cell)
-    return steps_remark(schedules(cell, context.B, context.dtype.itemsize), cell, context)
+    return steps_remark(schedules(cell, context.B, context.dtype.itemsize), spec, context)
 
 
 class _Packed(NamedTuple):
@@ -128,12 +128,16 @@ class GRULoop:
 
     def __init__(self, call: LayerCall) -> None:
         self._call, self._spec = call, cast(GRUSpec, call.spec.cell)
-        rows, widths = call.x.shape[1], dict.fromkeys(("h", "output", "zone_h"), self._spec.units)
+        rows, units = call.x.shape[1], self._spec.units
+        widths = dict.fromkeys(("h", "output", "zone_h"), units) | {"gate_h": units * self._spec.gate_count}
+        self.columns = by_steps.columns(units)
         self._around, self._masks = surroundings(call), mask_table(inner_masks(call), rows, widths, call.x)
 
     @functools.cached_property
     def schedules(self) -> tuple[Schedule | None, Schedule | None]:
-        """Of the forward and the backward kernel."""
+        """Of the forward and the backward kernel; None where single steps run."""
+        if only_by_steps(self._call.spec):
+            return None, None
         return schedules(self._spec, self._call.x.shape[1], self._call.x.dtype.itemsize)
 
     def forward(self, tensors: Tensors, *, save: bool, gates: bool = True) -> tuple[Tensors, Tensors]:
@@ -158,7 +162,7 @@ class GRULoop:
             made = self._backward_made(tensors)
             given = {**self._step_arguments(tensors), **self._backward_given(saved, upstream)}
             by_steps.backward(tensors, made, upstream, given)
-        return self._gradients(saved, made, with_bias=tensors[5] is not None)
+        return self._gradients(tensors, saved, made)
 
     def unfilled(self, products: torch.Tensor, *, save: bool) -> tuple[Tensors, Tensors]:
         """What `forward` gives for such input products, with undefined contents."""
@@ -232,20 +236,17 @@ class GRULoop:
 
     def _step_arguments(self, tensors: Tensors) -> dict[str, Any]:
         x_gates, norms = tensors[0], tensors[6]
-        return self._arguments(x_gates) | norm_arguments(self._spec, norms, x_gates.dtype)
+        return self._arguments(x_gates) | step_arguments(self._call.spec, norms, x_gates.dtype)
 
-    def _gradients(self, saved: Tensors, made: dict[str, Any], *, with_bias: bool) -> Tensors:
-        hs, rhs, H = saved[0].flatten(0, 1), saved[1], self._spec.units
+    def _gradients(self, tensors: Tensors, saved: Tensors, made: dict[str, Any]) -> Tensors:
+        hs, rhs, H, given = saved[0], saved[1], self._spec.units, self._step_arguments(tensors)
         d_gates, d_from_h = made["d_gates"].flatten(0, 1), made["d_from_h"]
-        if rhs is None:
-            d_candidate = hs.t() @ d_from_h.flatten(0, 1)
-        else:
-            d_candidate = rhs.flatten(0, 1).t() @ d_gates[:, :H]
-        d_bias, d_norms = d_from_h.sum((0, 1)) if with_bias else None, over_rows(made.get("d_norms"), d_gates.dtype)
-        return (
-            made["d_gates"], made["d_h0"], made["d_reset_h"], hs.t() @ d_gates[:, H:], d_candidate, d_bias,
-            d_norms,
-        )  # fmt: skip
+        d_weight = weight_gradient(hs, d_gates[:, H:], by_steps.gate_columns(H), given)
+        operand, d_value = (hs, d_from_h.flatten(0, 1)) if rhs is None else (rhs, d_gates[:, :H])
+        d_candidate = weight_gradient(operand, d_value, by_steps.candidate_columns(H), given)
+        d_bias = None if tensors[5] is None else d_from_h.sum((0, 1))
+        d_norms = over_rows(made.get("d_norms"), d_gates.dtype)
+        return made["d_gates"], made["d_h0"], made["d_reset_h"], d_weight, d_candidate, d_bias, d_norms
 
     def again(self, tensors: Tensors) -> Tensors:
         """Outputs and h by the reference, whose inputs are the products."""
@@ -272,6 +273,6 @@ class GRULoop:
         return out, *state, *states
 
 
-OP = TritonOp("gru", GRULoop, _weights)
+OP = TritonOp("gru", GRULoop, _weights, gru_layout)
 define_triton_ops(OP)
 TRITON = Backend("triton", _refuses, runner(OP), remarks=_remarks)

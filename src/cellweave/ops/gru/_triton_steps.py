@@ -7,10 +7,26 @@ from typing import Any
 
 import torch
 
+from cellweave.ops.common._gate_columns import GateColumns
 from cellweave.ops.common._triton_autograd import Tensors
-from cellweave.ops.common._triton_steps import Steps, device_of, in_dtype, sums_by_row, sums_for
+from cellweave.ops.common._triton_steps import Steps, add_products, device_of, in_dtype, sums_by_row, sums_for
 
 _KERNELS = "cellweave.ops.gru._triton_step_kernels"
+
+
+def gate_columns(units: int) -> list[GateColumns]:
+    """Of the gates' weight: `2 * unit + gate` of r and u."""
+    return [GateColumns(units, 0, 2, 0)]
+
+
+def candidate_columns(units: int) -> list[GateColumns]:
+    """Of the candidate's weight."""
+    return [GateColumns(units, 0, 1, 2)]
+
+
+def columns(units: int) -> list[GateColumns]:
+    """Of all weights side by side, the candidate's before those of the gates."""
+    return [GateColumns(units, 1, 2, 0), *candidate_columns(units)]
 
 
 def forward(tensors: Tensors, made: Mapping[str, Any], given: Mapping[str, Any]) -> torch.Tensor:
@@ -22,8 +38,7 @@ def forward(tensors: Tensors, made: Mapping[str, Any], given: Mapping[str, Any])
     """
     x_gates, h0, fresh, gates_weight, candidate, bias, _ = tensors
     (T, B), H, after = x_gates.shape[:2], h0.shape[1], given["AFTER"]
-    h, product = torch.empty_like(h0), x_gates.new_empty(B, 3 * H)
-    rh, weight = torch.empty_like(h0), torch.cat([candidate, gates_weight], 1) if after else gates_weight
+    h, rh, product = torch.empty_like(h0), torch.empty_like(h0), x_gates.new_empty(B, 3 * H)
     steps = Steps(_KERNELS, {
         **given, **made, "x_gates": x_gates, "product": product, "bias": bias, "BIAS": bias is not None,
         "reset_h": fresh, "h": h, "rh": rh,
@@ -31,14 +46,19 @@ def forward(tensors: Tensors, made: Mapping[str, Any], given: Mapping[str, Any])
     with device_of(x_gates):
         steps.first_state(h0, h, made["hs"], fresh)
         cells = steps.cell("gru_fwd_step")
-        resets = None if after else steps.cell("gru_fwd_reset")
+        if after:
+            multiply = steps.product(h, torch.cat([candidate, gates_weight], 1), product, columns(H))
+            for step in range(T):
+                multiply(step)
+                cells(step=step)
+            return h
+        resets = steps.cell("gru_fwd_reset")
+        multiply = steps.product(h, gates_weight, product[:, H:], gate_columns(H))
+        multiply_reset = steps.product(rh, candidate, product[:, :H], candidate_columns(H))
         for step in range(T):
-            if resets is None:
-                torch.mm(h, weight, out=product)
-            else:
-                torch.mm(h, weight, out=product[:, H:])
-                resets(step=step)
-                torch.mm(rh, candidate, out=product[:, :H])
+            multiply(step)
+            resets(step=step)
+            multiply_reset(step)
             cells(step=step)
     return h
 
@@ -52,24 +72,28 @@ def backward(tensors: Tensors, made: dict[str, Any], upstream: Tensors, given: M
     x_gates, h0, fresh, gates_weight, candidate, _, norms = tensors
     (T, B), H, after = x_gates.shape[:2], h0.shape[1], given["AFTER"]
     d_h, sum_reset = upstream[1].to(torch.float32, copy=True), sums_for(fresh)
-    d_totals, product = x_gates.new_empty(B, 3 * H), torch.zeros_like(h0)
+    d_totals, product, d_rh = x_gates.new_empty(B, 3 * H), torch.zeros_like(h0), torch.empty_like(h0)
     made["d_norms"] = sums_by_row(norms, B)
-    d_rh, weight = torch.empty_like(h0), torch.cat([candidate, gates_weight], 1) if after else gates_weight
     steps = Steps(_KERNELS, {
         **given, **made, "product": product, "d_out": upstream[0], "past_h": d_h, "sum_reset_h": sum_reset,
         "d_totals": d_totals, "d_rh": d_rh,
     })  # fmt: skip
     with device_of(x_gates):
         cells = steps.cell("gru_bwd_step")
-        resets = None if after else steps.cell("gru_bwd_reset")
-        for step in reversed(range(T)):
-            cells(step=step)
-            if resets is None:
-                torch.mm(d_totals, weight.t(), out=product)
-            else:
-                torch.mm(d_totals[:, :H], candidate.t(), out=d_rh)
+        if after:
+            multiply = steps.product_back(d_totals, torch.cat([candidate, gates_weight], 1), product, columns(H))
+            for step in reversed(range(T)):
+                cells(step=step)
+                multiply(step)
+        else:
+            resets = steps.cell("gru_bwd_reset")
+            multiply = steps.product_back(d_totals[:, H:], gates_weight, product, gate_columns(H))
+            multiply_reset = steps.product_back(d_totals[:, :H], candidate, d_rh, candidate_columns(H))
+            for step in reversed(range(T)):
+                cells(step=step)
+                multiply_reset(step)
                 resets(step=step)
-                torch.mm(d_totals[:, H:], weight.t(), out=product)
+                multiply(step)
         steps.first_gradient(d_h, product, made["d_h0"], sum_reset)
     made["d_reset_h"] = in_dtype(sum_reset, h0.dtype)
 
@@ -84,9 +108,9 @@ def gates_again(
     """
     x_gates, _, _, gates_weight, candidate, bias, _ = tensors
     T, B, H = hs.shape
-    product, flat = x_gates.new_empty(T * B, 3 * H), hs.flatten(0, 1)
-    torch.mm(flat, gates_weight, out=product[:, H:])
-    torch.mm(flat if rhs is None else rhs.flatten(0, 1), candidate, out=product[:, :H])
+    product = x_gates.new_zeros(T * B, 3 * H)
+    add_products(product[:, H:], hs, gates_weight, gate_columns(H), given)
+    add_products(product[:, :H], hs if rhs is None else rhs, candidate, candidate_columns(H), given)
     gates, values = x_gates.new_empty(T, B, 2 * H), torch.empty_like(hs)
     from_h = torch.empty_like(hs) if rhs is None else None
     steps = Steps(_KERNELS, {

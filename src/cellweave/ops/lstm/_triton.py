@@ -20,12 +20,13 @@ from cellweave.ops.common._triton_backend import (
     chip,
     inner_masks,
     loop_arguments,
-    norm_arguments,
     norm_weights,
+    only_by_steps,
     run_of_products,
     same,
     stacked_norms,
     states_as,
+    step_arguments,
     steps_remark,
     surroundings,
     triton_refuses,
@@ -33,8 +34,9 @@ from cellweave.ops.common._triton_backend import (
 from cellweave.ops.common._triton_masks import mask_table
 from cellweave.ops.common._triton_ops import TritonOp, define_triton_ops, runner
 from cellweave.ops.common._triton_schedule import Product, Schedule, plan_programs
-from cellweave.ops.common._triton_steps import over_rows
+from cellweave.ops.common._triton_steps import over_rows, weight_gradient
 from cellweave.ops.lstm import _triton_steps as by_steps
+from cellweave.ops.lstm._native import lstm_layout
 from cellweave.ops.lstm._reference import lstm_sequence
 from cellweave.specs import NORM_NAMES, LSTMSpec, RunSpec
 
@@ -44,9 +46,7 @@ _ORDER = "ijfo"
 
 
 def schedules(spec: LSTMSpec, rows: int, itemsize: int) -> tuple[Schedule | None, Schedule | None]:
-    """Of the forward and the backward kernel; None where nothing fits the device, or rows are normalized."""
-    if spec.layer_norm:
-        return None, None
+    """Of the forward and the backward kernel; None where nothing fits the device."""
     H, P = spec.units, spec.output_size
     forward = [Product(P, 4 * H, 4)]
     backward = [Product(4 * H, P, 0 if spec.projection else 1)]
@@ -65,7 +65,7 @@ def _refuses(spec: RunSpec, context: RunContext) -> str | None:
 
 def _remarks(spec: RunSpec, context: RunContext) -> str | None:
     cell = cast(LSTMSpec, spec.cell)
-    return steps_remark(schedules(cell, context.B, context.dtype.itemsize), cell, context)
+    return steps_remark(schedules(cell, context.B, context.dtype.itemsize), spec, context)
 
 
 def packed_gates(weight: torch.Tensor, spec: LSTMSpec) -> torch.Tensor:
@@ -104,13 +104,16 @@ class LSTMLoop:
     def __init__(self, call: LayerCall) -> None:
         self._call, self._spec = call, cast(LSTMSpec, call.spec.cell)
         H, P = self._spec.units, self._spec.output_size
-        widths = {"h": P, "c": H, "output": P, "zone_h": P, "zone_c": H}
+        widths = {"h": P, "c": H, "output": P, "zone_h": P, "zone_c": H, "gate_h": P * self._spec.gate_count}
+        self.columns = by_steps.columns(self._spec)
         self._around = surroundings(call)
         self._masks = mask_table(inner_masks(call), call.x.shape[1], widths, call.x)
 
     @functools.cached_property
     def schedules(self) -> tuple[Schedule | None, Schedule | None]:
-        """Of the forward and the backward kernel."""
+        """Of the forward and the backward kernel; None where single steps run."""
+        if only_by_steps(self._call.spec):
+            return None, None
         return schedules(self._spec, self._call.x.shape[1], self._call.x.dtype.itemsize)
 
     def forward(self, tensors: Tensors, *, save: bool, gates: bool = True) -> tuple[Tensors, Tensors]:
@@ -130,7 +133,7 @@ class LSTMLoop:
         hs, cs, gates, *rest = saved
         if gates is None:
             given = {**self._step_arguments(tensors), "cs": cs}
-            saved = (hs, cs, by_steps.gates_again(tensors, hs, given), *rest)
+            saved = (hs, cs, by_steps.gates_again(self._spec, tensors, hs, given), *rest)
         if self.schedules[1] is not None:
             launch, made = self.backward_launch(tensors, saved, upstream)
             launch.run()
@@ -226,8 +229,8 @@ class LSTMLoop:
 
     def _step_arguments(self, tensors: Tensors) -> dict[str, Any]:
         x_gates, norms = tensors[0], tensors[8]
-        own = {"forget_bias": float(self._spec.forget_bias), **norm_arguments(self._spec, norms, x_gates.dtype)}
-        return self._arguments(x_gates) | own
+        own = {"forget_bias": float(self._spec.forget_bias)}
+        return self._arguments(x_gates) | own | step_arguments(self._call.spec, norms, x_gates.dtype)
 
     def _schedule_arguments(self, schedule: Schedule, x_gates: torch.Tensor) -> dict[str, Any]:
         (k1, k2), (m1, m2), spec = schedule.sides[0], schedule.sides[-1], self._spec
@@ -241,7 +244,7 @@ class LSTMLoop:
     def _gradients(self, tensors: Tensors, saved: Tensors, made: dict[str, torch.Tensor | None]) -> Tensors:
         hs, _, _, ms, _ = saved
         d_gates = cast(torch.Tensor, made["d_gates"])
-        d_weight = hs.flatten(0, 1).t() @ d_gates.flatten(0, 1)
+        d_weight = weight_gradient(hs, d_gates.flatten(0, 1), self.columns, self._step_arguments(tensors))
         d_projection, dtype = None, d_gates.dtype
         if made["d_projected"] is not None:
             d_projection = ms.flatten(0, 1).t() @ made["d_projected"].flatten(0, 1)
@@ -272,6 +275,6 @@ class LSTMLoop:
         return out, *state, *states
 
 
-OP = TritonOp("lstm", LSTMLoop, _weights)
+OP = TritonOp("lstm", LSTMLoop, _weights, lstm_layout)
 define_triton_ops(OP)
 TRITON = Backend("triton", _refuses, runner(OP), remarks=_remarks)

@@ -7,11 +7,17 @@ from typing import Any
 
 import torch
 
+from cellweave.ops.common._gate_columns import GateColumns
 from cellweave.ops.common._triton_autograd import Tensors
-from cellweave.ops.common._triton_steps import Steps, device_of, in_dtype, sums_by_row, sums_for
+from cellweave.ops.common._triton_steps import Steps, add_products, device_of, in_dtype, sums_by_row, sums_for
 from cellweave.specs import LSTMSpec
 
 _KERNELS = "cellweave.ops.lstm._triton_step_kernels"
+
+
+def columns(spec: LSTMSpec) -> list[GateColumns]:
+    """Of the gates: `4 * unit + gate`, in the order i, j, f, o."""
+    return [GateColumns(spec.units, 0, 4, 0, missing=int(spec.coupled))]
 
 
 def forward(
@@ -34,10 +40,10 @@ def forward(
     with device_of(x_gates):
         steps.first_state(h0, h, made["hs"], fresh_h)
         steps.first_state(c0, c, made["cs"], fresh_c)
-        cells = steps.cell("lstm_fwd_step")
+        cells, multiply = steps.cell("lstm_fwd_step"), steps.product(h, weight, product, columns(spec))
         outputs = steps.kernel("lstm_fwd_output", P) if projection is not None else None
         for step in range(T):
-            torch.mm(h, weight, out=product)
+            multiply(step)
             cells(step=step)
             if outputs is not None:
                 torch.mm(m, projection, out=projected)
@@ -68,27 +74,28 @@ def backward(
     })  # fmt: skip
     with device_of(x_gates):
         cells = steps.cell("lstm_bwd_step")
+        multiply = steps.product_back(d_totals, weight, product, columns(spec))
         outputs = steps.kernel("lstm_bwd_output", P) if projection is not None else None
         for step in reversed(range(T)):
             if outputs is not None:
                 outputs(step=step)
                 torch.mm(d_raw, projection.t(), out=d_m)
             cells(step=step)
-            torch.mm(d_totals, weight.t(), out=product)
+            multiply(step)
         steps.first_gradient(d_h, product, made["d_h0"], sum_reset_h)
     made["d_c0"] = d_c.to(dtype)
     made["d_reset_h"], made["d_reset_c"] = in_dtype(sum_reset_h, dtype), in_dtype(sum_reset_c, dtype)
 
 
-def gates_again(tensors: Tensors, hs: torch.Tensor, given: Mapping[str, Any]) -> torch.Tensor:
+def gates_again(spec: LSTMSpec, tensors: Tensors, hs: torch.Tensor, given: Mapping[str, Any]) -> torch.Tensor:
     """The activated gates of all steps, or the totals that are normalized, in place of the input products.
 
     Args:
-        tensors: As the loop has them. hs: Operands of all steps. given: Arguments of the kernel, `cs` among them.
+        spec, tensors: As in `forward`. hs: Operands of all steps. given: Arguments of the kernel, `cs` among them.
     """
     gates: torch.Tensor = tensors[0]
     weight, peephole = tensors[5], tensors[6]
-    gates.flatten(0, 1).addmm_(hs.flatten(0, 1), weight)
+    add_products(gates.flatten(0, 1), hs, weight, columns(spec), given)
     if given["NORM"]:
         return gates
     rows = gates.shape[0] * gates.shape[1]

@@ -19,12 +19,13 @@ from cellweave.ops.common._triton_backend import (
     chip,
     inner_masks,
     loop_arguments,
-    norm_arguments,
     norm_weights,
+    only_by_steps,
     run_of_products,
     same,
     stacked_norms,
     states_as,
+    step_arguments,
     steps_remark,
     surroundings,
     triton_refuses,
@@ -32,8 +33,9 @@ from cellweave.ops.common._triton_backend import (
 from cellweave.ops.common._triton_masks import mask_table
 from cellweave.ops.common._triton_ops import TritonOp, define_triton_ops, runner
 from cellweave.ops.common._triton_schedule import Product, Schedule, plan_programs
-from cellweave.ops.common._triton_steps import over_rows
+from cellweave.ops.common._triton_steps import over_rows, weight_gradient
 from cellweave.ops.rnn import _triton_steps as by_steps
+from cellweave.ops.rnn._native import rnn_layout
 from cellweave.ops.rnn._reference import rnn_sequence
 from cellweave.specs import RNNSpec, RunSpec
 
@@ -42,9 +44,7 @@ _NORM_NAMES = ("norm",)
 
 
 def schedules(spec: RNNSpec, rows: int, itemsize: int) -> tuple[Schedule | None, Schedule | None]:
-    """Of the forward and the backward kernel, which need the same; None where nothing fits, or rows are normalized."""
-    if spec.layer_norm:
-        return None, None
+    """Of the forward and the backward kernel, which need the same; None where nothing fits."""
     found = plan_programs(spec.units, rows, (Product(spec.units, spec.units, 1),), itemsize, chip())
     return found, found
 
@@ -55,7 +55,7 @@ def _refuses(spec: RunSpec, context: RunContext) -> str | None:
 
 def _remarks(spec: RunSpec, context: RunContext) -> str | None:
     cell = cast(RNNSpec, spec.cell)
-    return steps_remark(schedules(cell, context.B, context.dtype.itemsize), cell, context)
+    return steps_remark(schedules(cell, context.B, context.dtype.itemsize), spec, context)
 
 
 def _weights(call: LayerCall) -> list[torch.Tensor | None]:
@@ -73,12 +73,15 @@ class RNNLoop:
 
     def __init__(self, call: LayerCall) -> None:
         self._call, self._spec = call, cast(RNNSpec, call.spec.cell)
-        rows, widths = call.x.shape[1], dict.fromkeys(("h", "output", "zone_h"), self._spec.units)
+        rows, widths = call.x.shape[1], dict.fromkeys(("h", "output", "zone_h", "gate_h"), self._spec.units)
+        self.columns = by_steps.columns(self._spec.units)
         self._around, self._masks = surroundings(call), mask_table(inner_masks(call), rows, widths, call.x)
 
     @functools.cached_property
     def schedules(self) -> tuple[Schedule | None, Schedule | None]:
-        """Of the forward and the backward kernel."""
+        """Of the forward and the backward kernel; None where single steps run."""
+        if only_by_steps(self._call.spec):
+            return None, None
         return schedules(self._spec, self._call.x.shape[1], self._call.x.dtype.itemsize)
 
     def forward(self, tensors: Tensors, *, save: bool, gates: bool = True) -> tuple[Tensors, Tensors]:
@@ -102,7 +105,8 @@ class RNNLoop:
             made = self._backward_made(tensors)
             given = {**self._step_arguments(tensors), **self._backward_given(saved, upstream)}
             by_steps.backward(tensors, made, upstream, given)
-        d_weight = saved[0].flatten(0, 1).t() @ made["d_gates"].flatten(0, 1)
+        arguments = self._step_arguments(tensors)
+        d_weight = weight_gradient(saved[0], made["d_gates"].flatten(0, 1), self.columns, arguments)
         d_norms = over_rows(made.get("d_norms"), d_weight.dtype)
         return made["d_gates"], made["d_h0"], made["d_reset_h"], d_weight, d_norms
 
@@ -162,7 +166,7 @@ class RNNLoop:
 
     def _step_arguments(self, tensors: Tensors) -> dict[str, Any]:
         x_gates, norms = tensors[0], tensors[4]
-        return self._arguments(x_gates) | norm_arguments(self._spec, norms, x_gates.dtype)
+        return self._arguments(x_gates) | step_arguments(self._call.spec, norms, x_gates.dtype)
 
     def _schedule_arguments(self, schedule: Schedule, x_gates: torch.Tensor) -> dict[str, Any]:
         ((k1, k2),) = schedule.sides
@@ -178,6 +182,6 @@ class RNNLoop:
         return out, *state, *states
 
 
-OP = TritonOp("rnn", RNNLoop, _weights)
+OP = TritonOp("rnn", RNNLoop, _weights, rnn_layout)
 define_triton_ops(OP)
 TRITON = Backend("triton", _refuses, runner(OP), remarks=_remarks)

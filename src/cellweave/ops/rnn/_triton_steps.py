@@ -7,10 +7,16 @@ from typing import Any
 
 import torch
 
+from cellweave.ops.common._gate_columns import GateColumns
 from cellweave.ops.common._triton_autograd import Tensors
-from cellweave.ops.common._triton_steps import Steps, device_of, in_dtype, sums_by_row, sums_for
+from cellweave.ops.common._triton_steps import Steps, add_products, device_of, in_dtype, sums_by_row, sums_for
 
 _KERNELS = "cellweave.ops.rnn._triton_step_kernels"
+
+
+def columns(units: int) -> list[GateColumns]:
+    """Of the gate."""
+    return [GateColumns(units, 0, 1, 0)]
 
 
 def forward(tensors: Tensors, made: Mapping[str, Any], given: Mapping[str, Any]) -> torch.Tensor:
@@ -25,9 +31,9 @@ def forward(tensors: Tensors, made: Mapping[str, Any], given: Mapping[str, Any])
     steps = Steps(_KERNELS, {**given, **made, "x_gates": x_gates, "product": product, "reset_h": fresh, "h": h})
     with device_of(x_gates):
         steps.first_state(h0, h, made["hs"], fresh)
-        cells = steps.cell("rnn_fwd_step")
+        cells, multiply = steps.cell("rnn_fwd_step"), steps.product(h, weight, product, columns(given["H"]))
         for step in range(x_gates.shape[0]):
-            torch.mm(h, weight, out=product)
+            multiply(step)
             cells(step=step)
     return h
 
@@ -48,9 +54,10 @@ def backward(tensors: Tensors, made: dict[str, Any], upstream: Tensors, given: M
     })  # fmt: skip
     with device_of(x_gates):
         cells = steps.cell("rnn_bwd_step")
+        multiply = steps.product_back(d_totals, weight, product, columns(given["H"]))
         for step in reversed(range(x_gates.shape[0])):
             cells(step=step)
-            torch.mm(d_totals, weight.t(), out=product)
+            multiply(step)
         steps.first_gradient(d_h, product, made["d_h0"], sum_reset)
     made["d_reset_h"] = in_dtype(sum_reset, h0.dtype)
 
@@ -63,7 +70,7 @@ def gates_again(tensors: Tensors, hs: torch.Tensor, given: Mapping[str, Any]) ->
     """
     gates: torch.Tensor = tensors[0]
     weight = tensors[3]
-    gates.flatten(0, 1).addmm_(hs.flatten(0, 1), weight)
+    add_products(gates.flatten(0, 1), hs, weight, columns(given["H"]), given)
     if given["NORM"]:
         return gates
     with device_of(gates):

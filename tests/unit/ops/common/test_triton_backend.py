@@ -34,7 +34,6 @@ def with_triton(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"transforms": True}, {}, "torch.func"),
         ({"plain": False}, {}, "dense"),
         ({}, {"cell": LSTMSpec(4097, layer_norm=True)}, "normalize at most 4096 units, got 4097"),
-        ({}, {"masks": (MaskSpec("h", False, True, per_gate=True),)}, "masks for each gate"),
         ({}, {"cell": LSTMSpec(4, "swish")}, "no activation swish"),
         ({}, {"cell": LSTMSpec(4, torch.cos)}, "a function of the caller's"),
         ({}, {"residual": True}, "as wide as the outputs, 4, got 7"),
