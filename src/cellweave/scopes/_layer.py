@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -41,6 +42,19 @@ _WITHOUT_EFFECT = frozenset(
 )
 
 
+class _ConstructorSignature:
+    """What `inspect.signature` gives of a class: that of its constructor.
+
+    Before 3.11.4 Python by itself gives that of `__new__` for a class that inherits both.
+    """
+
+    def __get__(self, instance: Any, owner: Any) -> inspect.Signature:
+        if instance is not None:
+            raise AttributeError("__signature__")
+        signature = inspect.signature(owner.__init__)
+        return signature.replace(parameters=list(signature.parameters.values())[1:])
+
+
 class Layer(LayerNodes, LayerWeights):
     """Base of everything that owns TF1 variables.
 
@@ -65,6 +79,7 @@ class Layer(LayerNodes, LayerWeights):
     #: Base of default names where it is not the class's own name in snake case.
     _class_base_name: str | None = None
     _base_name: str
+    __signature__ = _ConstructorSignature()
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         """A layer in its first state, so that a subclass whose constructor forgets this one's still works."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -64,6 +65,20 @@ def _called(kind: str, **kwargs: Any) -> Any:
 )  # fmt: skip
 def test_snake_case(name: str, snake: str) -> None:
     assert snake_case(name) == snake
+
+
+def test_the_signature_is_the_constructors() -> None:
+    """Also of a class that inherits its constructor, whose signature Python before 3.11.4 takes from `__new__`."""
+
+    class Wider(Scale):
+        """Says nothing of its own."""
+
+    for cls in (Scale, Wider, cw.CudnnLSTM):
+        expected = [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
+        assert list(inspect.signature(cls).parameters) == expected
+        assert list(vars(cw.Layer)["__signature__"].__get__(None, cls).parameters) == expected
+    assert list(inspect.signature(Scale()).parameters)[:1] == ["inputs"]
+    assert not hasattr(Scale(), "__signature__")
 
 
 class TestName:
