@@ -128,11 +128,18 @@ def _about(whole: dict[str, Any]) -> list[str]:
     environments = whole["environments"].values()
     packages = {package for part in environments for package in part.get("versions", {}).items()}
     versions = [f"{name} {version}" for name, version in sorted(packages)]
+    turns: dict[str, list[float]] = {}
+    for part in environments:
+        if "python" in part:
+            turns.setdefault(part["python"], []).extend([part["turn_ns"]] if "turn_ns" in part else [])
+    pythons = [
+        f"Python {name}" + (f" ({min(ns):g} ns a turn of an empty loop)" if ns else "") for name, ns in turns.items()
+    ]
     stand_ins = [f"{who} is {what}" for who, what in whole["stand_ins"].items()]
     return [
         f"Measured {whole['when'][:10]} on {machine['processor']} ({machine['vectors']}, {machine['cores']} cores), "
         f"{machine['threads']} threads for everybody, {machine['dtype']}, {machine['system']}; load before "
-        f"{machine['load_before']}. cellweave {whole['cellweave']}; {', '.join(versions)}.",
+        f"{machine['load_before']}. cellweave {whole['cellweave']}; {', '.join([*pythons, *versions])}.",
         "",
         'Medians. Above 1 in "fastest rival / ours" cellweave is faster; lost cases are bold. '
         f"{'; '.join(stand_ins)}. How it was measured: docs/explanation/benchmarks.md.",

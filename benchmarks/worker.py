@@ -14,6 +14,7 @@ import os
 import statistics
 import sys
 import time
+import timeit
 import traceback
 from collections.abc import Callable
 from importlib import metadata
@@ -34,6 +35,12 @@ _NO_LEAD_IN = 0.05
 _SLOW = 1.0
 _SETTLE_SLICE, _SETTLE_MOST = 0.002, 0.1
 _REPORTED = ("torch", "jax", "jaxlib", "onnx", "onnxruntime", "openvino", "tensorflow-cpu", "tensorflow", "numpy")
+
+
+def _turn_ns() -> float:
+    """Nanoseconds of one turn of an empty loop: tells apart Pythons that were built with and without optimizations."""
+    turns, rounds = 100_000, 20
+    return round(min(timeit.repeat(number=turns, repeat=rounds)) / turns * 1e9, 1)
 
 
 class Timed:
@@ -85,14 +92,14 @@ class Worker:
         self._timed: dict[str, Timed] = {}
 
     def hello(self) -> dict[str, Any]:
-        """Versions of what is installed here."""
+        """Versions of what is installed here, and how quick this Python is."""
         versions = {}
         for name in _REPORTED:
             try:
                 versions[name] = metadata.version(name)
             except metadata.PackageNotFoundError:
                 continue
-        return {"python": sys.version.split()[0], "versions": versions}
+        return {"python": sys.version.split()[0], "turn_ns": _turn_ns(), "versions": versions}
 
     def setup(self, contestant: str, case: dict[str, Any]) -> dict[str, Any]:
         timed = self._timed[contestant] = Timed(_program(contestant, Case(**case)))

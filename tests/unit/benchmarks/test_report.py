@@ -30,7 +30,9 @@ def whole() -> dict[str, Any]:
         "machine": {"processor": "Some CPU", "vectors": "avx2", "cores": 2, "threads": 2, "dtype": "float32",
                     "system": "Linux", "load_before": 0.1},
         "cellweave": "1.2.3",
-        "environments": {"project": {"versions": {"torch": "9.9"}}},
+        "environments": {"project": {"python": "3.99", "turn_ns": 7.5, "versions": {"torch": "9.9"}},
+                         "peers": {"python": "3.99", "turn_ns": 7.3}, "tf1": {"python": "3.98"},
+                         "other": {"error": "none"}},
         "stand_ins": {"torch.nn for gru_before": "another form"},
         "results": [
             result(Case("lstm", "inference", "bare", 100, 1, 128, 128), {OURS: 1.0, "torch.nn": 3.0, "jax": 2.5}),
@@ -43,6 +45,11 @@ def whole() -> dict[str, Any]:
                    {OURS: 0.004, "torch.nn": 0.1, "torch loop": 0.016}),
         ],
     }  # fmt: skip
+
+
+def test_the_head_says_how_quick_python_is(whole: dict[str, Any]) -> None:
+    head = report.table(whole)
+    assert "cellweave 1.2.3; Python 3.99 (7.3 ns a turn of an empty loop), Python 3.98, torch 9.9." in head
 
 
 def test_ratio_is_that_of_the_fastest_rival(whole: dict[str, Any]) -> None:
