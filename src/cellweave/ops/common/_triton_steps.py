@@ -157,7 +157,7 @@ def add_products(
         total.addmm_(values.flatten(0, 1), weight)
 
 
-def weight_gradient(
+def recurrent_weight_gradient(
     values: torch.Tensor, d_total: torch.Tensor, columns: Sequence[GateColumns], given: Mapping[str, Any]
 ) -> torch.Tensor:
     """The gradient of the weight in `add_products` from that of the total."""

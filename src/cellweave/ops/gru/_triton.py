@@ -34,7 +34,7 @@ from cellweave.ops.common._triton_backend import (
 from cellweave.ops.common._triton_masks import mask_table
 from cellweave.ops.common._triton_ops import TritonOp, define_triton_ops, runner
 from cellweave.ops.common._triton_schedule import Product, Schedule, plan_programs
-from cellweave.ops.common._triton_steps import over_rows, weight_gradient
+from cellweave.ops.common._triton_steps import over_rows, recurrent_weight_gradient
 from cellweave.ops.gru import _triton_steps as by_steps
 from cellweave.ops.gru._native import gru_layout
 from cellweave.ops.gru._reference import gru_sequence, gru_split_weights
@@ -241,9 +241,9 @@ class GRULoop:
     def _gradients(self, tensors: Tensors, saved: Tensors, made: dict[str, Any]) -> Tensors:
         hs, rhs, H, given = saved[0], saved[1], self._spec.units, self._step_arguments(tensors)
         d_gates, d_from_h = made["d_gates"].flatten(0, 1), made["d_from_h"]
-        d_weight = weight_gradient(hs, d_gates[:, H:], by_steps.gate_columns(H), given)
+        d_weight = recurrent_weight_gradient(hs, d_gates[:, H:], by_steps.gate_columns(H), given)
         operand, d_value = (hs, d_from_h.flatten(0, 1)) if rhs is None else (rhs, d_gates[:, :H])
-        d_candidate = weight_gradient(operand, d_value, by_steps.candidate_columns(H), given)
+        d_candidate = recurrent_weight_gradient(operand, d_value, by_steps.candidate_columns(H), given)
         d_bias = None if tensors[5] is None else d_from_h.sum((0, 1))
         d_norms = over_rows(made.get("d_norms"), d_gates.dtype)
         return made["d_gates"], made["d_h0"], made["d_reset_h"], d_weight, d_candidate, d_bias, d_norms

@@ -34,7 +34,7 @@ from cellweave.ops.common._triton_backend import (
 from cellweave.ops.common._triton_masks import mask_table
 from cellweave.ops.common._triton_ops import TritonOp, define_triton_ops, runner
 from cellweave.ops.common._triton_schedule import Product, Schedule, plan_programs
-from cellweave.ops.common._triton_steps import over_rows, weight_gradient
+from cellweave.ops.common._triton_steps import over_rows, recurrent_weight_gradient
 from cellweave.ops.lstm import _triton_steps as by_steps
 from cellweave.ops.lstm._native import lstm_layout
 from cellweave.ops.lstm._reference import lstm_sequence
@@ -244,7 +244,7 @@ class LSTMLoop:
     def _gradients(self, tensors: Tensors, saved: Tensors, made: dict[str, torch.Tensor | None]) -> Tensors:
         hs, _, _, ms, _ = saved
         d_gates = cast(torch.Tensor, made["d_gates"])
-        d_weight = weight_gradient(hs, d_gates.flatten(0, 1), self.columns, self._step_arguments(tensors))
+        d_weight = recurrent_weight_gradient(hs, d_gates.flatten(0, 1), self.columns, self._step_arguments(tensors))
         d_projection, dtype = None, d_gates.dtype
         if made["d_projected"] is not None:
             d_projection = ms.flatten(0, 1).t() @ made["d_projected"].flatten(0, 1)

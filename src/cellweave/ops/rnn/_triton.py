@@ -33,7 +33,7 @@ from cellweave.ops.common._triton_backend import (
 from cellweave.ops.common._triton_masks import mask_table
 from cellweave.ops.common._triton_ops import TritonOp, define_triton_ops, runner
 from cellweave.ops.common._triton_schedule import Product, Schedule, plan_programs
-from cellweave.ops.common._triton_steps import over_rows, weight_gradient
+from cellweave.ops.common._triton_steps import over_rows, recurrent_weight_gradient
 from cellweave.ops.rnn import _triton_steps as by_steps
 from cellweave.ops.rnn._native import rnn_layout
 from cellweave.ops.rnn._reference import rnn_sequence
@@ -106,7 +106,7 @@ class RNNLoop:
             given = {**self._step_arguments(tensors), **self._backward_given(saved, upstream)}
             by_steps.backward(tensors, made, upstream, given)
         arguments = self._step_arguments(tensors)
-        d_weight = weight_gradient(saved[0], made["d_gates"].flatten(0, 1), self.columns, arguments)
+        d_weight = recurrent_weight_gradient(saved[0], made["d_gates"].flatten(0, 1), self.columns, arguments)
         d_norms = over_rows(made.get("d_norms"), d_weight.dtype)
         return made["d_gates"], made["d_h0"], made["d_reset_h"], d_weight, d_norms
 
