@@ -41,6 +41,19 @@ def test_second_derivatives(name: str) -> None:
         assert_close(f"result {number}", a, b, 3e-6)
 
 
+@pytest.mark.parametrize("name", ["gru", "coupled-norm"])
+def test_masks_on_h_alone(name: str) -> None:
+    """Inputs meet all gates at once, also the columns of one that a cell has not."""
+    found = []
+    for backend in ("triton", "reference"):
+        call = gate_call(name, "rows")
+        spec = dataclasses.replace(call.spec, masks=call.spec.masks[1:])
+        out, _, _ = backend_of(spec, backend).run(dataclasses.replace(call, spec=spec, masks=call.masks[1:]))
+        found.append([out, *torch.autograd.grad(out.sin().sum(), [call.x, *call.state, *call.weights.values()])])
+    for number, (a, b) in enumerate(zip(*found, strict=True)):
+        assert_close(f"result {number}", a, b, 3e-6)
+
+
 @pytest.mark.parametrize("name", ["gru", "lstm"])
 def test_given_noise(name: str) -> None:
     found, noise = [], torch.Generator().manual_seed(2)

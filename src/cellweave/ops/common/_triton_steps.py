@@ -85,6 +85,7 @@ class Steps:
         """
         if not self._given["BY_GATE"]:
             return lambda step: torch.mm(value, weight, out=out)
+        out.zero_()  # columns of a gate that the cell has not
         operands, operate = self._over_gates("gate_operands", value, columns)
         parts = [(part.own(operands, columns), part.of(weight), part.of(out)) for part in columns]
 
