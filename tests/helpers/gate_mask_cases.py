@@ -17,8 +17,8 @@ from oracles.composition import flatten, rebuild
 from oracles.layer import mask_values
 
 NAMES = (
-    "rnn", "rnn-split", "gru", "gru-split", "gru-after", "lstm", "lstm-split", "coupled-all", "coupled-norm", "norm-all", "rnn-norm",
-    "gru-norm", "gru-norm-after",
+    "rnn", "rnn-split", "gru", "gru-split", "gru-after", "lstm", "lstm-split", "coupled-all", "coupled-norm",
+    "norm-all", "rnn-norm", "gru-norm", "gru-norm-after",
 )  # fmt: skip
 T, B, H = 4, 3, 6
 #: Drawn at every step, a row for each batch row.
