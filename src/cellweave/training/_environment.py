@@ -22,6 +22,7 @@ def package_versions() -> dict[str, str]:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             versions[name] = "not installed"
+    versions["torch"] = str(torch.__version__)  # names the build too, such as 2.13.0+cu130
     return versions
 
 
