@@ -133,7 +133,7 @@ def _about(whole: dict[str, Any]) -> list[str]:
         if "python" in part:
             turns.setdefault(part["python"], []).extend([part["turn_ns"]] if "turn_ns" in part else [])
     pythons = [
-        f"Python {name}" + (f" ({min(ns):g} ns a turn of an empty loop)" if ns else "") for name, ns in turns.items()
+        f"Python {name}" + (f" ({min(ns):g} ns an addition in a loop)" if ns else "") for name, ns in turns.items()
     ]
     stand_ins = [f"{who} is {what}" for who, what in whole["stand_ins"].items()]
     return [

@@ -38,9 +38,10 @@ _REPORTED = ("torch", "jax", "jaxlib", "onnx", "onnxruntime", "openvino", "tenso
 
 
 def _turn_ns() -> float:
-    """Nanoseconds of one turn of an empty loop: tells apart Pythons that were built with and without optimizations."""
+    """Nanoseconds of an addition in a loop: tells apart Pythons that were built with and without optimizations."""
     turns, rounds = 100_000, 20
-    return round(min(timeit.repeat(number=turns, repeat=rounds)) / turns * 1e9, 1)
+    loop = f"total = 0\nfor number in range({turns}): total += number"
+    return round(min(timeit.repeat(loop, number=1, repeat=rounds)) / turns * 1e9, 1)
 
 
 class Timed:

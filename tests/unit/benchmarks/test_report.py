@@ -49,7 +49,7 @@ def whole() -> dict[str, Any]:
 
 def test_the_head_says_how_quick_python_is(whole: dict[str, Any]) -> None:
     head = report.table(whole)
-    assert "cellweave 1.2.3; Python 3.99 (7.3 ns a turn of an empty loop), Python 3.98, torch 9.9." in head
+    assert "cellweave 1.2.3; Python 3.99 (7.3 ns an addition in a loop), Python 3.98, torch 9.9." in head
 
 
 def test_ratio_is_that_of_the_fastest_rival(whole: dict[str, Any]) -> None:
