@@ -64,7 +64,16 @@ def test_standard_library_skips_tests_packages_and_other_encodings(tmp_path, mon
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(data)
     monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
-    assert standard_library_text(1000).content == "x = 1\nb = 1\n"
+    assert sorted(standard_library_text(1000).content.splitlines()) == ["b = 1", "x = 1"]
+
+
+def test_the_standard_library_is_shuffled_the_same_way_everywhere(tmp_path, monkeypatch):
+    for number in range(12):
+        (tmp_path / f"m{number:02}.py").write_text(f"{number:02}\n")
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
+    found = standard_library_text(1000).content.split()
+    assert found == ["07", "01", "04", "05", "00", "09", "08", "02", "06", "03", "10", "11"]
+    assert standard_library_text(9).content.split() == found[:3]
 
 
 def test_a_python_without_sources_is_told(tmp_path, monkeypatch):
