@@ -12,6 +12,16 @@ from cellweave.ops.common._triton_step_device import step_factors, tile_of
 _GATE_H = tl.constexpr(6)
 
 
+@triton.jit
+def _factors_of(
+    gate, table, scales, given, step, rows, columns, inside, WIDTH: tl.constexpr, GATES: tl.constexpr,
+    COUNT: tl.constexpr, KINDS: tl.constexpr, BITS: tl.constexpr,
+):  # fmt: skip
+    """The product of a gate's own masks on h at a step: its numbers stand behind those of the gates before it."""
+    places = gate * WIDTH + columns
+    return step_factors(table, scales, given, step, rows, places, inside, GATES * WIDTH, _GATE_H, COUNT, KINDS, BITS)
+
+
 @triton.jit(do_not_specialize=["B", "step"])
 def gate_operands(
     value, operands, table, scales, given, B, step, WIDTH: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr,
@@ -27,10 +37,7 @@ def gate_operands(
     at = rows[:, None] * WIDTH + columns[None, :]
     found = tl.load(value + at, mask=inside, other=0.0).to(tl.float32)
     for gate in tl.static_range(FIRST, LAST):
-        places = gate * WIDTH + columns
-        keep = step_factors(
-            table, scales, given, step, rows, places, inside, GATES * WIDTH, _GATE_H, COUNT, KINDS, BITS
-        )
+        keep = _factors_of(gate, table, scales, given, step, rows, columns, inside, WIDTH, GATES, COUNT, KINDS, BITS)
         there = operands + (gate - FIRST) * B * WIDTH + at
         tl.store(there, (found * keep).to(operands.dtype.element_ty), mask=inside)
 
@@ -46,10 +53,7 @@ def gate_gradients(
     at = rows[:, None] * WIDTH + columns[None, :]
     found = tl.zeros((ROWS, U), tl.float32)
     for gate in tl.static_range(FIRST, LAST):
-        places = gate * WIDTH + columns
-        keep = step_factors(
-            table, scales, given, step, rows, places, inside, GATES * WIDTH, _GATE_H, COUNT, KINDS, BITS
-        )
+        keep = _factors_of(gate, table, scales, given, step, rows, columns, inside, WIDTH, GATES, COUNT, KINDS, BITS)
         there = operands + (gate - FIRST) * B * WIDTH + at
         found += keep * tl.load(there, mask=inside, other=0.0).to(tl.float32)
     tl.store(value + at, found.to(value.dtype.element_ty), mask=inside)
@@ -68,9 +72,8 @@ def operands_of_gate(
     if REVERSE:
         length = row_lengths(lengths, rows, here, T, LENGTHS)
         step = tl.where(memory < length, length - 1 - memory, memory)
-    places = gate * WIDTH + columns
-    keep = step_factors(
-        table, scales, given, step[:, None], rows, places, inside, GATES * WIDTH, _GATE_H, COUNT, KINDS, BITS
+    keep = _factors_of(
+        gate, table, scales, given, step[:, None], rows, columns, inside, WIDTH, GATES, COUNT, KINDS, BITS
     )
     at = everywhere.to(tl.int64)[:, None] * WIDTH + columns[None, :]
     found = keep * tl.load(values + at, mask=inside, other=0.0).to(tl.float32)
