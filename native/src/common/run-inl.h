@@ -49,7 +49,8 @@ struct Run {
   // What happens to a new state beside being stored. False: nothing, and the loops ask no further.
   bool draws = false, changes_h = false, changes_c = false;
 
-  explicit Run(const cw_sequence &s_)
+  // Once for all loops, and not in line: they are many, and setting out takes a fifth of their code.
+  __attribute__((noinline)) explicit Run(const cw_sequence &s_)
       : s(s_), T(s_.T), B(s_.B), H(s_.H), P(s_.P), reverse(s_.reverse != 0), save(s_.save != 0), plain(s_.hs == s_.out),
         all_h(save || plain || s_.hs == s_.h_states), all_c(save || s_.cs == s_.c_states),
         out(static_cast<R *>(s_.out)), hs(static_cast<R *>(s_.hs)), cs(static_cast<R *>(s_.cs)),
@@ -68,7 +69,7 @@ struct Run {
     changes_h = !plain || zone_h.any();
     changes_c = s.lengths != nullptr || s.resets != nullptr || mask_c.any() || zone_c.any() || c_states != nullptr;
   }
-  void take_masks(Arena &arena) {
+  __attribute__((noinline)) void take_masks(Arena &arena) {
     mask_h.data = arena.take<R>(mask_h.elements());
     mask_c.data = arena.take<R>(mask_c.elements());
     mask_out.data = arena.take<R>(mask_out.elements());
