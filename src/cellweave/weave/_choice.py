@@ -75,15 +75,17 @@ def choose_in_graph(found: Choice, spec: RunSpec, context: RunContext, asked: st
     """The backend for a layer in a graph, from the one for it outside of graphs.
 
     In a graph, masks are numbers that only operators read, and nothing can be looked up on the host: torch's own layers
-    have neither masks nor lengths there, and triton comes before them. In a graph for a file it is native's operator.
+    have neither masks nor lengths there. On CUDA devices compilers take torch's layers apart into the operators of
+    every step, so triton comes before all of them. In a graph for a file it is native's operator.
     """
     if writes_files():
         native = choose(spec, replace(context, device_type="cpu"), "native")
         return found if native.backend is None else native
-    if found.name != "torch" or asked is not None or not (spec.masks or spec.lengths):
+    lacks = spec.masks or spec.lengths
+    if found.name != "torch" or asked is not None or not (lacks or context.device_type == "cuda"):
         return found
     other = choose(spec, context, "triton")
-    why = f"torch: {_NOT_IN_GRAPHS}; kernels of cellweave's own, for what cuDNN cannot run"
+    why = f"torch: {_NOT_IN_GRAPHS if lacks else _TAKEN_APART}; kernels of cellweave's own"
     return found if other.backend is None else replace(other, why=why)
 
 
@@ -96,6 +98,7 @@ def graph_obstacle(choice: Choice, spec: RunSpec) -> str:
 
 #: The backends whose layers graphs have, and what torch's own lack there.
 IN_GRAPHS, _NOT_IN_GRAPHS = ("native", "triton", "torch"), "has no masks and lengths in graphs"
+_TAKEN_APART = "compilers take its layers on CUDA devices apart into single steps"
 _NO_AUTOCAST = "autocast is on, under which its layers have other dtypes than single steps"
 _NO_GRADIENT = "chosen only where no gradient is needed"
 #: Backends whose layers keep to one dtype.

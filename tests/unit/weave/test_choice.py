@@ -82,18 +82,27 @@ def test_autocast_on_a_cuda_device_leaves_both_out() -> None:
     assert asked.backend is None and "autocast" in asked.why
 
 
-@pytest.mark.parametrize("features", [{"lengths": True}, {"masks": (MaskSpec("input", False, False),)}])
-def test_in_a_graph_triton_runs_what_torch_has_outside_of_graphs_only(features: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "features, why",
+    [
+        ({"lengths": True}, "in graphs"),
+        ({"masks": (MaskSpec("input", False, False),)}, "in graphs"),
+        ({}, "apart into single steps"),
+    ],
+)
+def test_in_a_graph_triton_runs_what_torch_has_outside_of_graphs_only(features: dict[str, Any], why: str) -> None:
     spec = RunSpec(GRUSpec(128), **features)
     on_device = context(device="cuda")
     with fakes(Fake("triton"), Fake("torch")):
         outside = choose(spec, on_device, None)
         choice = choose_in_graph(outside, spec, on_device, None)
-        assert (outside.name, choice.name) == ("torch", "triton") and "in graphs" in choice.why
-        assert choose_in_graph(outside, GRU, on_device, None) is outside
+        assert (outside.name, choice.name) == ("torch", "triton") and why in choice.why
         assert choose_in_graph(outside, spec, on_device, "torch") is outside
     with fakes(Fake("triton", "not here"), Fake("torch")):
         assert choose_in_graph(outside, spec, on_device, None) is outside
+    with fakes(Fake("triton"), Fake("torch")):
+        on_cpu = choose(GRU, context(), "torch")
+        assert choose_in_graph(on_cpu, GRU, context(), None) is on_cpu
 
 
 def test_triton_is_never_chosen_on_the_cpu() -> None:

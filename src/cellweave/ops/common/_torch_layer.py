@@ -68,7 +68,8 @@ def torch_sequence(layer: Layer, call: LayerCall) -> LayerResult:
         return LayerResult(nothing, state, (nothing,) if call.spec.all_states else ())
     order = reading_order(lengths, steps, x.device) if call.spec.reverse else None
     inputs = _masked("input", read_in_order(x, order), call)
-    first = tuple(leaf.unsqueeze(0) for leaf in reversed(state))  # torch keeps h before c
+    # torch keeps h before c, and cuDNN takes states without gaps only
+    first = tuple(leaf.contiguous().unsqueeze(0) for leaf in reversed(state))
     if lengths is None:
         outputs, last = layer(inputs, None, first)
         state = tuple(leaf.squeeze(0) for leaf in reversed(last))
@@ -85,17 +86,19 @@ def torch_sequence(layer: Layer, call: LayerCall) -> LayerResult:
 def weights_for(device: torch.device, weights: list[torch.Tensor]) -> list[torch.Tensor]:
     """The weights as torch's layer takes them on a device.
 
-    cuDNN reads them from one piece of memory, in this order: torch copies them there at every call, with a warning,
-    unless they are parts of one already.
+    cuDNN reads them from one piece of memory, in an order of its own: torch copies them there at every call, with a
+    warning, unless they are parts of one already.
     """
     return in_one_buffer(weights) if device.type == "cuda" else weights
 
 
 def in_one_buffer(weights: list[torch.Tensor]) -> list[torch.Tensor]:
-    """The same values, one after another in one tensor."""
-    buffer = torch.cat([weight.reshape(-1) for weight in weights])
-    parts = buffer.split_with_sizes([weight.numel() for weight in weights])
-    return [part.view(weight.shape) for part, weight in zip(parts, weights, strict=True)]
+    """The same values, one after another in one tensor: all matrices, then all biases."""
+    order = sorted(range(len(weights)), key=lambda number: -weights[number].dim())
+    buffer = torch.cat([weights[number].reshape(-1) for number in order])
+    parts = buffer.split_with_sizes([weights[number].numel() for number in order])
+    placed = dict(zip(order, parts, strict=True))
+    return [placed[number].view(weight.shape) for number, weight in enumerate(weights)]
 
 
 def _packed(
@@ -105,7 +108,7 @@ def _packed(
     steps = inputs.shape[0]
     packed = pack_padded_sequence(inputs, lengths.cpu().clamp(min=1), enforce_sorted=False)
     by_length, back = packed.sorted_indices, packed.unsorted_indices
-    data, last = layer(packed.data, packed.batch_sizes, tuple(leaf[:, by_length] for leaf in first))
+    data, last = layer(packed.data, packed.batch_sizes, tuple(leaf[:, by_length].contiguous() for leaf in first))
     outputs, _ = pad_packed_sequence(PackedSequence(data, packed.batch_sizes, by_length, back), total_length=steps)
     new = [leaf[:, back].squeeze(0) for leaf in reversed(last)]
     zero = torch.zeros((), dtype=outputs.dtype, device=outputs.device)

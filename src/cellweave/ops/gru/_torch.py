@@ -43,14 +43,15 @@ def _run(call: LayerCall) -> LayerResult:
 
     kernels = [by_unit(call.weights[name]) for name in ("kernel", "recurrent_kernel")]
     bias = call.weights.get("bias")
-    biases = [ordered(row) for row in bias.unbind(0)] if bias is not None else []
-    weights, train = weights_for(call.x.device, kernels + biases), torch.is_grad_enabled()
+    bias = kernels[0].new_zeros(2, 3 * spec.units) if bias is None else bias  # cuDNN's memory has room for them anyway
+    weights = weights_for(call.x.device, kernels + [ordered(row) for row in bias.unbind(0)])
+    train = torch.is_grad_enabled()
 
     def layer(x: torch.Tensor, sizes: torch.Tensor | None, state: State) -> tuple[torch.Tensor, State]:
         if sizes is None:
-            out, h = torch.gru(x, state[0], weights, bool(biases), 1, 0.0, train, False, False)
+            out, h = torch.gru(x, state[0], weights, True, 1, 0.0, train, False, False)
         else:
-            out, h = torch.gru(x, sizes, state[0], weights, bool(biases), 1, 0.0, train, False)
+            out, h = torch.gru(x, sizes, state[0], weights, True, 1, 0.0, train, False)
         return out, (h,)
 
     return torch_sequence(layer, call)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from typing import Any
 
 import pytest
@@ -98,13 +100,36 @@ def test_no_gradient_no_detour() -> None:
 
 
 def test_weights_in_one_buffer() -> None:
-    weights = [torch.randn(4, 3, requires_grad=True), torch.randn(4, 2).t().requires_grad_(), torch.randn(4)]
+    """As cuDNN has them: a projection, which torch has last, stands before the biases."""
+    sources = [torch.randn(4, 3, requires_grad=True), torch.randn(4), torch.randn(4, 2).t().requires_grad_()]
+    weights = [sources[0], sources[1], sources[2]]
     found = in_one_buffer(weights)
     start = found[0].untyped_storage().data_ptr()
     assert found[0].untyped_storage().nbytes() == 4 * sum(weight.numel() for weight in weights)
-    assert [part.data_ptr() - start for part in found] == [0, 48, 80]
+    assert [part.data_ptr() - start for part in found] == [0, 80, 48]
     for part, weight in zip(found, weights, strict=True):
         assert_same_bits("weight", part, weight)
-    (found[0].sum() + (found[1] * 2).sum()).backward()
+    (found[0].sum() + (found[2] * 2).sum()).backward()
     assert torch.equal(weights[0].grad, torch.ones(4, 3))  # type: ignore[arg-type]
-    assert torch.equal(weights[1].grad, torch.full((2, 4), 2.0))  # type: ignore[arg-type]
+    assert torch.equal(weights[2].grad, torch.full((2, 4), 2.0))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("lengths", ["full", "ragged"])
+@pytest.mark.parametrize("name", ["lstm", "gru-after-unbiased", "rnn"])
+def test_cudnn_gets_dense_states_and_both_biases(name: str, lengths: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It refuses states with gaps, and copies weights at every call where biases are missing."""
+    case = LayerCase(next(v for v in VARIANTS if v.name == name), 3, 2, 4, "none", lengths)
+    call = make_call(case, make_data(case))
+    halves = tuple(torch.cat([leaf, leaf], dim=1)[:, : leaf.shape[1]] for leaf in call.state)
+    seen: list[tuple[Any, ...]] = []
+
+    def spy(real: Any, *arguments: Any) -> Any:
+        seen.append(arguments)
+        return real(*arguments)
+
+    for kind in ("lstm", "gru", "rnn_tanh"):
+        monkeypatch.setattr(torch, kind, functools.partial(spy, getattr(torch, kind)))
+    backend_of(call.spec, "torch").run(dataclasses.replace(call, state=halves))
+    states, weights = seen[0][2:4] if lengths == "ragged" else seen[0][1:3]
+    assert all(state.is_contiguous() for state in (states if isinstance(states, tuple) else [states]))
+    assert len(weights) == 4
