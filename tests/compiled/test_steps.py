@@ -56,3 +56,18 @@ def test_variant(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         assert kernel.spilled == 0
         assert not re.search(r"^\s*(@\S+ )?(mma|wgmma|atom|red)\.", kernel.ptx, re.MULTILINE)
         assert kernel.registers <= 128  # four programs of 128 threads on a multiprocessor at least
+
+
+@pytest.mark.parametrize(
+    "module, spec, name",
+    [(lstm, LSTMSpec(64), "lstm_bwd_step"), (gru, GRUSpec(64), "gru_bwd_step"), (rnn, RNNSpec(64), "rnn_bwd_step")],
+)
+def test_warps_that_share_a_small_tile_read_it_before_one_overwrites_it(
+    module: Any, spec: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of them loads all of it, and what one has stored meanwhile would reach the gates through shared memory."""
+    take_steps(monkeypatch)
+    kernels = dict(compiled_steps(*module.OP.loop_of(plain_call(spec, 2, 1, BF16, lengths=True)), gates=True))
+    lines = kernels[name].ptx.splitlines()
+    stores, meetings = ([n for n, line in enumerate(lines) if word in line] for word in ("st.global", "bar.sync"))
+    assert not meetings or min(stores) > min(meetings)

@@ -17,4 +17,4 @@ TINY = Chip(1, 0)
 def take_steps(patch: pytest.MonkeyPatch, chip: Chip = TINY) -> None:
     """Let the device be one on which nothing fits."""
     for module in (_triton_backend, lstm, gru, rnn):
-        patch.setattr(module, "chip", lambda: chip)
+        patch.setattr(module, "chip", lambda device=None: chip)

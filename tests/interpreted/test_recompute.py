@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from cellweave.ops.common import LayerCall
 from helpers.layer_cases import LayerCase, backend_of, make_call, make_data
 from helpers.layer_checks import check_layer
 from helpers.step_form import take_steps
-from helpers.tolerances import assert_close
+from helpers.tolerances import assert_close, assert_same_bits
 from helpers.triton_cases import variant_named
 
 pytestmark = pytest.mark.usefixtures("nan_poison")
@@ -99,3 +100,18 @@ def test_second_derivatives_as_ever(name: str) -> None:
         found.append([first, *torch.autograd.grad(first.sin().sum(), [call.x, *call.weights.values()])])
     for number, (a, b) in enumerate(zip(*found, strict=True)):
         assert_close(f"derivative {number}", a, b, 0.0)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_backward_inside_a_block_of_autocast(again: bool) -> None:
+    """Which forward was not in: products keep their dtype."""
+    case = LayerCase(variant_named("lstm"), 3, 2, 5, "none", dtype="float32")
+    found = []
+    for cast in (False, True):
+        call = make_call(case, make_data(case))
+        with cw.recompute_gates() if again else nullcontext():
+            out = backend_of(call.spec, "triton").run(call).outputs
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=cast):
+            found.append(torch.autograd.grad(out.sum(), [call.x, *call.weights.values()]))
+    for number, (a, b) in enumerate(zip(*found, strict=True)):
+        assert_same_bits(f"gradient {number}", a, b)

@@ -226,6 +226,22 @@ def test_what_it_lacks_is_refused() -> None:
             clusters.active_clusters(8)
 
 
+def test_a_size_of_clusters_that_is_refused_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask(size: int) -> int:
+        if size > most:
+            raise NotTaken(f"no clusters of {size}")
+        return 128 // size
+
+    monkeypatch.setattr(calibration, "active_clusters", ask)
+    monkeypatch.setattr(calibration, "attempt", lambda measure, *_: measure)
+    clock = Clock("cpu")
+    most = 8
+    assert calibration._clusters(clock, 1)["values"] == {"8": 16}
+    most = 4
+    with pytest.raises(NotTaken, match="no clusters of"):
+        calibration._clusters(clock, 1)
+
+
 def test_structures_of_the_driver_have_its_sizes() -> None:
     """On the 64-bit systems that CUDA runs on."""
     assert ctypes.sizeof(clusters.LaunchAttribute) == 72 and clusters.LaunchAttribute.value.offset == 8

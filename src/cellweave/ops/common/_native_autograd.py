@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
+from cellweave.ops.common._autocast import without_autocast
 from cellweave.ops.common._native_backward import native_backward
 from cellweave.ops.common._native_call import NativeCall
 from cellweave.ops.common._native_forward import Saved, native_forward
@@ -41,16 +41,6 @@ class NativeFunction(torch.autograd.Function):
                 return (None, None, *differentiable_gradients(frame, tensors, upstream, needed))
             call, saved = NativeCall(frame, tensors[:-SAVED]), Saved(*tensors[-SAVED:])
             return (None, None, *native_backward(call, saved, upstream, needed, keep=graph_is_kept()))
-
-
-def without_autocast() -> contextlib.AbstractContextManager[Any]:
-    """Products of inputs and weights run in the weights' dtype, like the loops."""
-    if torch.is_autocast_enabled("cpu"):
-        return torch.autocast("cpu", enabled=False)
-    return _NOTHING
-
-
-_NOTHING = contextlib.nullcontext()
 
 
 def differentiable_gradients(

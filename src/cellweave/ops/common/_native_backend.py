@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 import torch
 
 from cellweave._types import dtype_name
+from cellweave.ops.common._autocast import without_autocast
 from cellweave.ops.common._by_length import by_length, together
 from cellweave.ops.common._calls import LayerCall, LayerResult
 from cellweave.ops.common._gate_masks import foldable, folded
 from cellweave.ops.common._library import DTYPE_CODES, missing_reason
-from cellweave.ops.common._native_autograd import NativeFunction, without_autocast
+from cellweave.ops.common._native_autograd import NativeFunction
 from cellweave.ops.common._native_call import NativeCall
 from cellweave.ops.common._native_forward import native_forward
 from cellweave.ops.common._native_frame import NativeOp, flatten, recurs_on_outputs

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
+from cellweave.ops.common._autocast import without_autocast
 from cellweave.ops.common._calls import LayerCall
 from cellweave.ops.common._library import LSTM
 from cellweave.ops.common._masks import BoundMask
-from cellweave.ops.common._native_autograd import SAVED, differentiable_gradients, without_autocast
+from cellweave.ops.common._native_autograd import SAVED, differentiable_gradients
 from cellweave.ops.common._native_backward import native_backward
 from cellweave.ops.common._native_call import NativeCall
 from cellweave.ops.common._native_forward import Saved, native_forward

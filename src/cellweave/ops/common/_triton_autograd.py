@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import torch
 
+from cellweave.ops.common._autocast import without_autocast
 from cellweave.ops.common._gate_columns import GateColumns, product_by_gate, values_gradient, weight_gradient
 from cellweave.ops.common._recompute import gates_come_again
 
@@ -74,10 +75,11 @@ class LoopFunction(torch.autograd.Function):
         """Gradients of the tensors."""
         tensors, saved = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
         needed = ctx.needs_input_grad[2:]
-        if torch.is_grad_enabled():
-            return (None, None, *_differentiable(ctx.loop, tensors, upstream, needed))
-        dense = [d.contiguous() for d in upstream]
-        return (None, None, *loop_gradients(ctx.loop, tensors, saved, dense, needed, gates=ctx.gates))
+        with without_autocast(tensors[0].device.type):
+            if torch.is_grad_enabled():
+                return (None, None, *_differentiable(ctx.loop, tensors, upstream, needed))
+            dense = [d.contiguous() for d in upstream]
+            return (None, None, *loop_gradients(ctx.loop, tensors, saved, dense, needed, gates=ctx.gates))
 
 
 def loop_gradients(

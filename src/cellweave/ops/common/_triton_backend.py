@@ -55,11 +55,12 @@ def interpreting() -> bool:
     return bool(importlib.import_module("triton").knobs.runtime.interpret)
 
 
-def chip() -> Chip:
-    """The current device; where there is none, the one that kernels are compiled for."""
+def chip(device: torch.device | None = None) -> Chip:
+    """A CUDA device, the current one if none is given; where there is none, the one that kernels are compiled for."""
     if not torch.cuda.is_available():
         return HOPPER
-    return _chip(torch.cuda.current_device())
+    index = device.index if device is not None and device.type == "cuda" else None
+    return _chip(torch.cuda.current_device() if index is None else index)
 
 
 @functools.cache

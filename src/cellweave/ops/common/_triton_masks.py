@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -75,7 +75,17 @@ def mask_table(masks: tuple[BoundMask, ...], rows: int, widths: dict[str, int], 
         scales.append(mask.scale(like.dtype))
         begin += factors[-1].numel() if kind & _GIVEN else 0
     return MaskTable(
-        torch.tensor(lines, dtype=torch.int64, device=like.device),
-        torch.tensor(scales, dtype=torch.float32, device=like.device),
+        _on_device(lines, torch.int64, like), _on_device(scales, torch.float32, like),
         torch.cat(factors) if factors else None, len(masks), kinds, bits,
     )  # fmt: skip
+
+
+def _on_device(numbers: list[Any], dtype: torch.dtype, like: torch.Tensor) -> torch.Tensor:
+    """Numbers of the host's, copied without waiting for what the device has still to do.
+
+    Not into a CUDA graph, which would read memory of the host that has long been used for something else: there torch
+    refuses the ordinary copy.
+    """
+    if like.is_cuda and not torch.cuda.is_current_stream_capturing():
+        return torch.tensor(numbers, dtype=dtype, pin_memory=True).to(like.device, non_blocking=True)
+    return torch.tensor(numbers, dtype=dtype, device=like.device)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from cellweave.ops.common._autocast import without_autocast
 from cellweave.ops.common._calls import LayerCall, LayerResult
 from cellweave.ops.common._gate_masks import foldable, folded
 from cellweave.ops.common._native_layout import NativeLayout, gate_places
@@ -101,8 +102,8 @@ def define_triton_ops(op: TritonOp) -> None:
     _LIBRARY.define(f"{forward}({_CALL}, bool save) -> (Tensor[] results, Tensor[] saved)", tags=tags)
     _LIBRARY.define(f"{backward}({_CALL}, Tensor[] saved, Tensor?[] upstream, bool[] needed) -> Tensor[]", tags=tags)
     for device in ("CPU", "CUDA"):  # on the CPU Triton's interpreter runs them
-        _LIBRARY.impl(forward, lambda *call: _forward(op, *call), device)
-        _LIBRARY.impl(backward, lambda *call: _backward(op, *call), device)
+        _LIBRARY.impl(forward, lambda *call: _uncast(_forward, op, call), device)
+        _LIBRARY.impl(backward, lambda *call: _uncast(_backward, op, call), device)
     torch.library.register_fake(f"cellweave::{forward}", lambda *call: _forward_shapes(op, *call), lib=_LIBRARY)
     torch.library.register_fake(f"cellweave::{backward}", lambda *call: _backward_shapes(*call), lib=_LIBRARY)
     torch.library.register_autograd(
@@ -149,6 +150,11 @@ def _unpack(arguments: Arguments, *, masks: bool = True) -> tuple[LayerCall, lis
     return call, [from_x, bias, *state, *(fresh or [None] * len(state)), *own]
 
 
+def _uncast(implementation: Callable[..., Any], op: TritonOp, arguments: Arguments) -> Any:
+    with without_autocast(arguments[0].device.type):
+        return implementation(op, *arguments)
+
+
 def _forward(op: TritonOp, *arguments: Any) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     save: bool = arguments[_ROLES]
     call, rest = _unpack(arguments[:_ROLES])
@@ -158,7 +164,7 @@ def _forward(op: TritonOp, *arguments: Any) -> tuple[list[torch.Tensor], list[to
         results, saved = loop.forward(products, save=save)
     else:
         (out, *last), saved = loop.unfilled(products[0], save=save)
-        results = [out, *[leaf.clone() for leaf in call.state], *last[len(call.state) :]]
+        results = [out, *[_dense_copy(leaf) for leaf in call.state], *last[len(call.state) :]]
     return list(results), [tensor for tensor in saved if tensor is not None]
 
 
@@ -223,10 +229,15 @@ def _asked(arguments: Arguments, needed: Sequence[bool]) -> list[bool]:
 def _without_steps(arguments: Arguments, upstream: Tensors, needed: Sequence[bool]) -> list[torch.Tensor]:
     """Gradients where the state stays what it was."""
     sources, first = flat_tensors(arguments[:_SOURCES])[0], 3
-    found = [None if source is None else torch.zeros_like(source) for source in sources]
+    found = [None if source is None else source.new_zeros(source.shape) for source in sources]
     for number, d in enumerate(upstream[1 : 1 + len(arguments[3])], start=first):
-        found[number] = found[number] if d is None else d.clone()
+        found[number] = found[number] if d is None else _dense_copy(d)
     return [d for d, asks in zip(found, needed, strict=True) if asks and d is not None]
+
+
+def _dense_copy(tensor: torch.Tensor) -> torch.Tensor:
+    """Laid out as the operators' fake kernels say, however the tensor is."""
+    return tensor.clone(memory_format=torch.contiguous_format)
 
 
 def _backward_shapes(*arguments: Any) -> list[torch.Tensor]:

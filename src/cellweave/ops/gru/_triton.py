@@ -45,12 +45,14 @@ _KERNELS = "cellweave.ops.gru._triton_kernels"
 _NORM_NAMES = tuple(GRU_NORM_NAMES[part] for part in "ruch")
 
 
-def schedules(spec: GRUSpec, rows: int, itemsize: int) -> tuple[Schedule | None, Schedule | None]:
+def schedules(
+    spec: GRUSpec, rows: int, itemsize: int, device: torch.device | None = None
+) -> tuple[Schedule | None, Schedule | None]:
     """Of the forward and the backward kernel; None where nothing fits the device."""
     H = spec.units
     forward = (Product(H, 2 * H, 2), Product(H, H, 1))
     backward = (Product(2 * H, H, 1), Product(H, H, 1))
-    return tuple(plan_programs(H, rows, products, itemsize, chip()) for products in (forward, backward))  # type: ignore[return-value]
+    return tuple(plan_programs(H, rows, products, itemsize, chip(device)) for products in (forward, backward))  # type: ignore[return-value]
 
 
 def _refuses(spec: RunSpec, context: RunContext) -> str | None:
@@ -138,7 +140,8 @@ class GRULoop:
         """Of the forward and the backward kernel; None where single steps run."""
         if only_by_steps(self._call.spec):
             return None, None
-        return schedules(self._spec, self._call.x.shape[1], self._call.x.dtype.itemsize)
+        x = self._call.x
+        return schedules(self._spec, x.shape[1], x.dtype.itemsize, x.device)
 
     def forward(self, tensors: Tensors, *, save: bool, gates: bool = True) -> tuple[Tensors, Tensors]:
         """Outputs and h; and operands, gates and candidates."""
@@ -166,8 +169,8 @@ class GRULoop:
 
     def unfilled(self, products: torch.Tensor, *, save: bool) -> tuple[Tensors, Tensors]:
         """What `forward` gives for such input products, with undefined contents."""
-        made = self._forward_made(products, save=save, gates=True, exchanged=False)
-        return self._results(made, torch.empty_like(self._call.state[0])), self._saved(made) if save else ()
+        made, state = self._forward_made(products, save=save, gates=True, exchanged=False), self._call.state[0]
+        return self._results(made, state.new_empty(state.shape)), self._saved(made) if save else ()
 
     def forward_launch(self, tensors: Tensors, *, save: bool, gates: bool = True) -> tuple[Launch, Tensors, Tensors]:
         """The forward kernel's launch for the whole sequence, its results and what it leaves for backward."""

@@ -45,7 +45,9 @@ _KERNELS = "cellweave.ops.lstm._triton_kernels"
 _ORDER = "ijfo"
 
 
-def schedules(spec: LSTMSpec, rows: int, itemsize: int) -> tuple[Schedule | None, Schedule | None]:
+def schedules(
+    spec: LSTMSpec, rows: int, itemsize: int, device: torch.device | None = None
+) -> tuple[Schedule | None, Schedule | None]:
     """Of the forward and the backward kernel; None where nothing fits the device."""
     H, P = spec.units, spec.output_size
     forward = [Product(P, 4 * H, 4)]
@@ -54,8 +56,8 @@ def schedules(spec: LSTMSpec, rows: int, itemsize: int) -> tuple[Schedule | None
         forward.append(Product(H, P, 0))
         backward.append(Product(P, H, 1))
     return (
-        plan_programs(H, rows, tuple(forward), itemsize, chip()),
-        plan_programs(H, rows, tuple(backward), itemsize, chip()),
+        plan_programs(H, rows, tuple(forward), itemsize, chip(device)),
+        plan_programs(H, rows, tuple(backward), itemsize, chip(device)),
     )
 
 
@@ -114,7 +116,8 @@ class LSTMLoop:
         """Of the forward and the backward kernel; None where single steps run."""
         if only_by_steps(self._call.spec):
             return None, None
-        return schedules(self._spec, self._call.x.shape[1], self._call.x.dtype.itemsize)
+        x = self._call.x
+        return schedules(self._spec, x.shape[1], x.dtype.itemsize, x.device)
 
     def forward(self, tensors: Tensors, *, save: bool, gates: bool = True) -> tuple[Tensors, Tensors]:
         """Outputs, c and h; and gates, operands, cells and projections."""
@@ -146,7 +149,7 @@ class LSTMLoop:
     def unfilled(self, products: torch.Tensor, *, save: bool) -> tuple[Tensors, Tensors]:
         """What `forward` gives for such input products, with undefined contents."""
         made = self._forward_made(products, save=save, gates=True, exchanged=False)
-        c, h = (torch.empty_like(leaf) for leaf in self._call.state)
+        c, h = (leaf.new_empty(leaf.shape) for leaf in self._call.state)  # dense, as kernels leave them
         return self._results(made, c, h), self._saved(made) if save else ()
 
     def forward_launch(self, tensors: Tensors, *, save: bool, gates: bool = True) -> tuple[Launch, Tensors, Tensors]:

@@ -197,7 +197,6 @@ def lstm_bwd_step(
             past_h, product, sum_reset_h, resets, d_out, d_all_h, table, scales, given, step, T, B, length, rows, here,
             units, inside, H, LENGTHS, RESETS, GIVEN_RESETS, REVERSE, COUNT, KINDS, BITS, ZONE_H, STATES,
         )  # fmt: skip
-        tl.store(past_h + at, d_old_h, mask=inside)
     d_state = tl.load(d_c + at, mask=inside, other=0.0)
     if STATES:
         d_state += tl.load(d_all_c + there, mask=inside, other=0.0).to(tl.float32)
@@ -241,7 +240,10 @@ def lstm_bwd_step(
         d_old_c + d_past_c, sum_reset_c, resets, step, T, B, length, rows, here, units, inside, H,
         LENGTHS, RESETS, GIVEN_RESETS, REVERSE,
     )  # fmt: skip
+    # Warps that share a small tile have all read past_h and d_c by here: they met to split and join the gates.
     tl.store(d_c + at, d_old_c, mask=inside)
+    if not PROJECTION:
+        tl.store(past_h + at, d_old_h, mask=inside)
 
 
 @triton.jit(do_not_specialize=["B"])

@@ -43,9 +43,11 @@ _KERNELS = "cellweave.ops.rnn._triton_kernels"
 _NORM_NAMES = ("norm",)
 
 
-def schedules(spec: RNNSpec, rows: int, itemsize: int) -> tuple[Schedule | None, Schedule | None]:
+def schedules(
+    spec: RNNSpec, rows: int, itemsize: int, device: torch.device | None = None
+) -> tuple[Schedule | None, Schedule | None]:
     """Of the forward and the backward kernel, which need the same; None where nothing fits."""
-    found = plan_programs(spec.units, rows, (Product(spec.units, spec.units, 1),), itemsize, chip())
+    found = plan_programs(spec.units, rows, (Product(spec.units, spec.units, 1),), itemsize, chip(device))
     return found, found
 
 
@@ -82,7 +84,8 @@ class RNNLoop:
         """Of the forward and the backward kernel; None where single steps run."""
         if only_by_steps(self._call.spec):
             return None, None
-        return schedules(self._spec, self._call.x.shape[1], self._call.x.dtype.itemsize)
+        x = self._call.x
+        return schedules(self._spec, x.shape[1], x.dtype.itemsize, x.device)
 
     def forward(self, tensors: Tensors, *, save: bool, gates: bool = True) -> tuple[Tensors, Tensors]:
         """Outputs and h; and operands and values."""
@@ -112,8 +115,8 @@ class RNNLoop:
 
     def unfilled(self, products: torch.Tensor, *, save: bool) -> tuple[Tensors, Tensors]:
         """What `forward` gives for such input products, with undefined contents."""
-        made = self._forward_made(products, save=save, gates=True, exchanged=False)
-        return self._results(made, torch.empty_like(self._call.state[0])), (made["hs"], made["gates"]) if save else ()
+        made, state = self._forward_made(products, save=save, gates=True, exchanged=False), self._call.state[0]
+        return self._results(made, state.new_empty(state.shape)), (made["hs"], made["gates"]) if save else ()
 
     def forward_launch(self, tensors: Tensors, *, save: bool, gates: bool = True) -> tuple[Launch, Tensors, Tensors]:
         """The forward kernel's launch for the whole sequence, its results and what it leaves for backward."""
