@@ -119,6 +119,7 @@ def session_run() -> Iterator[Run]:
 
     Variational masks are drawn once and shared by all calls inside. Each hand-written call of a layer inside is an op
     of its own: with a seed, every one starts at the same place of its stream. Inside another run it does nothing.
+    A run belongs to its thread: coroutines of one thread that wait inside share it.
     """
     if _current.run is not None:
         yield _current.run
