@@ -87,6 +87,10 @@ def cudnn_whole(m: Any, x: Any, n: Any, r: Any, h: Any) -> Any:
     return m[0](x.transpose(0, 1), training=False)
 
 
+def from_the_left(m: Any, x: Any, n: Any, r: Any, h: Any) -> Any:
+    return m[0](x, lengths=n, padding_side="left")
+
+
 def _case(name: str, make: Any, run: Any = lengths, **holds: int) -> OnnxCase:
     return OnnxCase(name, lambda: made if isinstance(made := make(), list) else [made], holds, run)
 
@@ -119,6 +123,7 @@ CASES = (
     _case("cudnn-lstm", lambda: cw.CudnnLSTM(2, N, direction="bidirectional"), cudnn, LSTM=2, both=2),
     _case("nn-lstm", lambda: tnn.LSTM(D, N, 2, batch_first=True, bidirectional=True), torchs, LSTM=2, both=2),
     _case("nn-gru", lambda: tnn.GRU(D, N, batch_first=True), torchs_lengths, GRU=1),
+    _case("nn-left", lambda: tnn.GRU(D, N, batch_first=True), from_the_left, GRU=1),
     _case("nn-relu", lambda: tnn.RNN(D, N, nonlinearity="relu", bias=False, batch_first=True), torchs, RNN=1),
     _case("nn-projection", lambda: tnn.LSTM(D, N, proj_size=3, batch_first=True), torchs_lengths, Scan=1),
     _case("cudnn-relu", lambda: cw.CudnnRNNRelu(1, N, direction="bidirectional"), cudnn_whole, RNN=1, both=1),

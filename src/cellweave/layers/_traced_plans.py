@@ -210,7 +210,7 @@ def _add_layers(
         asked = asked_backend()
         choice = choose_in_graph(choose(spec, context, asked), spec, context, asked)
         reason = misfit(program.names[stage.node], stage, module.named_weights(), context.dtype, _device_of(module))
-        plan.reason = reason or graph_obstacle(choice, spec)
+        plan.reason = reason or graph_obstacle(choice, spec, context.dtype)
         if plan.reason:
             return
         kind = "lstm" if isinstance(spec.cell, LSTMSpec) else "gru" if isinstance(spec.cell, GRUSpec) else "rnn"

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import PackedSequence
 
 from cellweave._errors import ArgumentError, MisfitError
 from cellweave._types import dtype_name
@@ -69,7 +70,12 @@ class RecurrentModule(torch.nn.RNNBase):
         return_all_states: bool = False,
     ) -> Any:
         """Run the whole sequence; see the class."""
-        feed, layout = enter(self, input, hx, Extras(lengths, padding_side, resets, reset_state, return_all_states))
+        extras = Extras(lengths, padding_side, resets, reset_state, return_all_states)
+        if isinstance(input, PackedSequence) and torch.compiler.is_compiling():
+            from cellweave.nn._traced import run_packed
+
+            return run_packed(self, input, hx, extras)
+        feed, layout = enter(self, input, hx, extras)
         return leave(self, run_stack(self, feed), layout)
 
     def plan(

@@ -88,7 +88,11 @@ def convert(model: torch.nn.Module) -> ModelConversion:
     for name, module in model.named_modules():
         kind = type(module)
         base = _plain_class(module)
-        if base in _OURS:
+        taken = sorted(_TAKEN & vars(module).keys()) if base in _OURS else []
+        if taken:
+            why = f"its own attributes {', '.join(taken)} would hide those of cellweave's"
+            rows.append(ConvertedModule(name, _shown(base), _shown(base), why))
+        elif base in _OURS:
             note = "its parametrizations stay" if base is not kind else ""
             _change_class(module, _OURS[base])
             rows.append(ConvertedModule(name, _shown(base), _shown(_OURS[base]), note))
@@ -129,6 +133,8 @@ def _without_form(module: Any) -> str:
     return ", ".join(f"{name}={getattr(given, name)}" for name in changed if name not in _WITHOUT_EFFECT)
 
 
+#: Names that a module of cellweave's gives a meaning.
+_TAKEN = {"additions", "draws", *(field.name for field in fields(Additions))}
 #: Say how masks are drawn, if any are.
 _WITHOUT_EFFECT = ("variational", "mask_per_row", "mask_per_gate")
 

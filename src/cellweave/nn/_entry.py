@@ -78,25 +78,40 @@ def _name(module: Any) -> str:
     return type(module).__name__
 
 
-def _leaves(hx: Any) -> States | None:
-    """A state as a tuple, `(h,)` or `(h, c)`."""
-    if hx is None:
-        return None
-    return tuple(hx) if isinstance(hx, tuple | list) else (hx,)
+def state_leaves(module: Any, hx: Any) -> States | None:
+    """A state as a tuple, `(h,)` or `(h, c)`; of an LSTM a tensor of two passes, whose axes come to light first.
 
-
-def _batched_state(module: Any, hx: Any, batched: bool) -> States | None:
-    """A state as a tuple of leaves with a batch axis."""
+    Raises:
+        As torch.nn: of an LSTM, MisfitError (RuntimeError) for another number of tensors; of the others, AttributeError
+        for a tuple.
+    """
     if hx is None:
         return None
     if module.mode != "LSTM":
         hx.dim()  # a tuple here is an AttributeError, as in torch.nn
-    leaves = (hx[0], hx[1]) if module.mode == "LSTM" else (hx,)
+        return (hx,)
+    if len(hx) != 2:
+        raise MisfitError(f"{_name(module)}: expected a state (h, c), got {len(hx)} tensors.")
+    return (hx[0], hx[1])
+
+
+def refuse_one_tensor(module: Any, hx: Any) -> None:
+    """Raise ArgumentTypeError (a TypeError, as of torch.nn) for an LSTM's state that is one tensor."""
+    if module.mode == "LSTM" and isinstance(hx, torch.Tensor):
+        raise ArgumentTypeError(f"{_name(module)}: expected a state (h, c), got one tensor {list(hx.shape)}.")
+
+
+def _batched_state(module: Any, hx: Any, batched: bool) -> States | None:
+    """A state as a tuple of leaves with a batch axis."""
+    leaves = state_leaves(module, hx)
+    if leaves is None:
+        return None
     if any([leaf.dim() != (3 if batched else 2) for leaf in leaves]):  # noqa: C419  # a trace takes a list
         axes = "3 axes because the inputs have a batch" if batched else "2 axes because the inputs have no batch"
         raise MisfitError(
             f"{_name(module)}: expected a state with {axes}, got {[list(leaf.shape) for leaf in leaves]}."
         )
+    refuse_one_tensor(module, hx)
     return leaves if batched else tuple([leaf.unsqueeze(1) for leaf in leaves])
 
 
@@ -133,8 +148,11 @@ def _enter_packed(module: Any, inputs: PackedSequence, hx: Any, extras: Extras) 
         raise ArgumentError(f"{_name(module)}: expected no lengths because packed inputs have theirs, got some.")
     data, sizes = inputs.data, inputs.batch_sizes
     order = inputs.sorted_indices
-    _check(module, data, _leaves(hx), _leaves(extras.reset_state), sizes)
-    state, fresh = (_reordered(_leaves(leaves), order) for leaves in (hx, extras.reset_state))
+    for given in (hx, extras.reset_state):
+        refuse_one_tensor(module, given)
+    state, fresh = (state_leaves(module, leaves) for leaves in (hx, extras.reset_state))
+    _check(module, data, state, fresh, sizes)
+    state, fresh = _reordered(state, order), _reordered(fresh, order)
     steps, rows = sizes.shape[0], int(sizes[0])
     resets = _resets(module, extras.resets, steps, rows, True, data.device)
     if resets is not None and order is not None:
@@ -188,6 +206,6 @@ def _packed_like(outputs: torch.Tensor, packed: PackedSequence) -> PackedSequenc
     if int(sizes[-1]) == rows:
         data = outputs.reshape(steps * rows, outputs.shape[2])
     else:
-        lengths = (sizes[:, None] > torch.arange(rows)).sum(0)
+        lengths = (sizes[:, None] > torch.arange(rows, device="cpu")).sum(0)
         data, _ = torch._VF._pack_padded_sequence(outputs, lengths, False)
     return PackedSequence(data, sizes, packed.sorted_indices, packed.unsorted_indices)

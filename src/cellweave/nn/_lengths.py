@@ -18,12 +18,12 @@ def checked_lengths(where: str, lengths: Any, steps: int, rows: int, device: tor
             lies on another device than the CPU is checked there, without waiting for it.
     """
     found = lengths if isinstance(lengths, torch.Tensor) else torch.tensor(lengths, device="cpu")
-    if found.dtype.is_floating_point or found.dtype.is_complex or found.dtype == torch.bool:
-        if found.numel():
-            raise ArgumentTypeError(f"{where}: expected lengths as whole numbers, got {dtype_name(found.dtype)}.")
-        found = found.to(torch.int64)  # an empty list
+    whole = not (found.dtype.is_floating_point or found.dtype.is_complex or found.dtype == torch.bool)
+    if not whole and found.numel():  # an empty list is one of floats
+        raise ArgumentTypeError(f"{where}: expected lengths as whole numbers, got {dtype_name(found.dtype)}.")
     if found.dim() != 1 or found.shape[0] != rows:
         raise ShapeError(f"{where}: expected lengths [{rows}], one for each row, got {list(found.shape)}.")
+    found = found.to(torch.int64)  # narrow ones could not be compared with T
     inside = ((found >= 0) & (found <= steps)).all()
     if torch.compiler.is_compiling() or found.device.type != "cpu":
         torch._assert_async(inside, f"{where}: expected lengths in 0..T")
@@ -44,8 +44,8 @@ class LeftPadding:
         rows = torch.arange(lengths.shape[0], device=lengths.device)
         count = lengths.shape[0]
         self._before = t < steps - lengths
-        self._to_left = ((t + steps - lengths) % steps * count + rows).reshape(-1)
-        self._to_right = ((t + lengths) % steps * count + rows).reshape(-1)
+        self._to_left = (_wrapped(t + steps - lengths, steps) * count + rows).reshape(-1)
+        self._to_right = (_wrapped(t + lengths, steps) * count + rows).reshape(-1)
 
     def to_left(self, value: torch.Tensor) -> torch.Tensor:
         """`[T, B, ...]` with each row's steps first."""
@@ -59,6 +59,11 @@ class LeftPadding:
         """The same for states `[L * D, T, B, size]`; before a row's start those that it starts from, `first`."""
         turned = self.to_right(states.movedim(0, 2)).movedim(2, 0)
         return torch.where(self._before[None, :, :, None], first[:, None], turned)
+
+
+def _wrapped(step: torch.Tensor, steps: int) -> torch.Tensor:
+    """Below 2 T, modulo T, without a remainder, which exporters to ONNX take of numbers alone."""
+    return torch.where(step >= steps, step - steps, step)
 
 
 def _by_rows(value: torch.Tensor, order: torch.Tensor) -> torch.Tensor:

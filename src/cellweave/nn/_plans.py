@@ -62,6 +62,7 @@ class Place:
         keeps: Of each mask, the probability to keep an element.
         expected: Its masks are the expected ones: nothing is drawn.
         row_biases: The biases stay two, the inputs' and the state's; else their sum is the bias.
+        shapes: Of the weights, by their names in the spec.
     """
 
     kind: str
@@ -71,6 +72,7 @@ class Place:
     keeps: tuple[float, ...]
     expected: bool
     row_biases: bool
+    shapes: tuple[tuple[str, tuple[int, ...]], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +116,8 @@ def stack_plan(facts: Facts, options: Options) -> StackPlan:
             suffix = "" if facts.single else f"_l{layer}" + ("_reverse" if direction else "")
             keeps = tuple(keep for _, keep in masks)
             row_biases = kind == "gru" and facts.additions.reset_after
-            places.append(Place(kind, suffix, spec, depth, keeps, not facts.training, row_biases))
+            shapes = tuple((weight.name, weight.shape) for weight in cell.weights(depth))
+            places.append(Place(kind, suffix, spec, depth, keeps, not facts.training, row_biases, shapes))
         depth = cell.output_size * directions
     dropout = facts.additions.weight_dropout if facts.training else 0.0
     sizes = (cell.output_size, cell.units) if kind == "lstm" else (cell.units,)

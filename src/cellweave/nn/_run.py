@@ -161,7 +161,7 @@ def _read_backwards(resets: torch.Tensor, lengths: torch.Tensor | None) -> torch
     """Where the reverse direction starts anew: it enters a piece that ends before step t at step t - 1."""
     if lengths is not None:
         resets = resets & within(lengths, resets.shape[0])
-    return torch.cat([resets[1:], torch.zeros_like(resets[:1])])
+    return F.pad(resets, (0, 0, 0, 1))[1:]  # exports take a dynamic number of steps so
 
 
 def surroundings_of(feed: Feed, weights: list[dict[str, torch.Tensor]]) -> Surroundings:

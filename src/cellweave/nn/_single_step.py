@@ -10,6 +10,7 @@ import torch
 from cellweave._errors import ArgumentError, MisfitError, ShapeError
 from cellweave.nn._additions import Addition, Additions, check_names
 from cellweave.nn._cell_masks import SequenceDraws
+from cellweave.nn._entry import refuse_one_tensor, state_leaves
 from cellweave.nn._norms import add_norms, reset_norms
 from cellweave.nn._plan_table import table_of
 from cellweave.nn._run import Feed, run_stack
@@ -123,9 +124,10 @@ class SingleStep:
         if inputs.dim() not in (1, 2):
             raise ShapeError(f"{where}: expected inputs [B, {self.input_size}], got {list(inputs.shape)}.")
         batched = inputs.dim() == 2
-        leaves = () if hx is None else (hx[0], hx[1]) if self.mode == "LSTM" else (hx,)
+        leaves = state_leaves(self, hx) or ()
         if any([leaf.dim() not in (1, 2) for leaf in leaves]):  # noqa: C419  # a trace takes a list
             raise ShapeError(f"{where}: expected a state [B, {self.hidden_size}], got {_shapes(leaves)}.")
+        refuse_one_tensor(self, hx)
         x = inputs if batched else inputs[None]
         leaves = leaves if batched else tuple([leaf[None] for leaf in leaves])
         if x.shape[1] != self.input_size:

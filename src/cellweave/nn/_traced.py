@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
+from torch.nn.utils.rnn import PackedSequence
 
 from cellweave._errors import ModeError
 from cellweave.nn._additions import Additions
 from cellweave.nn._cell_masks import next_draws
+from cellweave.nn._entry import Extras, enter, leave
 from cellweave.nn._masks import STRIDE, draw_seeds
 from cellweave.nn._plans import (
     Facts,
@@ -101,7 +103,7 @@ def _traced_stack(
             names = [weight.name for weight in place.spec.cell.weights(1)]
             text = run_to_text(place.kind, place.spec)
             places.append(TracedPlace(place, choice_in_graph(place, choice, around), names, text, first, len(keeps)))
-    obstacles = [graph_obstacle(traced.choice, traced.place.spec) for traced in places]
+    obstacles = [graph_obstacle(traced.choice, traced.place.spec, dtype) for traced in places]
     return TracedStack(plan, places, keeps, _untraceable(places), next(filter(None, obstacles), ""))
 
 
@@ -125,6 +127,20 @@ def run_outside(module: Any, feed: Feed, reason: str) -> Ran:
         where = type(module).__name__
         raise ModeError(f"{where}: expected a module that a graph can have, got one that cannot: {reason}.")
     return run_eagerly(module, feed)
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def run_packed(module: Any, inputs: PackedSequence, hx: Any, extras: Extras) -> Any:
+    """Run a module on packed inputs, whose sizes no trace knows, outside of graphs, as torch.nn does.
+
+    Raises:
+        ModeError: an export, which has no outside.
+    """
+    if torch.compiler.is_exporting():
+        where = type(module).__name__
+        raise ModeError(f"{where}: expected padded inputs in an export, got packed ones. Give the module lengths.")
+    feed, layout = enter(module, inputs, hx, extras)
+    return leave(module, run_eagerly(module, feed), layout)
 
 
 def run_traced(module: Any, feed: Feed) -> Ran:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from cellweave._errors import MisfitError
 from cellweave.nn._norms import norms_of
 from cellweave.nn._plans import Place
 
@@ -21,6 +22,8 @@ def weights_of(
 
     Args:
         dropout: Probability of dropping a recurrent weight. dropped: What they are multiplied by instead, drawn before.
+    Raises:
+        MisfitError: a parameter has become one of another shape.
     """
     found = named_parameters(module, place)
     if dropped is not None:
@@ -30,6 +33,12 @@ def weights_of(
     if module.bias:
         biases = found.pop("bias"), found.pop("recurrent_bias")
         found["bias"] = torch.stack(biases) if place.row_biases else biases[0] + biases[1]
+    for name, shape in place.shapes:
+        if found[name].shape != shape:
+            raise MisfitError(
+                f"{type(module).__name__}: expected the {name} of its layer {place.suffix[1:] or 'l0'} to be "
+                f"{list(shape)}, got {list(found[name].shape)}."
+            )
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -89,15 +90,29 @@ def choose_in_graph(found: Choice, spec: RunSpec, context: RunContext, asked: st
     return found if other.backend is None else replace(other, why=why)
 
 
-def graph_obstacle(choice: Choice, spec: RunSpec) -> str:
+def graph_obstacle(choice: Choice, spec: RunSpec, dtype: torch.dtype) -> str:
     """Why a graph that is traced cannot have a layer; "" where it can."""
     if choice.backend is None or choice.name not in IN_GRAPHS:
         return choice.why
-    return f"torch: {_NOT_IN_GRAPHS}" if choice.name == "torch" and (spec.masks or spec.lengths) else ""
+    if choice.name != "torch":
+        return ""
+    if spec.masks or spec.lengths:
+        return f"torch: {_NOT_IN_GRAPHS}"
+    # Compilers put oneDNN's layer in the place of torch's LSTM without asking whether the processor has its dtype.
+    if isinstance(spec.cell, LSTMSpec) and dtype == torch.bfloat16 and not _onednn_has_bfloat16():
+        return f"torch: {_NO_BFLOAT16}"
+    return ""
+
+
+@functools.cache
+def _onednn_has_bfloat16() -> bool:
+    """Whether its layers run in bfloat16 on this processor."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 #: The backends whose layers graphs have, and what torch's own lack there.
 IN_GRAPHS, _NOT_IN_GRAPHS = ("native", "triton", "torch"), "has no masks and lengths in graphs"
+_NO_BFLOAT16 = "compilers would take oneDNN's LSTM, which has no bfloat16 on this processor"
 _TAKEN_APART = "compilers take its layers on CUDA devices apart into single steps"
 _NO_AUTOCAST = "autocast is on, under which its layers have other dtypes than single steps"
 _NO_GRADIENT = "chosen only where no gradient is needed"

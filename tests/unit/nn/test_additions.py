@@ -313,3 +313,20 @@ def test_double_backward(name: str) -> None:
     module = getattr(cellweave.nn, name)(2, 3, bidirectional=True).double()
     x = torch.randn(3, 2, 2, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradgradcheck(lambda x: module(x)[0], (x,))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.uint16, torch.int64])
+def test_lengths_of_any_whole_numbers(dtype: torch.dtype) -> None:
+    """T may be more than they can count to."""
+    gru, x = cellweave.nn.GRU(2, 3), torch.randn(300, 2, 2)
+    outputs, last = gru(x, lengths=torch.tensor([100, 3], dtype=dtype))
+    expected, final = gru(x, lengths=[100, 3])
+    assert torch.equal(outputs, expected) and torch.equal(last, final)
+
+
+def test_packed_inputs_under_another_default_device() -> None:
+    gru = cellweave.nn.GRU(3, 4)
+    packed = torch.nn.utils.rnn.pack_padded_sequence(torch.randn(5, 3, 3), [5, 2, 1])
+    expected = gru(packed)[0].data
+    with torch.device("meta"):
+        assert torch.equal(gru(packed)[0].data, expected)

@@ -10,7 +10,9 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import cellweave
+from cellweave.ops.common import RunContext
 from cellweave.ops.common._library import missing_reason
+from cellweave.specs import LSTMSpec, RunSpec
 from helpers.tolerances import assert_close
 from helpers.torch_pairs import DIFFERENCE, leaves, run
 
@@ -187,3 +189,57 @@ def test_no_program_keeps_masks() -> None:
     cell.eval()
     x = torch.randn(2, 5)
     assert_close("exported", torch.export.export(cell, (x,)).module()(x), cell(x), 1e-6)
+
+
+class _Packing(torch.nn.Module):
+    def __init__(self, rnn: torch.nn.Module) -> None:
+        super().__init__()
+        self.rnn = rnn
+
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        packed = torch.nn.utils.rnn.pack_padded_sequence(x, lengths, enforce_sorted=False)
+        return torch.nn.utils.rnn.pad_packed_sequence(self.rnn(packed)[0])[0]
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+@pytest.mark.parametrize("name", ["RNN", "GRU", "LSTM"])
+def test_packed_inputs_run_outside_of_graphs(name: str) -> None:
+    """As torch.nn's modules do."""
+    torch._dynamo.reset()
+    model = _Packing(getattr(cellweave.nn, name)(3, 4))
+    call = torch.compile(model, backend="eager")
+    for steps, lengths in ((5, [3, 5]), (4, [4, 4])):
+        x, given = torch.randn(steps, 2, 3), torch.tensor(lengths)
+        assert torch.equal(call(x, given), model(x, given))
+    with pytest.raises(Exception, match="packed|Packed|disable"):
+        torch.export.export(model, (torch.randn(5, 2, 3), torch.tensor([3, 5])))
+
+
+@pytest.mark.parametrize("has_it", [False, True])
+def test_bfloat16_where_onednn_may_have_none(has_it: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compilers put oneDNN's LSTM in the place of torch's without asking."""
+    from cellweave.weave import _choice
+
+    monkeypatch.setattr(_choice, "_onednn_has_bfloat16", lambda: has_it)
+    context = RunContext(torch.bfloat16, "cpu", 3, 2, 3, False, transforms=False)
+    run = RunSpec(LSTMSpec(4))
+    obstacle = _choice.graph_obstacle(_choice.choose(run, context, "torch"), run, torch.bfloat16)
+    assert ("bfloat16" in obstacle) is not has_it
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+def test_bfloat16_in_compiled_code() -> None:
+    torch._dynamo.reset()
+    module = cellweave.nn.LSTM(3, 4).bfloat16()
+    x = torch.randn(5, 2, 3).bfloat16()
+    outputs = torch.compile(module, backend="aot_eager")(x)[0]
+    assert_close("outputs", outputs.float(), module(x)[0].float(), 2**-6)
+
+
+def test_exported_with_resets_in_both_directions() -> None:
+    module = cellweave.nn.GRU(3, 4, bidirectional=True).eval()
+    steps, false = torch.export.Dim("steps", min=2, max=100), torch.zeros(5, 2, dtype=torch.bool)
+    shapes = {"input": {0: steps}, "resets": {0: steps}}
+    exported = torch.export.export(module, (torch.randn(5, 2, 3),), {"resets": false}, dynamic_shapes=shapes).module()
+    x, resets = torch.randn(9, 2, 3), torch.rand(9, 2) < 0.3
+    assert_close("outputs", exported(x, resets=resets)[0], module(x, resets=resets)[0], DIFFERENCE[x.dtype])

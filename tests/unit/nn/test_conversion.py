@@ -180,3 +180,12 @@ def test_copies_keep_additions() -> None:
     assert repr(other) == repr(module)
     other.zoneout = 0.5
     assert module.zoneout == 0.2
+
+
+@pytest.mark.parametrize("name", ["additions", "draws", "zoneout"])
+def test_attributes_of_the_models_own_are_not_hidden(name: str) -> None:
+    model = nn.Sequential(nn.LSTM(3, 4), nn.GRU(4, 2))
+    setattr(model[0], name, "mine")
+    report = cellweave.convert(model)
+    assert type(model[0]) is nn.LSTM and getattr(model[0], name) == "mine" and type(model[1]) is cellweave.nn.GRU
+    assert f"its own attributes {name} would hide" in str(report)

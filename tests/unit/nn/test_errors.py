@@ -73,6 +73,8 @@ def _calls(name: str) -> dict[str, tuple[Any, ...]]:
         "state dtype": (x, state(2, 2, 7, dtype=torch.float64)),
         "unbatched state axes": (x[:, 0], state(2, 2, 7)),
         "state structure": (x, torch.zeros(2, 2, 7) if name == "LSTM" else (torch.zeros(2, 2, 7),) * 2),
+        "state of three": (x, (torch.zeros(2, 2, 7),) * 3),
+        "stacked state": (x, torch.zeros(2, 2, 2, 7)),
         "packed state rows": (packed, state(2, 1, 7)),
         "packed width": (pack_sequence([torch.zeros(3, 4)]),),
         "packed dtype": (pack_sequence([torch.zeros(3, 5, dtype=torch.float64)]),),
@@ -131,6 +133,40 @@ def test_bad_additions(additions: dict[str, Any], error: type[Exception], match:
 def test_bad_options_of_a_call(call: dict[str, Any], error: type[Exception], match: str) -> None:
     with pytest.raises(error, match=match):
         cellweave.nn.GRU(5, 7, 2)(torch.zeros(3, 2, 5), **call)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parameters_that_have_become_others(name: str) -> None:
+    """The core reads memory by its sizes: weights of other shapes never get there."""
+    module = getattr(cellweave.nn, name)(5, 7)
+    x = torch.zeros(3, 2, 5)
+    module(x)
+    short = {key: value[:2] for key, value in module.named_parameters()}
+    with pytest.raises(cellweave.MisfitError, match=rf"{name}: expected the kernel of its layer l0 .*got \[2, 5\]"):
+        torch.func.functional_call(module, short, (x,))
+    module.weight_hh_l0 = torch.nn.Parameter(torch.zeros(7, 8))
+    with pytest.raises(cellweave.MisfitError, match="recurrent_kernel"):
+        module(x)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_structures_of_states_beside_packed_inputs(name: str) -> None:
+    theirs, ours = twins(name, 5, 7)
+    packed = pack_sequence([torch.zeros(3, 5), torch.zeros(1, 5)])
+    h = torch.zeros(1, 2, 7)
+    hx = torch.stack([h, h]) if name == "LSTM" else (h, h)
+    expected = error_of(lambda: theirs(packed, hx))
+    assert expected is not None
+    assert error_of(lambda: ours(packed, hx)) is expected
+
+
+@pytest.mark.parametrize("state", ["three", "one tensor", "one in a tuple"])
+def test_states_of_a_step(state: str) -> None:
+    h = torch.zeros(2, 7)
+    hx = {"three": (h, h, h), "one tensor": torch.zeros(2, 2, 7), "one in a tuple": (h,)}[state]
+    expected = error_of(lambda: torch.nn.LSTMCell(5, 7)(torch.zeros(2, 5), hx))
+    assert expected is not None
+    assert error_of(lambda: cellweave.nn.LSTMCell(5, 7)(torch.zeros(2, 5), hx)) is expected
 
 
 def test_layer_norm_is_for_good() -> None:
