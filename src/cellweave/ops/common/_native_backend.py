@@ -59,6 +59,8 @@ def _refuses(layout_of: Callable[[CellSpec], NativeLayout], spec: RunSpec, conte
         return "knows no torch.func transforms and no forward-mode gradients"
     if not context.plain:
         return "needs ordinary dense tensors"
+    if context.I == 0:
+        return "needs inputs with at least one column"  # empty ones have no address, which the core takes for gates
     return _refuses_cell(layout_of, spec, context)
 
 
