@@ -44,3 +44,5 @@ from cellweave.weave._surroundings import autocast_is_on as autocast_is_on
 from cellweave.weave._surroundings import is_transformed as is_transformed
 from cellweave.weave._surroundings import is_undisturbed as is_undisturbed
 from cellweave.weave._surroundings import needs_steps as needs_steps
+from cellweave.weave._watch import Watch as Watch
+from cellweave.weave._watch import can_watch as can_watch
