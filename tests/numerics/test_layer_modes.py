@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from cellweave._errors import OrderError
 from cellweave.ops.common import LayerCall
 from cellweave.ops.common import _native_form as form_module
 from helpers.layer_cases import VARIANTS, LayerCase, backend_of, make_call, make_data, needs_backend
@@ -138,6 +139,31 @@ def test_backward_twice(name: str, features: dict[str, Any]) -> None:
     _same("last", torch.autograd.grad(loss, sources), first)
     with pytest.raises(RuntimeError, match="second time"):
         torch.autograd.grad(loss, sources)
+
+
+@pytest.mark.parametrize("name", ["rnn", "gru", "lstm", "all", "norm-all"])
+def test_backward_again_after_a_failure(name: str) -> None:
+    """A hook that raises leaves the graph, whose gates are overwritten; one that is kept is as good as before."""
+    call = _call(name, 4, 3, 5, dtype="float32")
+    values, sources = _run(call), _sources(call)
+    node = values[0].grad_fn
+    assert node is not None
+    expected = torch.autograd.grad(_weighted(values), sources, retain_graph=True)
+
+    def raises(*_: Any) -> None:
+        raise ValueError("of a hook")
+
+    hook = node.register_hook(raises)
+    with pytest.raises(ValueError, match="of a hook"):
+        torch.autograd.grad(_weighted(values), sources, retain_graph=True)
+    hook.remove()
+    _same("of a kept graph", torch.autograd.grad(_weighted(values), sources, retain_graph=True), expected)
+    hook = node.register_hook(raises)
+    with pytest.raises(ValueError, match="of a hook"):
+        torch.autograd.grad(_weighted(values), sources)
+    hook.remove()
+    with pytest.raises(OrderError, match=r"one backward pass.*another after one that failed.*retain_graph"):
+        torch.autograd.grad(_weighted(values), sources)
 
 
 @pytest.mark.parametrize(
