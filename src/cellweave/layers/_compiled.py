@@ -19,6 +19,7 @@ from cellweave.layers._traced_plans import Path, TracedLayer, TracedPlan, traced
 from cellweave.ops.common import LayerCall
 from cellweave.ops.common._in_graphs import run_in_graph
 from cellweave.scopes import run_is_open
+from cellweave.weave import STATE_MAKERS
 
 #: One direction: its cell, the state it starts from, whether it reads backwards.
 Direction = tuple[Any, Nest, bool]
@@ -104,7 +105,10 @@ def _facts(cell: Any) -> tuple[Any, ...]:
     if not isinstance(cell, torch.nn.Module):
         return ()
     return tuple([
-        (getattr(m, "_cell_number", 0), m.training, len(m._forward_hooks) + len(m._forward_pre_hooks))
+        (
+            getattr(m, "_cell_number", 0), m.training, len(m._forward_hooks) + len(m._forward_pre_hooks),
+            [getattr(getattr(at, name, None), "gives_zeros", False) for at in (m, type(m)) for name in STATE_MAKERS],
+        )
         for m in cell.modules()
     ])  # fmt: skip
 

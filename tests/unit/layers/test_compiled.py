@@ -214,6 +214,21 @@ def test_mode_and_cells_are_guarded() -> None:
     torch.testing.assert_close(run(cell, XS), cw.dynamic_rnn(other, XS, dtype="float32")[0])
 
 
+@pytest.mark.parametrize("place", ["object", "class"])
+def test_a_start_of_its_own_is_guarded(place: str) -> None:
+    class Late(cw.GRUCell):
+        pass
+
+    inner = Late(N)
+    cell = built(cw.MultiRNNCell([inner]))
+    run = torch.compile(lambda x: cw.dynamic_rnn(cell, x, dtype="float32")[0], backend="aot_eager")
+    zeros = run(XS)
+    (inner if place == "object" else Late).zero_state = lambda *_: torch.ones(len(XS), N)
+    found = run(XS)
+    torch.testing.assert_close(found, cw.dynamic_rnn(cell, XS, dtype="float32")[0])
+    assert not torch.equal(found, zeros)
+
+
 def test_an_unbuilt_cell_is_built_outside() -> None:
     cell = cw.GRUCell(N)
     run = torch.compile(lambda x: cw.dynamic_rnn(cell, x, dtype="float32")[0], backend="aot_eager")
