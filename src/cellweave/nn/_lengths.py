@@ -22,6 +22,8 @@ def checked_lengths(where: str, lengths: Any, steps: int, rows: int, device: tor
         if found.numel():
             raise ArgumentTypeError(f"{where}: expected lengths as whole numbers, got {dtype_name(found.dtype)}.")
         found = found.to(torch.int64)  # an empty list
+    elif not found.dtype.is_signed:
+        found = found.to(torch.int64)  # torch compares no wide unsigned numbers; those past 2**63 become negative
     if found.dim() != 1 or found.shape[0] != rows:
         raise ShapeError(f"{where}: expected lengths [{rows}], one for each row, got {list(found.shape)}.")
     inside = ((found >= 0) & (found <= steps)).all()
