@@ -268,6 +268,26 @@ def test_padding_is_never_used(name: str, padding: float) -> None:
     _same("padding", found[1], found[0])
 
 
+def _across_words(tensor: torch.Tensor) -> torch.Tensor:
+    memory = bytearray(1) + bytearray(tensor.detach().numpy().tobytes())
+    return torch.frombuffer(memory, dtype=tensor.dtype, offset=1).view(tensor.shape)
+
+
+@pytest.mark.parametrize("name", ["rnn", "gru", "all"])
+def test_tensors_in_the_midst_of_words(name: str) -> None:
+    call = _call(name, 4, 3, 6, lengths="ragged", resets="given", dtype="float32")
+    moved = dataclasses.replace(
+        call, x=_across_words(call.x).requires_grad_(), lengths=_across_words(call.lengths),
+        state=tuple(_across_words(leaf) for leaf in call.state),
+        weights={key: _across_words(weight).requires_grad_() for key, weight in call.weights.items()},
+    )  # fmt: skip
+    found = []
+    for one in (call, moved):
+        values = _run(one)
+        found.append([*values, *torch.autograd.grad(_weighted(values), [one.x, *one.weights.values()])])
+    _same("moved", found[1], found[0])
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_inputs_stay_as_they_are(name: str) -> None:
     call = _call(name, 4, 3, 6, **ZONED)

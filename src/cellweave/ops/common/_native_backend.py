@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from cellweave._errors import BackendError
 from cellweave._types import dtype_name
 from cellweave.ops.common._by_length import by_length, together
-from cellweave.ops.common._calls import LayerCall, LayerResult
+from cellweave.ops.common._calls import LayerCall, LayerResult, aligned
 from cellweave.ops.common._gate_masks import foldable, folded
 from cellweave.ops.common._library import DTYPE_CODES, missing_reason
 from cellweave.ops.common._native_autograd import NativeFunction, without_autocast
@@ -42,7 +43,7 @@ def native_backend(
         return _run(op, call)
 
     def step(call: LayerCall) -> NativeStep:
-        return NativeStep(op, call)
+        return NativeStep(op, aligned(call))
 
     return Backend("native", refuses, run, step)
 
@@ -86,6 +87,17 @@ def _run(op: NativeOp, call: LayerCall) -> LayerResult:
         return native_result(call, *run_as_op(op, call))
     if foldable(call.spec):
         call = folded(call, gate_places(op.layout_of(call.spec.cell), call.x.shape[2]))
+    try:
+        return _run_grouped(op, call)
+    except BackendError:  # nothing is computed then; addresses are too rarely odd to look at them before each call
+        copied = aligned(call)
+        if copied is call:
+            raise
+    return _run_grouped(op, copied)
+
+
+def _run_grouped(op: NativeOp, call: LayerCall) -> LayerResult:
+    """Run a call outside of graphs; rows of unequal lengths in groups."""
     groups = None if call.lengths is None else by_length(call)
     if groups is None:
         return native_result(call, *_run_eagerly(op, call))
