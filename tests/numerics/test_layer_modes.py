@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from cellweave._errors import OrderError
 from cellweave.ops.common import LayerCall
 from cellweave.ops.common import _native_form as form_module
 from helpers.layer_cases import VARIANTS, LayerCase, backend_of, make_call, make_data, needs_backend
@@ -140,6 +141,31 @@ def test_backward_twice(name: str, features: dict[str, Any]) -> None:
         torch.autograd.grad(loss, sources)
 
 
+@pytest.mark.parametrize("name", ["rnn", "gru", "lstm", "all", "norm-all"])
+def test_backward_again_after_a_failure(name: str) -> None:
+    """A hook that raises leaves the graph, whose gates are overwritten; one that is kept is as good as before."""
+    call = _call(name, 4, 3, 5, dtype="float32")
+    values, sources = _run(call), _sources(call)
+    node = values[0].grad_fn
+    assert node is not None
+    expected = torch.autograd.grad(_weighted(values), sources, retain_graph=True)
+
+    def raises(*_: Any) -> None:
+        raise ValueError("of a hook")
+
+    hook = node.register_hook(raises)
+    with pytest.raises(ValueError, match="of a hook"):
+        torch.autograd.grad(_weighted(values), sources, retain_graph=True)
+    hook.remove()
+    _same("of a kept graph", torch.autograd.grad(_weighted(values), sources, retain_graph=True), expected)
+    hook = node.register_hook(raises)
+    with pytest.raises(ValueError, match="of a hook"):
+        torch.autograd.grad(_weighted(values), sources)
+    hook.remove()
+    with pytest.raises(OrderError, match=r"one backward pass.*another after one that failed.*retain_graph"):
+        torch.autograd.grad(_weighted(values), sources)
+
+
 @pytest.mark.parametrize(
     "features", [{"residual": True}, EVERYTHING | {"dtype": "float64"}, ZONED | {"dtype": "float64"}]
 )
@@ -240,6 +266,26 @@ def test_padding_is_never_used(name: str, padding: float) -> None:
         with torch.no_grad():
             found.append([*values, *grads, *_run(call)])
     _same("padding", found[1], found[0])
+
+
+def _across_words(tensor: torch.Tensor) -> torch.Tensor:
+    memory = bytearray(1) + bytearray(tensor.detach().numpy().tobytes())
+    return torch.frombuffer(memory, dtype=tensor.dtype, offset=1).view(tensor.shape)
+
+
+@pytest.mark.parametrize("name", ["rnn", "gru", "all"])
+def test_tensors_in_the_midst_of_words(name: str) -> None:
+    call = _call(name, 4, 3, 6, lengths="ragged", resets="given", dtype="float32")
+    moved = dataclasses.replace(
+        call, x=_across_words(call.x).requires_grad_(), lengths=_across_words(call.lengths),
+        state=tuple(_across_words(leaf) for leaf in call.state),
+        weights={key: _across_words(weight).requires_grad_() for key, weight in call.weights.items()},
+    )  # fmt: skip
+    found = []
+    for one in (call, moved):
+        values = _run(one)
+        found.append([*values, *torch.autograd.grad(_weighted(values), [one.x, *one.weights.values()])])
+    _same("moved", found[1], found[0])
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -15,10 +15,11 @@ from cellweave._types import DTypeLike, Nest, as_dtype
 from cellweave.layers._autocast import autocast_dtype, cast
 from cellweave.layers._mask_claims import claim_masks_in_graph
 from cellweave.layers._sequence import as_lengths, as_resets
-from cellweave.layers._traced_plans import Path, TracedLayer, TracedPlan, traced_plan
+from cellweave.layers._traced_plans import Path, TracedLayer, TracedPlan, read_by_spec, traced_plan
 from cellweave.ops.common import LayerCall
 from cellweave.ops.common._in_graphs import run_in_graph
 from cellweave.scopes import run_is_open
+from cellweave.weave import STATE_MAKERS
 
 #: One direction: its cell, the state it starts from, whether it reads backwards.
 Direction = tuple[Any, Nest, bool]
@@ -100,11 +101,18 @@ def _plan(
 
 
 def _facts(cell: Any) -> tuple[Any, ...]:
-    """What a plan rests on; reading it makes the trace guard it. Empty for what is no module."""
+    """What a plan rests on; reading it makes the trace guard it. Empty for what is no module.
+
+    What a cell's `spec()` reads is compared: a number that is only read may become a symbol.
+    """
     if not isinstance(cell, torch.nn.Module):
         return ()
     return tuple([
-        (getattr(m, "_cell_number", 0), m.training, len(m._forward_hooks) + len(m._forward_pre_hooks))
+        (
+            getattr(m, "_cell_number", 0), m.training, len(m._forward_hooks) + len(m._forward_pre_hooks),
+            [getattr(getattr(at, name, None), "gives_zeros", False) for at in (m, type(m)) for name in STATE_MAKERS],
+            [name for name, value in read_by_spec(getattr(m, "_cell_number", 0)) if getattr(m, name) == value],
+        )
         for m in cell.modules()
     ])  # fmt: skip
 

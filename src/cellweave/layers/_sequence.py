@@ -15,6 +15,10 @@ from cellweave.scopes import Loop, VariableScope, is_probing, probing, variable_
 
 #: Longer rows are as long as any sequence can be.
 _LONGEST = 2**30
+#: What holds the numbers of a dtype and `_LONGEST` too, where the dtype itself does not or cannot be clamped.
+_WIDER = {
+    torch.float16: torch.float32, torch.bfloat16: torch.float32, torch.uint32: torch.int64, torch.uint64: torch.float64,
+}  # fmt: skip
 
 
 def check_inputs(inputs: Nest, where: str, *, time_major: bool) -> tuple[int, int]:
@@ -46,7 +50,7 @@ def _layout(time_major: bool) -> str:
 
 
 def as_lengths(sequence_length: Any, rows: int, where: str) -> torch.Tensor | None:
-    """Lengths `[B]` int32; floats are truncated. None stays None.
+    """Lengths `[B]` int32; floats are truncated, True is 1. None stays None.
 
     Raises:
         ShapeError: not one axis of B elements.
@@ -65,8 +69,11 @@ def as_lengths(sequence_length: Any, rows: int, where: str) -> torch.Tensor | No
         ) from error
     if lengths.dim() != 1 or lengths.shape[0] != rows:
         raise ShapeError(f"{where}: expected sequence_length [{rows}], one per row, got {list(lengths.shape)}.")
-    if lengths.dtype.is_complex or lengths.dtype == torch.bool:
-        raise ArgumentError(f"{where}: expected sequence_length as numbers, got {dtype_name(lengths.dtype)}.")
+    if lengths.dtype.is_complex:
+        raise ArgumentError(f"{where}: expected sequence_length as real numbers, got {dtype_name(lengths.dtype)}.")
+    wider = _WIDER.get(lengths.dtype)
+    if wider is not None:
+        lengths = lengths.to(wider)
     if lengths.dtype == torch.int64 or lengths.dtype.is_floating_point:
         lengths = lengths.clamp(-1, _LONGEST)  # what lies beyond would wrap
     return lengths.to(torch.int32)

@@ -12,21 +12,32 @@ from cellweave import _nest
 from cellweave._errors import DTypeError, ShapeError
 from cellweave._types import DTypeLike, Nest, dtype_name
 from cellweave.cells import require_rnn_cell
+from cellweave.layers._readiness import is_ready
 from cellweave.layers._sequence import check_state, first_state
-from cellweave.layers._weaving import misfit, surroundings
+from cellweave.layers._stepping import Task
+from cellweave.layers._weaving import misfit, obstacle
 from cellweave.ops.common import LayerCall, StepFunction
 from cellweave.specs import RunSpec
-from cellweave.weave import Adding, Feed, LayerRun, Program, asked_backend, choice_for, program_of
-
-#: (the dict that holds a parameter, its name there, the parameter, its version, where its numbers lie)
-_Watched = tuple[dict[str, Any], str, torch.Tensor, int, int]
+from cellweave.weave import (
+    Adding,
+    Feed,
+    LayerRun,
+    Program,
+    Watch,
+    asked_backend,
+    can_watch,
+    choice_for,
+    program_of,
+)
 
 
 class Stepper:
     """Runs a cell one step at a time, without gradients: `stepper(inputs) -> outputs`; the state stays inside.
 
     For serving: where the native core can run the cell (any composition without active masks), a step costs some
-    microseconds; weights are packed once, and again after any of them changed. Other cells are simply called.
+    microseconds; weights are packed once, and again after any of them changed. Other cells are simply called. So are
+    cells whose weights were made in inference mode: nothing tells when those change. Nor does anything tell of numbers
+    written through `weight.data` while a step stays prepared: call `reset` after such writes.
 
     Args:
         cell: Any recurrent cell. It runs in the mode it is in at each step: in training mode its masks are drawn.
@@ -44,13 +55,12 @@ class Stepper:
         self._chain: Callable[[torch.Tensor], torch.Tensor] | None = None
         self._steps: list[tuple[LayerRun, StepFunction]] = []
         self._program: Program | None = None
-        self._watched: list[_Watched] = []
-        self._modes: list[tuple[nn.Module, bool]] = []
+        self._watch = Watch(())
         self._shape: torch.Size | None = None
         self.reset(state, batch_size=batch_size, dtype=dtype)
 
     def reset(self, state: Nest = None, *, batch_size: int = 1, dtype: DTypeLike = "float32") -> None:
-        """Start from another state, or from zeros."""
+        """Start from another state, or from zeros, with weights packed anew."""
         if state is None:
             start = first_state(self._cell, None, dtype, torch.empty((batch_size, 1, 1)), batch_size, "Stepper")
         else:
@@ -73,17 +83,18 @@ class Stepper:
             A new tensor `[B, O]`.
         Raises:
             ShapeError, DTypeError: inputs that do not fit the state or the weights.
+            RuntimeError: inputs, state and weights on several devices, where the cell does not move them.
         """
         chain = self._chain
-        if chain is None or inputs.shape != self._shape:
+        # Only the CPU has prepared steps, and whole devices cost twice as much to compare.
+        if chain is None or inputs.shape != self._shape or not inputs.is_cpu or not self._watch.holds():
             return self._anew(inputs)
-        for home, name, weight, version, address in self._watched:
-            if home.get(name) is not weight or weight._version != version or weight.data_ptr() != address:
-                return self._anew(inputs)
-        for module, mode in self._modes:
-            if module.training is not mode:
-                return self._anew(inputs)
-        if inputs.dtype is not self._dtype or not inputs.is_contiguous() or type(inputs) is not torch.Tensor:
+        if (
+            inputs.dtype is not self._dtype
+            or not inputs.is_contiguous()
+            or inputs.is_neg()
+            or type(inputs) is not torch.Tensor
+        ):
             inputs = self._checked(inputs)
         return chain(inputs)
 
@@ -122,14 +133,19 @@ class Stepper:
     def _plan(self, inputs: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor] | None:
         """Prepare the layers' steps; None where a layer has to be called."""
         cell = self._cell
-        if not getattr(cell, "first_call_done", False) or surroundings(inputs.device.type):
+        if not is_ready(cell):
             return None
         x, leaves = inputs[None], _nest.flatten(self._state)
+        if obstacle(Task("Stepper", x, self._state, 1, x.shape[1], 1)):
+            return None
         program = program_of(cell, x, leaves)
         if program.refusal or program.sites or not all(isinstance(s, LayerRun | Adding) for s in program.stages):
             return None
-        feed = Feed(x, leaves)
-        steps: list[tuple[LayerRun, StepFunction]] = []
+        modules = list(cell.modules()) if isinstance(cell, nn.Module) else []
+        cells = [program.modules[run.node]() for run in program.runs]
+        if not can_watch(modules) or not set(map(id, modules)).issuperset(map(id, cells)):
+            return None  # nothing would tell when a weight has changed
+        feed, steps = Feed(x, leaves), []
         for run in program.runs:
             backend = choice_for(run, feed, asked_backend()).backend
             if backend is None or backend.step is None:
@@ -140,20 +156,9 @@ class Stepper:
                 return None  # the cell itself says what is wrong
             like = x if run.source == 0 else x.new_zeros((1, x.shape[1], run.depth))
             steps.append((run, backend.step(LayerCall(RunSpec(run.spec.cell), like, state, weights))))
-        self._program, self._steps, self._shape, self._dtype = program, steps, inputs.shape, inputs.dtype
-        self._watch()
+        self._program, self._steps, self._watch = program, steps, Watch(modules, cells)
+        self._shape, self._dtype = inputs.shape, inputs.dtype
         return steps[0][1] if len(program.stages) == 1 and not steps[0][0].spec.residual else self._through
-
-    def _watch(self) -> None:
-        modules = list(self._cell.modules()) if isinstance(self._cell, nn.Module) else []
-        self._watched = [
-            (module._parameters, name, weight, weight._version, weight.data_ptr())
-            for module in modules
-            for name, weight in module._parameters.items()
-            if weight is not None
-        ]
-        # A cell's own mode decides nothing: only what stands around it can draw masks.
-        self._modes = [(module, module.training) for module in modules if any(True for _ in module.children())]
 
     def _through(self, inputs: torch.Tensor) -> torch.Tensor:
         """All stages of a composition."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -114,6 +115,15 @@ _by_number: list[TracedPlan] = []
 def plan_of_number(number: int) -> TracedPlan:
     """A plan that a trace was given."""
     return _by_number[number]
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def read_by_spec(number: int) -> tuple[tuple[str, Any], ...]:
+    """Names and values of plain attributes that the code of a cell's `spec()` names: no trace need follow that code."""
+    cell = cell_of_number(number)
+    code = getattr(getattr(type(cell), "spec", None), "__code__", None)
+    found = [(name, inspect.getattr_static(cell, name, None)) for name in (() if code is None else code.co_names)]
+    return tuple((name, value) for name, value in found if isinstance(value, str | int | float))
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]

@@ -131,6 +131,7 @@ def _resets(
     flags = resets if isinstance(resets, torch.Tensor) else torch.tensor(resets, device="cpu")
     if flags.dtype != torch.bool:
         raise ArgumentTypeError(f"{_name(module)}: expected resets as booleans, got {dtype_name(flags.dtype)}.")
+    given = flags.shape
     if not batched and flags.dim() == 1:
         flags = flags[:, None]
     elif module.batch_first and flags.dim() == 2:
@@ -138,7 +139,7 @@ def _resets(
     if tuple(flags.shape) != (steps, rows):
         layout = "[T]" if not batched else "[B, T]" if module.batch_first else "[T, B]"
         raise ShapeError(
-            f"{_name(module)}: expected resets {layout} for {steps} steps of {rows} rows, got {list(resets.shape)}."
+            f"{_name(module)}: expected resets {layout} for {steps} steps of {rows} rows, got {list(given)}."
         )
     return flags.to(device)
 

@@ -8,13 +8,12 @@ import torch
 
 from cellweave._errors import ArgumentError, ArgumentTypeError, MisfitError
 from cellweave.nn._base import RecurrentModule
-from cellweave.nn._plans import Options, choices_for, facts_of, stack_plan
+from cellweave.nn._plans import Facts, Options, choices_for, facts_of, stack_plan
 from cellweave.nn._run import Feed, States, surroundings_of
 from cellweave.nn._weights import parameter, weights_of
 from cellweave.ops.common import LayerCall, StepFunction
+from cellweave.weave import Watch, can_watch
 
-#: (the dict that holds a parameter, its name there, the parameter, its version, where its numbers lie)
-_Watched = tuple[dict[str, Any], str, "torch.Tensor | None", int, int]
 _NAMES = ("h", "c")
 
 
@@ -22,7 +21,8 @@ class Stream:
     """Feeds a sequence to a module in pieces of any lengths or step by step, without gradients; the state stays inside.
 
     On the native core the outputs have the same bits as those of one call over the whole sequence, however it is cut.
-    Single steps keep their weights packed, and pack them again after a parameter changed.
+    Single steps keep their weights packed, and pack them again after a parameter or the module changed. They do not see
+    numbers that are written through `parameter.data`: call `reset` after such writes.
 
     Args:
         module: An `RNN`, `LSTM` or `GRU` of `cellweave.nn`, of one direction, with nothing random acting: in evaluation
@@ -43,7 +43,8 @@ class Stream:
             )
         self._module: RecurrentModule = module
         self._steps: list[StepFunction] = []
-        self._watched: list[_Watched] = []
+        self._facts = facts_of(module)
+        self._watch = Watch(())
         self.reset(state, batch_size=batch_size)
 
     def reset(self, state: Any = None, *, batch_size: int = 1) -> None:
@@ -95,7 +96,7 @@ class Stream:
         Raises:
             ArgumentError: a random mask would act. Else as the module's call.
         """
-        self._check_calm()
+        self._check_calm(facts_of(self._module))
         leaves = self._collected()
         outputs, state = self._module(inputs, leaves if len(leaves) == 2 else leaves[0])
         self._steps, self._leaves = [], state if isinstance(state, tuple) else (state,)
@@ -110,12 +111,14 @@ class Stream:
         Returns:
             outputs `[B, P]`.
         Raises:
-            ArgumentError: a random mask would act. Else as the module's call.
+            ArgumentError: a random mask would act; inputs of another dtype or device than the state. Else as the
+                module's call.
         """
-        self._check_calm()
-        if not self._steps or self._changed():
+        facts = facts_of(self._module)
+        self._check_calm(facts)
+        if not self._steps or facts != self._facts or not self._watch.holds():
             self._leaves, self._steps = self._collected(), []
-            self._prepare(inputs)
+            self._prepare(facts, inputs)
         if not self._steps:
             time = 1 if self._module.batch_first else 0
             return self(inputs.unsqueeze(time)).squeeze(time)
@@ -126,8 +129,7 @@ class Stream:
             x = x + y if adds else y
         return x
 
-    def _check_calm(self) -> None:
-        facts = facts_of(self._module)
+    def _check_calm(self, facts: Facts) -> None:
         plan = stack_plan(facts, Options(False, False))
         between = self._module.training and self._module.dropout > 0 and self._module.num_layers > 1
         if plan.masks or plan.weight_dropout or between:
@@ -141,6 +143,11 @@ class Stream:
             raise MisfitError(f"Stream: expected inputs {wanted} of a step, got {list(inputs.shape)}.")
         if inputs.dtype != self._leaves[0].dtype:
             raise ArgumentError(f"Stream: expected inputs of {self._leaves[0].dtype}, got {inputs.dtype}.")
+        if inputs.device != self._leaves[0].device:
+            raise ArgumentError(
+                f"Stream: expected inputs on {self._leaves[0].device} as the state is, got {inputs.device}. "
+                "Move them with .to(device)."
+            )
 
     def _collected(self) -> States:
         """The state; it lies in the steps while those run."""
@@ -149,11 +156,17 @@ class Stream:
         states = [step.state for step in self._steps]  # c before h
         return tuple(torch.stack([state[leaf] for state in states]) for leaf in reversed(range(len(self._leaves))))
 
-    def _prepare(self, inputs: torch.Tensor) -> None:
+    def _prepare(self, facts: Facts, inputs: torch.Tensor) -> None:
         """Make the layers' steps, where the chosen backends have them."""
-        facts, options = facts_of(self._module), Options(False, False)
+        module, options = self._module, Options(False, False)
+        # Nothing tells when what a parametrization makes, or a parameter of inference mode, has changed.
+        if len(module._parameters) < len(list(module.parameters())) or not can_watch([module]):
+            return
+        watch = Watch([module])
+        if not watch.holds():
+            return  # hooks want the module to be called
         plan = stack_plan(facts, options)
-        weights = [weights_of(self._module, place, 0.0) for place in plan.places]
+        weights = [weights_of(module, place, 0.0) for place in plan.places]
         feed = Feed(inputs[None], self._leaves, None, None, None, False, False)
         choices = choices_for(facts, options, surroundings_of(feed, weights))
         if any(choice.backend is None or choice.backend.step is None for choice in choices):
@@ -169,21 +182,7 @@ class Stream:
             if make is not None:
                 steps.append(make(LayerCall(place.spec, x, state, weights[number])))
         self._steps, self._adds = steps, [place.spec.residual for place in plan.places]
-        self._watched = [
-            (self._module._parameters, name, weight, weight._version, weight.data_ptr())
-            for name, weight in self._module._parameters.items()
-            if weight is not None
-        ]
-        # Nothing tells when what a parametrization makes has changed.
-        if len(self._watched) < len(list(self._module.parameters())):
-            self._steps = []
-
-    def _changed(self) -> bool:
-        """A parameter is not what it was when the steps were made."""
-        return any(
-            home.get(name) is not weight or weight is None or weight._version != version or weight.data_ptr() != address
-            for home, name, weight, version, address in self._watched
-        )
+        self._facts, self._watch = facts, watch
 
 
 def _sizes(module: RecurrentModule) -> tuple[int, ...]:

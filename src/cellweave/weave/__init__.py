@@ -25,6 +25,7 @@ from cellweave.weave._plan import PlanRow as PlanRow
 from cellweave.weave._plan import inside_of as inside_of
 from cellweave.weave._plan import plan_of as plan_of
 from cellweave.weave._plan import size_of as size_of
+from cellweave.weave._planner import STATE_MAKERS as STATE_MAKERS
 from cellweave.weave._planner import plan_program as plan_program
 from cellweave.weave._programs import kept_program as kept_program
 from cellweave.weave._programs import program_of as program_of
@@ -44,3 +45,5 @@ from cellweave.weave._surroundings import autocast_is_on as autocast_is_on
 from cellweave.weave._surroundings import is_transformed as is_transformed
 from cellweave.weave._surroundings import is_undisturbed as is_undisturbed
 from cellweave.weave._surroundings import needs_steps as needs_steps
+from cellweave.weave._watch import Watch as Watch
+from cellweave.weave._watch import can_watch as can_watch

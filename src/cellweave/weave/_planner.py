@@ -219,15 +219,23 @@ class _Writer:
                 run.masks.append(Placed(site, spec, columns))
 
 
+#: What makes the state that a cell starts from.
+STATE_MAKERS = ("zero_state", "get_initial_state")
+
+
+def starts_from_zeros(module: Any) -> bool:
+    """Whether a cell's own state to start from is plain zeros, by its class and by the object itself."""
+    own = getattr(module, "__dict__", ())
+    if "zero_state" in own or "get_initial_state" in own:
+        return False
+    makers = [getattr(type(module), name, None) for name in STATE_MAKERS]
+    return all([maker is None or getattr(maker, "gives_zeros", False) for maker in makers])  # noqa: C419  # each call
+
+
 def _start_widths(tree: Branch, pieces: list[list[Piece]]) -> list[int] | None:
     """Widths of the leaves, where every cell starts from plain zeros."""
-    for branch in tree.walk():
-        kind = type(branch.module)
-        makers = [getattr(kind, name, None) for name in ("zero_state", "get_initial_state")]
-        if branch.reason or not all(maker is None or getattr(maker, "gives_zeros", False) for maker in makers):
-            return None
-        if not {"zero_state", "get_initial_state"}.isdisjoint(getattr(branch.module, "__dict__", ())):
-            return None
+    if any(branch.reason or not starts_from_zeros(branch.module) for branch in tree.walk()):
+        return None
     return [sum(piece.width or 0 for piece in parts) for parts in pieces]
 
 

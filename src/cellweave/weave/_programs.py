@@ -12,7 +12,7 @@ from torch import nn
 
 from cellweave import _nest
 from cellweave.specs import NodeSpec, describe
-from cellweave.weave._planner import plan_program, reference_to
+from cellweave.weave._planner import plan_program, reference_to, starts_from_zeros
 from cellweave.weave._stages import Program
 from cellweave.weave._tree import Branch, has_hooks, has_hooks_inside
 
@@ -29,6 +29,7 @@ class _Node:
     looks: bool
     dropped: list[tuple[int, int]]
     part: Any
+    zeros: bool
     inside: tuple[_Node, ...]
 
 
@@ -85,11 +86,14 @@ def program_of(cell: Any, x: torch.Tensor, leaves: Sequence[Any]) -> Program:
 def _node_of(branch: Branch) -> _Node:
     looks = bool(branch.acting and branch.acting[1]) and bool(branch.module.has_own_visitor)
     inside = () if branch.reason else tuple(_node_of(inner) for inner in branch.inside)
-    return _Node(reference_to(branch.module), branch.acting, looks, branch.dropped, branch.part, inside)
+    zeros = starts_from_zeros(branch.module)
+    return _Node(reference_to(branch.module), branch.acting, looks, branch.dropped, branch.part, zeros, inside)
 
 
 def _node_holds(node: _Node, module: Any, leaves: Sequence[Any]) -> bool:
     if node.module() is not module or (has_hooks(module) if node.inside else has_hooks_inside(module)):
+        return False
+    if starts_from_zeros(module) is not node.zeros:
         return False
     if node.acting:
         if module.acting() != node.acting:

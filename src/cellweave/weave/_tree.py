@@ -101,13 +101,14 @@ def _width_of(module: Any) -> int:
     return dims[0] if len(dims) == 1 and dims[0] is not None else -1
 
 
+def hooks_of(module: nn.Module) -> tuple[Any, ...]:
+    """The dicts that hold what runs beside a torch module when it is called."""
+    return module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
+
+
 def has_hooks(module: Any) -> bool:
     """Whether calling a torch module runs more than the module."""
-    if not isinstance(module, nn.Module):
-        return False
-    return bool(
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    )
+    return isinstance(module, nn.Module) and any(hooks_of(module))
 
 
 def has_hooks_inside(cell: Any) -> bool:

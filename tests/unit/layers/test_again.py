@@ -141,6 +141,30 @@ def test_the_long_way(name: str, short: Short) -> None:
         assert not torch.equal(cw.dynamic_rnn(cell, XS, dtype="float32")[0][:, 0], cell(XS[:, 0], 0 * H)[0])
 
 
+@pytest.mark.parametrize("name", ["zero_state", "get_initial_state"])
+@pytest.mark.parametrize("place", ["object", "class"])
+@pytest.mark.parametrize("wrap", [lambda c: c, cw.ResidualWrapper, lambda c: cw.MultiRNNCell([c])])
+def test_a_start_of_its_own_that_comes_later(wrap: Any, place: str, name: str, short: Short) -> None:
+    class Late(cw.GRUCell):
+        pass
+
+    inner = Late(D)
+    cell = wrap(inner)
+    for _ in range(2):
+        zeros = cw.dynamic_rnn(cell, XS, dtype="float32")[0]
+    assert short.taken == 1
+    start = lambda *_, **__: torch.ones(B, D)  # noqa: E731
+    setattr(inner if place == "object" else Late, name, start)
+    for _ in range(2):
+        found = cw.dynamic_rnn(cell, XS, dtype="float32")[0]
+        with cw.use_backend("reference"):
+            torch.testing.assert_close(found, cw.dynamic_rnn(cell, XS, dtype="float32")[0])
+    if name == "get_initial_state" and cell is inner:
+        assert not torch.equal(found, zeros)
+    delattr(inner if place == "object" else Late, name)
+    torch.testing.assert_close(cw.dynamic_rnn(cell, XS, dtype="float32")[0], zeros)
+
+
 def test_inside_a_store_or_scope_names_are_counted(short: Short) -> None:
     cell = lstm()
     with cw.VariableStore():

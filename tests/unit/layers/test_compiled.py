@@ -13,6 +13,7 @@ from torch import nn
 import cellweave as cw
 from cellweave import keras
 from cellweave.ops.common._library import missing_reason
+from cellweave.specs import LSTMSpec
 from helpers import nest
 from properties.compositions import tables
 
@@ -212,6 +213,45 @@ def test_mode_and_cells_are_guarded() -> None:
         assert torch.equal(run(one, XS), run(one, XS))
     cell.cell = other.cell
     torch.testing.assert_close(run(cell, XS), cw.dynamic_rnn(other, XS, dtype="float32")[0])
+
+
+@pytest.mark.parametrize("place", ["object", "class"])
+def test_a_start_of_its_own_is_guarded(place: str) -> None:
+    class Late(cw.GRUCell):
+        pass
+
+    inner = Late(N)
+    cell = built(cw.MultiRNNCell([inner]))
+    run = torch.compile(lambda x: cw.dynamic_rnn(cell, x, dtype="float32")[0], backend="aot_eager")
+    zeros = run(XS)
+    (inner if place == "object" else Late).zero_state = lambda *_: torch.ones(len(XS), N)
+    found = run(XS)
+    torch.testing.assert_close(found, cw.dynamic_rnn(cell, XS, dtype="float32")[0])
+    assert not torch.equal(found, zeros)
+
+
+class Clipped(cw.LSTMCell):
+    """A user's own cell that can be told to compute something else."""
+
+    act, clip = "tanh", 0.5
+
+    def spec(self) -> LSTMSpec:
+        return LSTMSpec(N, self.act, cell_clip=self.clip)
+
+
+@pytest.mark.parametrize("make", [lambda c: c, lambda c: cw.MultiRNNCell([cw.ResidualWrapper(c)])])
+def test_what_a_spec_reads_is_guarded(make: Any) -> None:
+    inner = Clipped(N)
+    x = torch.cat([XS, XS], 2)[..., :N]
+    cell = make(inner)
+    cw.dynamic_rnn(cell, x, dtype="float32")
+    run = torch.compile(lambda x: cw.dynamic_rnn(cell, x, dtype="float32")[0], backend="aot_eager", fullgraph=True)
+    found = [run(x)]
+    for name, value in (("act", "relu"), ("clip", 0.1), ("clip", 0.2), ("act", "tanh")):
+        setattr(inner, name, value)
+        found.append(run(x))
+        torch.testing.assert_close(found[-1], cw.dynamic_rnn(cell, x, dtype="float32")[0])
+        assert not torch.equal(found[-1], found[-2])
 
 
 def test_an_unbuilt_cell_is_built_outside() -> None:

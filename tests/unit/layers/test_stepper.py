@@ -11,6 +11,7 @@ import torch
 import cellweave as cw
 from cellweave import keras
 from cellweave.ops.common._library import missing_reason
+from cellweave.specs import RNNSpec
 from helpers import nest
 
 ROWS, DEPTH, STEPS = 2, 5, 6
@@ -93,6 +94,81 @@ def test_outputs_are_the_callers_own() -> None:
     assert torch.equal(first, torch.full_like(kept, 9.0))
 
 
+@pytest.mark.parametrize("view", ["strided", "negative", "between words"])
+def test_goes_on_with_any_layout_of_inputs(view: str) -> None:
+    cell, x = ready("gru"), inputs()
+    wanted = unrolled(cell, x)[0]
+    step = cw.Stepper(cell, batch_size=ROWS)
+    found = [step(x[0])]
+    for frame in x[1:]:
+        other = frame.t().contiguous().t()
+        if view == "negative":
+            other = torch._neg_view(-frame)
+        elif view == "between words":
+            memory = bytearray(1) + bytearray(frame.numpy().tobytes())
+            other = torch.frombuffer(memory, dtype=torch.float32, offset=1).view(ROWS, DEPTH)
+        found.append(step(other))
+    torch.testing.assert_close(torch.stack(found), wanted)
+
+
+def test_a_hook_is_heard() -> None:
+    cell, x = ready("stack"), inputs()
+    step = cw.Stepper(cell, batch_size=ROWS)
+    wanted = unrolled(cell, x)[0]
+    step(x[0])
+    heard: list[Any] = []
+    hooks = [part.register_forward_hook(lambda *_: heard.append(1)) for part in (cell, cell.cells[1])]
+    torch.testing.assert_close(step(x[1]), wanted[1])
+    assert len(heard) == 2
+    for hook in hooks:
+        hook.remove()
+    torch.testing.assert_close(step(x[2]), wanted[2])
+    assert len(heard) == 2
+
+
+class Owned(cw.BasicRNNCell):  # type: ignore[misc]
+    """A user's own cell that can be told to compute something else."""
+
+    act = "tanh"
+
+    def spec(self) -> RNNSpec:
+        return RNNSpec(7, self.act)
+
+    def call(self, inputs: torch.Tensor, state: torch.Tensor) -> Any:
+        act = {"tanh": torch.tanh, "relu": torch.relu}[self.act]
+        h = act(torch.cat([inputs, state], 1) @ self.kernel + self.bias)
+        return h, h
+
+
+@pytest.mark.parametrize("change", ["a cell", "a wrapped cell", "a residual", "a spec", "a call"])
+def test_sees_another_composition(change: str) -> None:
+    cells = {
+        "a cell": lambda: cw.MultiRNNCell([cw.GRUCell(7), cw.GRUCell(7)]),
+        "a wrapped cell": lambda: cw.ResidualWrapper(cw.GRUCell(DEPTH)),
+        "a residual": lambda: cw.ResidualWrapper(cw.GRUCell(DEPTH)),
+        "a spec": lambda: Owned(7),
+        "a call": lambda: cw.GRUCell(7),
+    }
+    cell, other, x = cells[change](), cells[change](), inputs()
+    for each in (cell, other):
+        cw.dynamic_rnn(each, x, dtype="float32", time_major=True)
+    step = cw.Stepper(cell, batch_size=ROWS)
+    step(x[0])
+    step(x[1])
+    state = step.state
+    if change == "a cell":
+        cell.cells[0] = other.cells[0]
+    elif change == "a wrapped cell":
+        cell.cell = other.cell
+    elif change == "a residual":
+        cell._residual_fn = lambda x, y: x - y
+    elif change == "a spec":
+        cell.act = "relu"
+    else:
+        cell.call = lambda inputs, state: (2 * state, inputs @ torch.ones(DEPTH, 7))
+    assert_steps(step, cell, x[2:], state)
+
+
 @pytest.mark.parametrize("change", ["in place", "replaced", "data", "load"])
 def test_sees_new_weights(change: str) -> None:
     cell, x = ready("stack"), inputs()
@@ -147,6 +223,44 @@ def test_gives_no_gradients() -> None:
     assert not step(x[0]).requires_grad and not step(x[1]).requires_grad
 
 
+@pytest.mark.parametrize("name", ["gru", "lstm", "stack"])
+def test_other_devices(name: str) -> None:
+    cell, x = ready(name), inputs()
+    wanted = unrolled(cell, x)[0]
+    step = cw.Stepper(cell, batch_size=ROWS)
+    step(x[0])
+    with pytest.raises(RuntimeError, match="meta"):
+        step(x[1].to("meta"))
+    torch.testing.assert_close(step(x[1]), wanted[1])
+    state = nest.pack(step.state, [leaf.to("meta") for leaf in nest.flatten(step.state)])
+    with pytest.raises(RuntimeError, match="meta"):
+        cw.Stepper(cell, state)(x[2])
+    with torch.device("meta"):  # which new tensors would be made on
+        found = cw.Stepper(cell, step.state)(x[2])
+    torch.testing.assert_close(found, wanted[2])
+
+
+def test_a_state_of_several_dtypes() -> None:
+    state = cw.LSTMStateTuple(torch.zeros(ROWS, 7), torch.zeros(ROWS, 7, dtype=torch.float64))
+    with pytest.raises(cw.DTypeError, match=r"float32.*float64"):
+        cw.Stepper(ready("lstm"), state)(inputs()[0])
+
+
+def test_weights_of_inference_mode() -> None:
+    cell, x = ready("stack"), inputs()
+    with torch.inference_mode():
+        for inner in cell.cells:
+            for name, weight in list(inner.named_parameters()):
+                setattr(inner, name, torch.nn.Parameter(weight.clone()))
+    assert all(weight.is_inference() for weight in cell.parameters())
+    step = cw.Stepper(cell, batch_size=ROWS)
+    assert_steps(step, cell, x[:3])
+    state = step.state
+    with torch.inference_mode():
+        next(cell.parameters()).mul_(-1.0)
+    assert_steps(step, cell, x[3:], state)
+
+
 @pytest.mark.parametrize(
     "wrong, error, facts",
     [
@@ -172,10 +286,11 @@ def test_no_cell() -> None:
 
 
 @pytest.mark.skipif(missing_reason() is not None, reason=f"the native core is missing: {missing_reason()}")
-def test_runs_on_the_core_where_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
-    cell, x = ready("stack"), inputs()
+@pytest.mark.parametrize("name", ["stack", "residual", "dropout-off"])
+def test_runs_on_the_core_where_it_can(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cell, x = ready(name), inputs()
     step = cw.Stepper(cell, batch_size=ROWS)
     step(x[0])
-    monkeypatch.setattr(cell, "call", None)  # nobody calls the cell any more
+    monkeypatch.setattr(type(cell), "call", None)  # nobody calls the cell any more
     with torch.inference_mode():
-        assert step(x[1]).shape == (ROWS, 7)
+        assert step(x[1]).shape[0] == ROWS

@@ -345,3 +345,23 @@ def test_a_wrapper_that_two_layers_share() -> None:
         return cw.MultiRNNCell([shared, drop(cw.GRUCell(D), seed=1), shared])
 
     both(make, lambda cell: [cw.dynamic_rnn(cell, XS, **F32) for _ in range(2)])
+
+
+@pytest.mark.parametrize("make", [lambda: cw.BasicRNNCell(N), lambda: cw.GRUCell(N), lambda: cw.LSTMCell(N)])
+def test_inputs_without_columns(make: Any, nan_poison: None) -> None:
+    """An empty tensor has no address, and without one the core takes gates for computed."""
+    x, cell = torch.zeros(B, T, 0), make()
+    cw.dynamic_rnn(cell, x, **F32)
+    for weight in cell.parameters():
+        nn.init.uniform_(weight, -1.0, 1.0)
+    found = []
+    for backend in ("reference", None):
+        with cw.use_backend(backend):
+            outputs, state = cw.dynamic_rnn(cell, x, **F32)
+        grads = torch.autograd.grad(outputs.sum(), list(cell.parameters()))
+        found.append((outputs, state, grads))
+    step = cw.Stepper(cell, batch_size=B)
+    stepped = torch.stack([step(frame) for frame in x.unbind(1)], dim=1)
+    for a, b in zip(nest.flatten(found[0]), nest.flatten(found[1]), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+    torch.testing.assert_close(stepped, found[0][0], rtol=0, atol=1e-6)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.utils.rnn import pack_sequence
@@ -118,9 +119,12 @@ def test_bad_additions(additions: dict[str, Any], error: type[Exception], match:
         ({"lengths": [1, 2, 3]}, cellweave.ShapeError, r"lengths \[2\].*\[3\]"),
         ({"lengths": [1, 4]}, cellweave.ArgumentError, r"0\.\.3.*\[1, 4\]"),
         ({"lengths": [-1, 3]}, cellweave.ArgumentError, r"0\.\.3.*\[-1, 3\]"),
+        ({"lengths": torch.tensor([1, 4], dtype=torch.uint16)}, cellweave.ArgumentError, r"0\.\.3.*\[1, 4\]"),
+        ({"lengths": np.array([1, 2**64 - 1], np.uint64)}, cellweave.ArgumentError, r"0\.\.3"),
         ({"lengths": [1.5, 2.0]}, cellweave.ArgumentTypeError, "whole numbers, got float32"),
         ({"lengths": [1, 2], "padding_side": "top"}, cellweave.ArgumentError, "'top'"),
         ({"resets": torch.zeros(2, 3, dtype=torch.bool)}, cellweave.ShapeError, r"3 steps of 2 rows, got \[2, 3\]"),
+        ({"resets": [[True, False]]}, cellweave.ShapeError, r"3 steps of 2 rows, got \[1, 2\]"),
         ({"resets": torch.zeros(3, 2)}, cellweave.ArgumentTypeError, "booleans, got float32"),
         ({"reset_state": torch.zeros(2, 2, 7)}, cellweave.ArgumentError, "resets beside reset_state"),
         (

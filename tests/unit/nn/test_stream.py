@@ -89,6 +89,28 @@ def test_changed_weights_are_seen() -> None:
         assert_same_bits("after a change", stream.step(x[1]), wanted[0])
 
 
+@pytest.mark.parametrize("change", ["residual", "zoneout", "hook", "inference"])
+def test_other_changes_are_seen(change: str) -> None:
+    with torch.inference_mode(change == "inference"):
+        module = make("LSTM")
+    x, heard = torch.randn(3, 2, I), []
+    stream = cellweave.nn.Stream(module, batch_size=2)
+    stream.step(x[0])
+    stream.step(x[1])
+    state = stream.state
+    if change == "hook":
+        module.register_forward_hook(lambda *_: heard.append(1))
+    elif change == "inference":
+        with torch.inference_mode():
+            module.weight_hh_l0.mul_(2)
+    else:
+        setattr(module, change, {"residual": True, "zoneout": 0.5}[change])
+    with torch.no_grad():
+        wanted, _ = module(x[2:3], state)
+    assert_same_bits("after a change", stream.step(x[2]), wanted[0])
+    assert len(heard) == (2 if change == "hook" else 0)
+
+
 def test_refusals() -> None:
     with pytest.raises(cellweave.ArgumentTypeError, match="got LSTM"):
         cellweave.nn.Stream(torch.nn.LSTM(I, H))
@@ -102,3 +124,6 @@ def test_refusals() -> None:
     stream = cellweave.nn.Stream(make("GRU"))
     with pytest.raises(cellweave.MisfitError, match=r"\[1, 6\] of a step, got \[2, 6\]"):
         stream.step(torch.zeros(2, I))
+    stream.step(torch.zeros(1, I))
+    with pytest.raises(cellweave.ArgumentError, match="on cpu.*got meta"):
+        stream.step(torch.zeros(1, I, device="meta"))

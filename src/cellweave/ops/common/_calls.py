@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -56,3 +56,22 @@ class LayerCall:
     reset_state: tuple[torch.Tensor, ...] | None = None
     threads: int = 1
     memo: dict[str, Any] | None = None
+
+
+def aligned(call: LayerCall) -> LayerCall:
+    """The call with copies of those tensors whose numbers lie across the machine's words; itself without any."""
+
+    def placed(tensor: Any) -> Any:
+        return tensor if tensor is None or tensor.data_ptr() % tensor.itemsize == 0 else tensor.clone()
+
+    def all_placed(tensors: Iterable[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        return tuple([placed(tensor) for tensor in tensors])
+
+    given = (call.x, call.lengths, *call.state, *(call.reset_state or ()), *call.weights.values())
+    if all(placed(tensor) is tensor for tensor in given):
+        return call
+    return replace(
+        call, x=placed(call.x), lengths=placed(call.lengths), state=all_placed(call.state),
+        reset_state=None if call.reset_state is None else all_placed(call.reset_state),
+        weights=dict(zip(call.weights, all_placed(call.weights.values()), strict=True)),
+    )  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from cellweave._errors import OrderError
 from cellweave.ops.common._autocast import without_autocast
 from cellweave.ops.common._native_backward import native_backward
 from cellweave.ops.common._native_call import NativeCall
@@ -26,7 +27,7 @@ class NativeFunction(torch.autograd.Function):
         """Outputs, the leaves of the last state, and states after each step as the core gives them."""
         with without_autocast():
             out, last, states, saved = native_forward(NativeCall(frame, [*sources, *constants]), save=True)
-        ctx.frame = frame
+        ctx.frame, ctx.spent = frame, False
         ctx.save_for_backward(*sources, *constants, *saved)
         ctx.set_materialize_grads(False)
         return (out, *last, *states)
@@ -39,8 +40,15 @@ class NativeFunction(torch.autograd.Function):
         with without_autocast():
             if torch.is_grad_enabled() or _is_transformed(upstream):
                 return (None, None, *differentiable_gradients(frame, tensors, upstream, needed))
+            keep = graph_is_kept()
+            if ctx.spent:
+                raise OrderError(
+                    "native: expected one backward pass through a layer whose graph is not kept, got another after one "
+                    "that failed. Run the forward pass again, or give retain_graph=True."
+                )
+            ctx.spent = not keep  # a pass that fails behind this node leaves the graph, but its gates are overwritten
             call, saved = NativeCall(frame, tensors[:-SAVED]), Saved(*tensors[-SAVED:])
-            return (None, None, *native_backward(call, saved, upstream, needed, keep=graph_is_kept()))
+            return (None, None, *native_backward(call, saved, upstream, needed, keep=keep))
 
 
 def differentiable_gradients(

@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from cellweave._errors import BackendError
 from cellweave._types import dtype_name
 from cellweave.ops.common._autocast import without_autocast
 from cellweave.ops.common._by_length import by_length, together
-from cellweave.ops.common._calls import LayerCall, LayerResult
+from cellweave.ops.common._calls import LayerCall, LayerResult, aligned
 from cellweave.ops.common._gate_masks import foldable, folded
 from cellweave.ops.common._library import DTYPE_CODES, missing_reason
 from cellweave.ops.common._native_autograd import NativeFunction
@@ -43,7 +44,7 @@ def native_backend(
         return _run(op, call)
 
     def step(call: LayerCall) -> NativeStep:
-        return NativeStep(op, call)
+        return NativeStep(op, aligned(call))
 
     return Backend("native", refuses, run, step)
 
@@ -60,6 +61,8 @@ def _refuses(layout_of: Callable[[CellSpec], NativeLayout], spec: RunSpec, conte
         return "knows no torch.func transforms and no forward-mode gradients"
     if not context.plain:
         return "needs ordinary dense tensors"
+    if context.I == 0:
+        return "needs inputs with at least one column"  # empty ones have no address, which the core takes for gates
     return _refuses_cell(layout_of, spec, context)
 
 
@@ -85,6 +88,17 @@ def _run(op: NativeOp, call: LayerCall) -> LayerResult:
         return native_result(call, *run_as_op(op, call))
     if foldable(call.spec):
         call = folded(call, gate_places(op.layout_of(call.spec.cell), call.x.shape[2]))
+    try:
+        return _run_grouped(op, call)
+    except BackendError:  # nothing is computed then; addresses are too rarely odd to look at them before each call
+        copied = aligned(call)
+        if copied is call:
+            raise
+    return _run_grouped(op, copied)
+
+
+def _run_grouped(op: NativeOp, call: LayerCall) -> LayerResult:
+    """Run a call outside of graphs; rows of unequal lengths in groups."""
     groups = None if call.lengths is None else by_length(call)
     if groups is None:
         return native_result(call, *_run_eagerly(op, call))

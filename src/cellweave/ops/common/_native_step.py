@@ -28,20 +28,19 @@ class NativeStep:
         frame, sources, constants = flatten(op, call)
         native = NativeCall(frame, [*sources, *constants])
         self._native = native
-        self._like = torch.empty((native.B, native.P), dtype=native.dtype)
+        self._like = torch.empty((native.B, native.P), dtype=native.dtype, device="cpu")
         work = native.B * (native.I + native.P) * native.H * native.layout.forward_columns
         self._threads = torch.get_num_threads() if work >= _WORTH_A_THREAD else 1
         is_lstm = native.layout.op == LSTM
         # Two sets of states: each step reads one and writes the other.
         self._h = [native.start[-1].clone(), torch.empty_like(native.start[-1])]
         self._c = [native.start[0].clone(), torch.empty_like(native.start[0])] if is_lstm else []
-        self._cells = torch.empty((2, native.B, native.H), dtype=native.dtype) if is_lstm else None
+        self._cells = torch.empty((2, native.B, native.H), dtype=native.dtype, device="cpu") if is_lstm else None
         # Inputs are multiplied as a call over a whole sequence does it, so that steps give its bits.
-        self._gates = torch.empty((native.form.bare.numbers,), dtype=native.dtype)
+        self._gates = torch.empty((native.form.bare.numbers,), dtype=native.dtype, device="cpu")
         self._turn = 0
         self._fresh = True  # the first step packs the weights
-        self._packed = torch.empty(0, dtype=torch.uint8)
-        self._scratch = torch.empty(0, dtype=torch.uint8)
+        self._packed = self._scratch = _aligned(0)
         self._structs = (self._struct(0), self._struct(1))
         self._forward = core().bare_forward(native.layout.op)
 
@@ -72,6 +71,8 @@ class NativeStep:
         s.x = x.data_ptr()
         s.out = s.hs = out.data_ptr()
         if self._forward(s):
+            if x.data_ptr() % x.itemsize:  # numbers across its words, which the core refuses
+                return self(x.clone())
             core().forward(s)  # says what is wrong
         if self._fresh:
             self._fresh = False
@@ -87,6 +88,6 @@ class NativeStep:
 
 
 def _aligned(size: int) -> torch.Tensor:
-    memory = torch.empty(size + _ALIGNMENT, dtype=torch.uint8)
+    memory = torch.empty(size + _ALIGNMENT, dtype=torch.uint8, device="cpu")
     first = -memory.data_ptr() % _ALIGNMENT
     return memory[first : first + size]

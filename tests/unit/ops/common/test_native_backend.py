@@ -56,6 +56,7 @@ def test_runs(cell: Any, recurrence: Any, dtype: torch.dtype) -> None:
     ({"device_type": "cuda"}, "runs on the CPU, not on cuda"),
     ({"transforms": True}, "knows no torch.func transforms and no forward-mode gradients"),
     ({"plain": False}, "needs ordinary dense tensors"),
+    ({"I": 0}, "needs inputs with at least one column"),
 ])  # fmt: skip
 def test_surroundings(changes: dict[str, Any], reason: str) -> None:
     assert _refuses(lstm, LSTM, **changes) == reason
