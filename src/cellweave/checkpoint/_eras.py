@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 
 from cellweave.scopes import snake_case
@@ -75,10 +76,31 @@ def modern_name(name: str) -> ModernName:
     return ModernName("/".join([*head, *new_tail]), era, old_piece if piece is None else piece)
 
 
-def collapsed(name: str) -> str:
-    """The form in which names are compared: drivers in their later spelling, doubled scopes (`rnn/rnn`) once."""
-    parts = [_modern_driver(part) for part in name.split("/") if part]
-    return "/".join(part for index, part in enumerate(parts) if index == 0 or part != parts[index - 1])
+def collapsed(name: str, kept: Set[str] = frozenset()) -> str:
+    """The form in which names are compared: drivers in their later spelling, doubled scopes (`rnn/rnn`) once.
+
+    Args:
+        name: The name.
+        kept: Scopes whose last part stays as it is, because something else has the name without; see `altered_scopes`.
+    """
+    altered = set(altered_scopes(name)) - kept
+    parts = [part for part in name.split("/") if part]
+    found: list[str] = []
+    for index, part in enumerate(parts):
+        if "/".join(parts[: index + 1]) not in altered:
+            found.append(part)
+        elif not index or _modern_driver(part) != _modern_driver(parts[index - 1]):
+            found.append(_modern_driver(part))
+    return "/".join(found)
+
+
+def altered_scopes(name: str) -> Iterator[str]:
+    """The path up to each part that comparing leaves out or respells: `a/rnn/rnn` of `a/rnn/rnn/kernel`."""
+    parts = [part for part in name.split("/") if part]
+    modern = [_modern_driver(part) for part in parts]
+    for index, part in enumerate(parts):
+        if modern[index] != part or (index and modern[index] == modern[index - 1]):
+            yield "/".join(parts[: index + 1])
 
 
 def _modern_driver(part: str) -> str:

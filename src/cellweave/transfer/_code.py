@@ -182,7 +182,8 @@ class CodeWriter:
             for parameter, variable in layer.parameters.items():
                 path = f"{name}.{parameter}" if name else parameter
                 if not self._found_alone(layer, name, path, parameter):
-                    mapped[path] = variable.name
+                    told = self.inventory.named(variable.name) is variable
+                    mapped[path] = variable.name if told else variable.lookup
         return mapped
 
     def _found_alone(self, layer: FoundLayer, name: str, path: str, parameter: str) -> bool:

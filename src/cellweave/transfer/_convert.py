@@ -11,6 +11,7 @@ import torch
 from cellweave._errors import ArgumentError, CheckpointError
 from cellweave.checkpoint import Checkpoint, Inventory, open_checkpoint, take_inventory, write_checkpoint
 from cellweave.transfer._arrays import Array, as_tensor, stored_dtype
+from cellweave.transfer._match import join
 from cellweave.transfer._tables import variable_table
 
 FORMATS = ("safetensors", "torch", "tf1")
@@ -89,17 +90,16 @@ def _sources(
         found[name] = (keys, array)
 
     for variable in inventory.variables.values():
-        parts = {"": variable.value}
+        parts = {} if variable.value is None else {"": variable.value}
         if everything:
-            parts |= {"ExponentialMovingAverage": variable.average, **variable.slots}
-        for tail, stored in parts.items():
-            if stored is None:
-                continue
+            parts |= {**variable.averages, **variable.slots}
+        for part, stored in parts.items():
+            scope, _, tail = part.rpartition("/")
             if stored_names:
                 for key in stored.keys:
                     add(key, (key,), checkpoint[key])
             else:
-                add(f"{variable.name}/{tail}" if tail else variable.name, stored.keys, stored.read(checkpoint))
+                add(join(scope, variable.name, tail), stored.keys, stored.read(checkpoint))
     for other in inventory.others if everything else ():
         key = other.stored
         add(key if stored_names else key.removesuffix(":0"), (key,), checkpoint[key])

@@ -65,7 +65,7 @@ def load_tf1(
         table = variable_table(checkpoint)
         inventory = take_inventory(table)
         shown = fspath(path)
-        plan = plan_load(model, inventory, Names(f"{_WHERE}: {shown}", scope, map))
+        plan = plan_load(model, inventory, Names(f"{_WHERE}: {shown}", inventory, scope, map))
         if strict and plan.missing:
             raise CheckpointError(_missing_text(shown, plan))
         return _Loading(model, shown, plan, inventory, table, checkpoint, averaged).run(optimizer)
@@ -165,21 +165,20 @@ class _Loading:
         self.rows.append(LoadedRow(path, keys, reading.shape, stored[0].dtype, ", ".join(notes)))
 
     def _left(self, used: set[str]) -> tuple[LeftRow, ...]:
-        roles = {key.stored: key.role for key in self.inventory.others}
-        left = []
-        for key, found in self.table.items():
-            if key not in used:
-                left.append(LeftRow(key, tuple(found.shape), roles.get(key) or _role(self.inventory, key)))
-        return tuple(left)
+        roles = _roles(self.inventory)
+        return tuple(
+            LeftRow(key, tuple(found.shape), roles[key]) for key, found in self.table.items() if key not in used
+        )
 
 
-def _role(inventory: Inventory, key: str) -> str:
+def _roles(inventory: Inventory) -> dict[str, str]:
+    """What every key of the checkpoint is."""
+    roles: dict[str, str] = {key.stored: key.role for key in inventory.others}
     for variable in inventory.variables.values():
-        if variable.value is not None and key in variable.value.keys:
-            return "variable"
-        if variable.average is not None and key in variable.average.keys:
-            return "average"
-    return "slot"
+        roles |= dict.fromkeys(variable.stored_keys(), "slot")
+        roles |= {key: "average" for stored in variable.averages.values() for key in stored.keys}
+        roles |= dict.fromkeys(variable.value.keys if variable.value is not None else (), "variable")
+    return roles
 
 
 def _parameter(model: nn.Module, path: str) -> torch.Tensor:

@@ -81,3 +81,12 @@ def test_cells_that_do_not_feed_each_other_are_no_stack(tmp_path: Path, rng: np.
     with open_checkpoint(path) as checkpoint:
         for cell, scope in zip(cells, scopes, strict=True):
             assert torch.equal(cell.kernel, checkpoint.read_tensor(f"{scope}/basic_lstm_cell/kernel"))
+
+
+def test_a_doubled_scope_beside_a_single_one(tmp_path: Path, rng: np.random.Generator) -> None:
+    shapes = {f"rnn/{name}": shape for name, shape in LSTM.items()} | LSTM
+    shapes |= dict.fromkeys(("a/fc/kernel", "a/fc/fc/kernel"), (4, 4))
+    path = write(tmp_path, rng, shapes)
+    names = run_printed(path, tmp_path)
+    assert not names["report"].left
+    assert sorted(key for row in names["report"].loaded for key in row.keys) == sorted(shapes)

@@ -220,3 +220,31 @@ def test_optimizers_go_round(write: Write, tmp_path: Path, make: Callable[..., t
         assert torch.equal(mine, theirs)
         for key, value in optimizer.state[mine].items():
             torch.testing.assert_close(again.state[theirs][key], value, rtol=1e-6, atol=0)
+
+
+def test_names_in_a_map_are_first_the_very_names_of_the_file(write: Write) -> None:
+    names = ["enc/enc/kernel", "enc/kernel", "x/weights", "x/kernel"]
+    path = write(dict.fromkeys(names, (4, 3)))
+    for name in names:
+        layer = nn.Linear(4, 3, bias=False)
+        report = cw.load_tf1({"l": layer}, path, map={"l.weight": name})
+        assert torch.equal(layer.weight, stored(path, name).t())
+        assert report.names == {"l.weight": name}
+
+
+def test_a_doubled_scope_beside_a_single_one_is_another_cell(write: Write) -> None:
+    path = write(gru("rnn/gru_cell") | gru("rnn/rnn/gru_cell"))
+    for scope in ("rnn", "rnn/rnn"):
+        cell = cw.GRUCell(2)
+        cw.load_tf1(cell, path, scope=scope)
+        assert torch.equal(cell.gates_kernel, stored(path, f"{scope}/gru_cell/gates/kernel"))
+        assert f"{scope}/gru_cell/gates/kernel" in cw.variable_names(cell)
+
+
+def test_two_averages_are_not_chosen_between(write: Write) -> None:
+    tails = ["", "/ExponentialMovingAverage", "/ExponentialMovingAverage_1"]
+    path = write({f"dense/kernel{tail}": (4, 3) for tail in tails})
+    model = {"dense": nn.Linear(4, 3, bias=False)}
+    assert len(cw.load_tf1(model, path).left) == 2
+    with pytest.raises(cw.CheckpointError, match=r"one moving average .* got ExponentialMovingAverage, Expo.*_1\."):
+        cw.load_tf1(model, path, averaged=True)
