@@ -56,8 +56,10 @@ def load_tf1(
     Returns:
         A report of what was loaded, left and missing.
     Raises:
-        CheckpointError: the file is damaged; something is missing, does not fit, or fits in several places.
-        ScopeError: a layer does not tell its weights before its first call. ArgumentError: an unknown key in `map`.
+        CheckpointError: the file is damaged; something is missing, does not fit, or fits in several places; the powers
+            of Adam's betas are not those of the optimizer's betas.
+        ScopeError: a layer does not tell its weights before its first call. ArgumentError: an unknown key in `map`;
+            an optimizer without a counterpart in TF1.
     Numerics: values are copied bit for bit; nothing is cast. `nn.Linear` and convolutions get their axes reordered.
     """
     model = as_model(_WHERE, module)
@@ -129,7 +131,8 @@ class _Loading:
         if slots is not None and optimizer is not None:
             slots.apply(optimizer)
             used |= slots.keys
-        return LoadReport(self.path, tuple(self.rows), self._left(used), tuple(self.plan.missing), self.names)
+        scope = "" if slots is None else slots.scope
+        return LoadReport(self.path, tuple(self.rows), self._left(used), tuple(self.plan.missing), self.names, scope)
 
     def _read_cell(self, cell: CellPlan) -> None:
         need, candidate = cell.need, cell.candidate

@@ -41,8 +41,8 @@ def save_tf1(
     Args:
         module: As for `load_tf1`; built.
         path: The bundle's prefix, such as `out/model.ckpt`.
-        names: The report of `load_tf1`, which gives every variable the name that it came with; or parameter path
-            to name.
+        names: The report of `load_tf1`, which gives every variable the name that it came with, and the slots the scope
+            that they came with; or parameter path to name.
         optimizer: Also save its state in TF1's slots (`<name>/Adam`, ...): Adam, AdamW, SGD with momentum, RMSprop,
             Adagrad.
         step: Also save `global_step`.
@@ -66,7 +66,8 @@ def save_tf1(
             )
         tensors[name] = stored_tensor(tensor, axes)
     if optimizer is not None:
-        tensors |= dict(slots_of_optimizer(_WHERE, optimizer, entries))
+        scope = names.optimizer_scope if isinstance(names, LoadReport) else ""
+        tensors |= dict(slots_of_optimizer(_WHERE, optimizer, entries, scope))
     if step is not None:
         tensors["global_step"] = np.asarray(step, np.int64)
     pieces = _pieces(model, {id(tensor): name for tensor, name, _ in entries.values()})
