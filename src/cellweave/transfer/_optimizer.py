@@ -136,9 +136,9 @@ def _scope_of(where: str, wanted: Mapping[str, tuple[_Kind, Reading]]) -> str:
     scopes: dict[str, str] = {}
     for path, (kind, reading) in wanted.items():
         have = reading.sources[0].slots
-        mine = {part.rpartition("/")[0] for part in _own(kind, have)}
-        others = {part.rpartition("/")[0] for part in have}
-        scopes |= dict.fromkeys(mine or (others if len(others) == 1 else ()), path)
+        mine = [part.rpartition("/")[0] for part in _own(kind, have)]
+        others = [part.rpartition("/")[0] for part in have]
+        scopes |= dict.fromkeys(mine or (others if len(set(others)) == 1 else ()), path)
     if len(scopes) > 1:
         shown = ", ".join(f"some in {scope or 'no scope'} (of {path})" for scope, path in scopes.items())
         raise CheckpointError(
