@@ -34,12 +34,10 @@ def latest(path: Path) -> Path:
 
 
 def _is_there(prefix: Path) -> bool:
-    """Whether a path is a checkpoint's: a file, or what files' names go on from, `.index` or `-00000-of-00001`."""
+    """Whether a path is a checkpoint's: a V1 file or one of its shards, or a bundle's prefix."""
+    file = re.compile(re.escape(prefix.name) + r"(\.index|-\d{5}-of-\d{5})?")
     try:
-        return any(
-            name == prefix.name or name.startswith((f"{prefix.name}.", f"{prefix.name}-"))
-            for name in os.listdir(prefix.parent)
-        )
+        return any(file.fullmatch(name) for name in os.listdir(prefix.parent))
     except OSError:
         return False
 
