@@ -13,7 +13,7 @@ import numpy as np
 
 from cellweave._errors import CheckpointError
 from cellweave.checkpoint._eras import ModernName, altered_scopes, collapsed, modern_name
-from cellweave.checkpoint._keys import Described, Key, read_keys
+from cellweave.checkpoint._keys import OBJECT_VALUE, Described, Key, read_keys
 
 Array = np.ndarray[Any, Any]
 _T = TypeVar("_T")
@@ -94,6 +94,11 @@ class StoredVariable:
     def dtype(self) -> str:
         """Name of the dtype."""
         return self.any_value.dtype
+
+    @property
+    def of_object(self) -> bool:
+        """Whether TensorFlow 2 saved it as an object's."""
+        return self.any_value.keys[0].endswith(OBJECT_VALUE)
 
     def stored_keys(self) -> Iterator[str]:
         """Every key that belongs to it."""

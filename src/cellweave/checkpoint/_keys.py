@@ -58,7 +58,7 @@ _AVERAGE = re.compile(r"ExponentialMovingAverage(?:_\d+)?")
 _BOOKKEEPING = re.compile(r"(?:beta[12]_power(?:_\d+)?|biased|local_step)")
 _OPAQUE = re.compile(r"(?:\w+_)?opaque_(?:kernel|params)(?:_saveable)?")
 #: TF2 saves objects by their attributes: a variable, an optimizer's slot of one, and the table of the objects.
-_OBJECT_VALUE, _OBJECT_TABLE = "/.ATTRIBUTES/VARIABLE_VALUE", "_CHECKPOINTABLE_OBJECT_GRAPH"
+OBJECT_VALUE, _OBJECT_TABLE = "/.ATTRIBUTES/VARIABLE_VALUE", "_CHECKPOINTABLE_OBJECT_GRAPH"
 _OBJECT_SLOT = re.compile(r"(.+)/\.OPTIMIZER_SLOT/(.+)/(\w+)")
 #: A slot name of one's own is believed when it hangs below that many variables.
 _SYSTEMATIC = 2
@@ -69,7 +69,7 @@ def read_keys(table: Mapping[str, Described]) -> list[Key]:
 
     A slot may stand below a scope of its optimizer (`train/model/w/Adam`), and an optimizer may have a name of its own.
     """
-    plain = {stored: stored.removesuffix(":0").removesuffix(_OBJECT_VALUE) for stored in table}
+    plain = {stored: stored.removesuffix(":0").removesuffix(OBJECT_VALUE) for stored in table}
     plain |= {stored: stored for stored, name in plain.items() if name in table}  # `w:0` beside `w` is another one
     own_tails = _own_slot_tails(table, plain)
     names = set(plain.values())
@@ -79,9 +79,9 @@ def read_keys(table: Mapping[str, Described]) -> list[Key]:
 def _key(stored: str, found: Described, name: str, names: Set[str], own_tails: Set[str]) -> Key:
     base, _, last = name.rpartition("/")
     scalar = len(tuple(found.shape)) == 0
-    if stored.endswith(_OBJECT_VALUE) and (slot := _OBJECT_SLOT.fullmatch(name)):
+    if stored.endswith(OBJECT_VALUE) and (slot := _OBJECT_SLOT.fullmatch(name)):
         return Key(stored, slot[1], "slot", slot[3], slot[2])
-    if stored == _OBJECT_TABLE or (stored.endswith(_OBJECT_VALUE) and scalar and base.endswith("optimizer")):
+    if stored == _OBJECT_TABLE or (stored.endswith(OBJECT_VALUE) and scalar and base.endswith("optimizer")):
         return Key(stored, name, "bookkeeping")
     if _BOOKKEEPING.fullmatch(last) and (not last.startswith(("biased", "local")) or base in names):
         return Key(stored, name, "bookkeeping")

@@ -80,26 +80,57 @@ _FORGET = {"forget_bias": "1.0", **_ACTIVATION}
 _CLIPS = {"cell_clip": "None"}
 
 
-def cell_kind(scope: str, shapes: Shapes) -> Kind | None:
-    """The cell whose variables these are, None when they are no cell's.
+#: Names that people give to layers without a state.
+_DENSE = re.compile(
+    r"(?:.*_)?(?:dense|fc|fully_connected|linear|logits?|softmax|outputs?|out|pred\w*|proj\w*|embed\w*)(?:_?\d+)*"
+)
+
+
+def cell_kind(scope: str, shapes: Shapes, *, objects: bool = False) -> Kind | None:
+    """The cell whose variables these are by names that only cells have, None when they are no cell's.
 
     Args:
         scope: The scope around the variables, in lookup form.
         shapes: Suffix to shape, for suffixes of cells.
+        objects: Whether the keys are those of objects, as TensorFlow 2 saves them.
     """
     parts = scope.split("/")
     base = re.sub(r"_\d+$", "", parts[-1])
     named = base in _BY_SCOPE or base in ("gru_cell", "cudnn_compatible_gru_cell")
-    for told in (_keras_kind, _cudnn_gru_kind, _gru_kind):
-        found = told(base, shapes)
+    for found in (_keras_kind(base, shapes, objects), _cudnn_gru_kind(base, shapes), _gru_kind(base, shapes)):
         if found is not None:
             return _named(found, parts[-1], named)
-    inside = len(parts) > 1 and _AROUND_CELLS.fullmatch(parts[-2]) is not None
-    telling = bool(re.search(r"lstm|(?:^|_)rnn(?:_|$)", base)) and not _AROUND_CELLS.fullmatch(parts[-1])
-    if not (named or telling or inside or any(suffix in shapes for suffix in _LSTM_EXTRAS)):
+    if not named and not any(suffix in shapes for suffix in _LSTM_EXTRAS):
         return None
     found = _joined_kind(base, shapes)
     return None if found is None else _named(found, parts[-1], named)
+
+
+def guessed_kind(scope: str, shapes: Shapes, gates: int | None) -> Kind | None:
+    """The cell whose kernel and bias these may be, by what the graph shows, else by their place and name.
+
+    Args:
+        scope, shapes: As for `cell_kind`.
+        gates: How many gates the graph shows: 4 of an LSTM, 1 of a plain cell, 0 of no cell; None: it does not tell.
+    """
+    parts = scope.split("/")
+    base = re.sub(r"_\d+$", "", parts[-1])
+    if gates is not None:
+        cls = {4: "LSTMCell", 1: "BasicRNNCell"}.get(gates)
+        found = None if cls is None else _of_class(cls, gates, shapes)
+        return None if found is None else _named(found, parts[-1], False)
+    inside = len(parts) > 1 and _AROUND_CELLS.fullmatch(parts[-2]) is not None
+    telling = bool(re.search(r"lstm|(?:^|_)rnn(?:_|$)", base)) and not _AROUND_CELLS.fullmatch(parts[-1])
+    if not (telling or inside) or _DENSE.fullmatch(base.lower()):
+        return None
+    found = _joined_kind(base, shapes)
+    return None if found is None else _named(found, parts[-1], False)
+
+
+def driver_of(scope: str) -> str | None:
+    """The scope of the unroll, direction or stack place in which a scope lies directly; it holds one cell."""
+    around = scope.rpartition("/")[0]
+    return around if _AROUND_CELLS.fullmatch(around.rpartition("/")[2]) else None
 
 
 def _named(kind: Kind, base: str, named: bool) -> Kind:
@@ -111,7 +142,7 @@ def _named(kind: Kind, base: str, named: bool) -> Kind:
     )
 
 
-def _keras_kind(base: str, shapes: Shapes) -> Kind | None:
+def _keras_kind(base: str, shapes: Shapes, objects: bool) -> Kind | None:
     kernel, recurrent = shapes.get("kernel"), shapes.get("recurrent_kernel")
     if kernel is None or recurrent is None or len(kernel) != 2 or len(recurrent) != 2 or base.startswith("nas"):
         return None
@@ -125,7 +156,11 @@ def _keras_kind(base: str, shapes: Shapes) -> Kind | None:
     if gates == 3:
         options["reset_after"] = str(bias is not None and len(bias) == 2)
     if gates != 1:
-        unknown["recurrent_activation"] = "'sigmoid'"
+        # TF1's layers have another default than TF2's; a GRU that resets after the product is cuDNN's or TF2's.
+        later = objects or options.get("reset_after") == "True"
+        unknown["recurrent_activation"] = "'sigmoid'" if later else "'hard_sigmoid'"
+        if not later:
+            options["recurrent_activation"] = "'hard_sigmoid'"
     return Kind(_KERAS[gates], units, kernel[0], options, ("kernel", "recurrent_kernel", "bias"), unknown)
 
 
@@ -159,10 +194,15 @@ def _joined_kind(base: str, shapes: Shapes) -> Kind | None:
     cls, gates = _BY_SCOPE.get(base, default)
     if cls == "BasicLSTMCell" and any(suffix in shapes for suffix in _LSTM_EXTRAS):
         cls = "LSTMCell"
-    units, rest = divmod(kernel[1], gates)
-    if rest or units == 0:
+    return _of_class(cls, gates, shapes)
+
+
+def _of_class(cls: str, gates: int, shapes: Shapes) -> Kind | None:
+    kernel = shapes.get("kernel")
+    if kernel is None or len(kernel) != 2:
         return None
-    return _sized(cls, units, kernel, shapes)
+    units, rest = divmod(kernel[1], gates)
+    return None if rest or units == 0 else _sized(cls, units, kernel, shapes)
 
 
 def _sized(cls: str, units: int, kernel: tuple[int, ...], shapes: Shapes) -> Kind | None:

@@ -90,3 +90,39 @@ def test_a_doubled_scope_beside_a_single_one(tmp_path: Path, rng: np.random.Gene
     names = run_printed(path, tmp_path)
     assert not names["report"].left
     assert sorted(key for row in names["report"].loaded for key in row.keys) == sorted(shapes)
+
+
+def lstm(scope: str, units: int = 8, depth: int = 4) -> dict[str, tuple[int, ...]]:
+    return {f"{scope}/kernel": (depth + units, 4 * units), f"{scope}/bias": (4 * units,)}
+
+
+def dense(scope: str, inputs: int = 20, outputs: int = 4) -> dict[str, tuple[int, ...]]:
+    return {f"{scope}/kernel": (inputs, outputs), f"{scope}/bias": (outputs,)}
+
+
+@pytest.mark.parametrize(
+    "shapes, part",
+    [
+        (lstm("rnn/lstm_cell") | dense("rnn/mixed"), "mixed"),
+        (lstm("rnn/multi_rnn_cell/cell_0/lstm_cell") | dense("rnn/mixed"), "mixed"),
+        (lstm("cell/lstm_cell") | dense("cell/mixed"), "mixed"),
+        (lstm("model/lstm_cell") | dense("model/lstm_dense"), "lstm_dense"),
+        (lstm("model/lstm_cell") | dense("rnn_logits_1"), "rnn_logits_1"),
+        (dense("rnn/fc1"), "layer"),
+        (lstm("b/fw/lstm_cell") | lstm("b/bw/lstm_cell") | dense("b/fw/dense"), "dense"),
+    ],
+)
+def test_dense_layers_among_cells(
+    shapes: dict[str, tuple[int, ...]], part: str, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    names = run_printed(write(tmp_path, rng, shapes), tmp_path)
+    model = names["model"]
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    assert [(layer.in_features, layer.out_features) for layer in layers] == [(20, 4)]
+    assert part == "layer" or model[part] is layers[0]
+    assert not names["report"].left
+
+
+def test_a_cell_with_a_name_of_its_own(tmp_path: Path, rng: np.random.Generator) -> None:
+    names = run_printed(write(tmp_path, rng, lstm("encoder/rnn/enc")), tmp_path)
+    assert isinstance(names["model"], cw.BasicLSTMCell)
