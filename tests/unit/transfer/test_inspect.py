@@ -126,3 +126,17 @@ def test_dense_layers_among_cells(
 def test_a_cell_with_a_name_of_its_own(tmp_path: Path, rng: np.random.Generator) -> None:
     names = run_printed(write(tmp_path, rng, lstm("encoder/rnn/enc")), tmp_path)
     assert isinstance(names["model"], cw.BasicLSTMCell)
+
+
+@pytest.mark.parametrize("name", ["class", "print", "list", "model", "while", "x²", "ü", 'a"b', "a\\b", "a\nb", "it's"])
+def test_names_that_are_no_names_of_python(name: str, tmp_path: Path, rng: np.random.Generator) -> None:
+    for number, shapes in enumerate((dense(name), dense(f"{name}/{name}") | LSTM | lstm("b/lstm_cell"))):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        names = run_printed(write(folder, rng, shapes), folder)
+        assert not names["report"].left
+
+
+def test_a_cell_whose_scope_is_a_word_of_python(tmp_path: Path, rng: np.random.Generator) -> None:
+    names = run_printed(write(tmp_path, rng, lstm("class/lstm_cell") | lstm("class/rnn/lstm")), tmp_path)
+    assert not names["report"].left
