@@ -29,6 +29,8 @@ _DRIVERS = {"RNN": "rnn", "BiRNN": "bidirectional_rnn", "FW": "fw", "BW": "bw"}
 _DRIVER = re.compile(r"(RNN|BiRNN|FW|BW)(_\d+)?")
 _BOTH_WAYS = re.compile(r"BiRNN_(FW|BW)")
 _CELL_SCOPE = re.compile(r"(?:\w+_)?(?:cell|wrapper|rnn)(?:_\d+)?")
+#: Cells whose variables later releases, too, call `biases`, `W_0`, `B`.
+_STAYED = re.compile(r"(?:conv(?:_\dd)?|coupled_input_forget_gate|time_freq|\w*grid)_lstm_cell(?:_\d+)?")
 _PIECE = re.compile(r"part_(\d+)")
 
 _LSTM_TAILS = {
@@ -65,7 +67,9 @@ def modern_name(name: str) -> ModernName:
     head, tail = _split_at_cell(parts)
     new_tail, era, old_piece = _modern_tail(head[-1] if head else "", tail)
     in_cell = bool(head) and "_cell" in head[-1]
-    if oldest:
+    if not oldest and head and _STAYED.fullmatch(head[-1]):
+        era = ""
+    elif oldest:
         era = ERAS[0]
     elif not in_cell and era == ERAS[1]:
         era = ""  # layers outside of cells were called so in every era

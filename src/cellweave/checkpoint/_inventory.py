@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from cellweave._errors import CheckpointError
-from cellweave.checkpoint._eras import ModernName, altered_scopes, collapsed, modern_name
+from cellweave.checkpoint._eras import ERAS, ModernName, altered_scopes, collapsed, modern_name
 from cellweave.checkpoint._keys import OBJECT_VALUE, Described, Key, read_keys
 
 Array = np.ndarray[Any, Any]
@@ -71,6 +71,13 @@ class StoredVariable:
     averages: Mapping[str, Stored] = field(default_factory=dict)
     slots: Mapping[str, Stored] = field(default_factory=dict)
     spelled: str = ""
+
+    @property
+    def saved_as(self) -> str:
+        """Its name where TF 1.2 and later have it: the file's own, unless a release has renamed it."""
+        numbered = self.any_value.keys[0].removeprefix(self.spelled)
+        own_pieces = len(self.any_value.keys) > 1 and not numbered.startswith("/part_")
+        return self.name if self.era in ERAS[:2] or own_pieces else self.spelled
 
     @property
     def average(self) -> Stored | None:

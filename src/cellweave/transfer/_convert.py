@@ -105,7 +105,7 @@ def _sources(
                 for key in stored.keys:
                     add(key, _one(checkpoint, key))
             else:
-                add(join(scope, variable.name, tail), stored)
+                add(join(scope, variable.saved_as, tail), stored)
     for other in inventory.others if everything else ():
         key = other.stored
         add(key if stored_names else key.removesuffix(":0"), _one(checkpoint, key))

@@ -164,7 +164,7 @@ class _Loading:
         notes += ["moving average"] if stored[0] is reading.sources[0].average else []
         self.values[path] = reading.read(self.arrays, self.averaged)
         self.readings[path] = reading
-        self.names[path] = reading.sources[0].name
+        self.names[path] = reading.sources[0].saved_as
         self.rows.append(LoadedRow(path, keys, reading.shape, stored[0].dtype, ", ".join(notes)))
 
     def _left(self, used: set[str]) -> tuple[LeftRow, ...]:

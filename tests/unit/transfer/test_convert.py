@@ -91,3 +91,24 @@ def test_what_cannot_be_written_is_one_line_and_leaves_nothing(
     assert shown.count("\n") == 1
     assert facts in shown
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "stored, later",
+    [
+        ("fc/weights", "fc/weights"),
+        ("fc/weights/part_0", "fc/weights"),
+        ("rnn/gru_cell/w_ru", "rnn/gru_cell/w_ru"),
+        ("rnn/conv_2d_lstm_cell/biases", "rnn/conv_2d_lstm_cell/biases"),
+        ("rnn/coupled_input_forget_gate_lstm_cell_1/W_0", "rnn/coupled_input_forget_gate_lstm_cell_1/W_0"),
+        ("rnn/rnn/lstm_cell/kernel", "rnn/rnn/lstm_cell/kernel"),
+        ("rnn/lstm_cell/weights", "rnn/lstm_cell/kernel"),
+        ("RNN/LSTMCell/W_0", "rnn/lstm_cell/kernel"),
+    ],
+)
+def test_names_that_no_release_changed_stay(stored: str, later: str, tmp_path: Path) -> None:
+    write(tmp_path / "m", stored, f"train/{stored}/Adam")
+    cw.convert_tf1(tmp_path / "m", tmp_path / "out", to="tf1", everything=True)
+    if stored.endswith("/part_0"):
+        later = stored  # a lone part has no other name
+    assert written(tmp_path / "out") == {later: 1.0, f"train/{later}/Adam": 2.0}

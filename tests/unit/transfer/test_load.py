@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import cellweave as cw
-from cellweave.checkpoint import write_checkpoint
+from cellweave.checkpoint import open_checkpoint, write_checkpoint
 
 Write = Callable[..., Path]
 
@@ -39,8 +39,6 @@ def gru(scope: str, depth: int = 3, units: int = 2) -> dict[str, tuple[int, ...]
 
 
 def stored(path: Path, name: str) -> torch.Tensor:
-    from cellweave.checkpoint import open_checkpoint
-
     with open_checkpoint(path) as checkpoint:
         return torch.from_numpy(checkpoint[name].copy())
 
@@ -248,3 +246,29 @@ def test_two_averages_are_not_chosen_between(write: Write) -> None:
     assert len(cw.load_tf1(model, path).left) == 2
     with pytest.raises(cw.CheckpointError, match=r"one moving average .* got ExponentialMovingAverage, Expo.*_1\."):
         cw.load_tf1(model, path, averaged=True)
+
+
+def test_a_report_keeps_the_names_that_layers_came_with(write: Write, tmp_path: Path) -> None:
+    path = write({"fc/weights": (4, 3), "fc/biases": (3,)})
+    model = {"fc": nn.Linear(4, 3)}
+    report = cw.load_tf1(model, path)
+    cw.save_tf1(model, tmp_path / "next", names=report)
+    with open_checkpoint(tmp_path / "next") as checkpoint:
+        assert list(checkpoint) == ["fc/biases", "fc/weights"]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: cw.contrib.CoupledInputForgetGateLSTMCell(3, use_peepholes=True, num_proj=2),
+        lambda: cw.contrib.GRUBlockCell(3),
+        lambda: cw.contrib.Conv1DLSTMCell(input_shape=[5, 3], output_channels=2, kernel_shape=[3]),
+    ],
+)
+def test_a_report_keeps_the_names_of_cells(make: Callable[[], Any], tmp_path: Path) -> None:
+    cell, other = make(), make()
+    cell.build([None, 5, 3] if "Conv" in type(cell).__name__ else [None, 4])
+    names = cw.save_tf1(cell, tmp_path / "m")
+    report = cw.load_tf1(other, tmp_path / "m")
+    assert report.names == names
+    assert cw.save_tf1(other, tmp_path / "next", names=report) == names
