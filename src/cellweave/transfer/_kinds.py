@@ -21,9 +21,12 @@ _BY_SCOPE = {
     "lstm_block_cell": ("contrib.LSTMBlockCell", 4),
     "sru_cell": ("contrib.SRUCell", 4),
     "ugrnn_cell": ("contrib.UGRNNCell", 2),
+    "intersection_rnn_cell": ("contrib.IntersectionRNNCell", 4),
     "nas_cell": ("contrib.NASCell", 8),
     "nas_rnn": ("contrib.NASCell", 8),
 }
+#: Further names of cells, which are told by their variables.
+_NAMED = ("gru_cell", "cudnn_compatible_gru_cell", "ind_rnn_cell", "indy_lstm_cell", "indy_gru_cell")
 #: Scopes in which one cell's scope lies directly.
 _AROUND_CELLS = re.compile(r"(?:rnn|fw|bw|cell)(?:_\d+)?")
 _KERAS = {4: "keras.LSTMCell", 3: "keras.GRUCell", 1: "keras.SimpleRNNCell"}
@@ -32,6 +35,11 @@ _CUDNN_GRU = (
     "gates/kernel", "gates/bias", "candidate/input_projection/kernel", "candidate/input_projection/bias",
     "candidate/hidden_projection/kernel", "candidate/hidden_projection/bias",
 )  # fmt: skip
+_INDY = ("kernel_w", "kernel_u", "bias")
+_INDY_GRU = (
+    "gates/kernel_w", "gates/kernel_u", "gates/bias", "candidate/kernel", "candidate/kernel_u", "candidate/bias",
+)  # fmt: skip
+_IN_PROJECTION = ("in_projection/kernel", "in_projection/bias")
 _LSTM_EXTRAS = ("w_f_diag", "w_i_diag", "w_o_diag", "projection/kernel", "projection/bias")
 _NORMS = tuple(
     f"{part}/{what}" for part in ("input", "transform", "forget", "output", "state") for what in ("gamma", "beta")
@@ -42,7 +50,7 @@ _CUDNN_BIASES = ("bias_cudnn_0", "bias_cudnn_1", "gates/bias_cudnn_0", "gates/bi
 CELL_SUFFIXES = tuple(
     dict.fromkeys(
         ("kernel", "bias", "recurrent_kernel", *_GATES, *_CUDNN_GRU, *_LSTM_EXTRAS, *_NORMS, *_CUDNN_BIASES,
-         "projection_weights")
+         "projection_weights", *_INDY, *_INDY_GRU, *_IN_PROJECTION)
     )
 )  # fmt: skip
 
@@ -96,8 +104,9 @@ def cell_kind(scope: str, shapes: Shapes, *, objects: bool = False) -> Kind | No
     """
     parts = scope.split("/")
     base = re.sub(r"_\d+$", "", parts[-1])
-    named = base in _BY_SCOPE or base in ("gru_cell", "cudnn_compatible_gru_cell")
-    for found in (_keras_kind(base, shapes, objects), _cudnn_gru_kind(base, shapes), _gru_kind(base, shapes)):
+    named = base in _BY_SCOPE or base in _NAMED
+    kinds = (_keras_kind(base, shapes, objects), _cudnn_gru_kind(base, shapes), _gru_kind(base, shapes))
+    for found in (*kinds, _indy_kind(base, shapes)):
         if found is not None:
             return _named(found, parts[-1], named)
     if not named and not any(suffix in shapes for suffix in _LSTM_EXTRAS):
@@ -151,6 +160,8 @@ def _keras_kind(base: str, shapes: Shapes, objects: bool) -> Kind | None:
     if rest or gates not in _KERAS or kernel[1] != recurrent[1]:
         return None
     bias = shapes.get("bias")
+    if bias not in (None, recurrent[1:], (2, recurrent[1])):  # cuDNN's two biases in one, and its layout of kernels
+        return None
     options = {} if bias is not None else {"use_bias": "False"}
     unknown = {"activation": "'tanh'"}
     if gates == 3:
@@ -182,6 +193,22 @@ def _cudnn_gru_kind(base: str, shapes: Shapes) -> Kind | None:
     if len(kernel) != 2 or shapes["gates/kernel"] != (sum(kernel), 2 * kernel[1]):
         return None
     return Kind("CudnnCompatibleGRUCell", kernel[1], kernel[0], {}, _CUDNN_GRU)
+
+
+def _indy_kind(base: str, shapes: Shapes) -> Kind | None:
+    """Cells whose units see only their own state: a row of recurrent weights."""
+    gru = all(suffix in shapes for suffix in _INDY_GRU)
+    if not gru and not all(suffix in shapes for suffix in _INDY):
+        return None
+    kernel, row = (
+        (shapes["candidate/kernel"], shapes["candidate/kernel_u"]) if gru else (shapes["kernel_w"], shapes["kernel_u"])
+    )
+    gates = 4 if base == "indy_lstm_cell" else 1
+    if len(kernel) != 2 or row != (1, kernel[1]) or kernel[1] % gates:
+        return None
+    cls = "IndyGRUCell" if gru else "IndyLSTMCell" if gates == 4 else "IndRNNCell"
+    unknown = _FORGET if gates == 4 else _ACTIVATION
+    return Kind(f"contrib.{cls}", kernel[1] // gates, kernel[0], {}, _INDY_GRU if gru else _INDY, unknown)
 
 
 def _joined_kind(base: str, shapes: Shapes) -> Kind | None:
@@ -216,6 +243,10 @@ def _sized(cls: str, units: int, kernel: tuple[int, ...], shapes: Shapes) -> Kin
     separate = cls in ("contrib.SRUCell", "contrib.NASCell")
     depth = kernel[0] if separate else kernel[0] - hidden
     wanted = 2 * units if cls == "contrib.SRUCell" else kernel[1]
+    if "in_projection/kernel" in shapes:
+        options["num_in_proj"], depth = str(depth), shapes["in_projection/kernel"][0]
+    elif cls == "contrib.IntersectionRNNCell":
+        return None  # takes inputs of one width only: no such cell can be loaded before its first call
     if depth <= 0 or (bias is not None and bias != (wanted,)):
         return None
     if bias is None and cls not in (
@@ -245,6 +276,8 @@ def _unknown(cls: str, projected: bool) -> dict[str, str]:
         return {**_FORGET, **_CLIPS, **({"proj_clip": "None"} if projected else {})}
     if "LSTMBlock" in cls:
         return {"forget_bias": "1.0", **_CLIPS}
+    if cls == "contrib.IntersectionRNNCell":
+        return {"forget_bias": "1.0", "y_activation": "'relu'"}
     if cls == "contrib.LayerNormBasicLSTMCell":
         return {**_FORGET, "dropout_keep_prob": "1.0"}
     return {}

@@ -284,11 +284,16 @@ _PAIRS = (("_w", "_b"), ("_W", "_b"), ("_weights", "_biases"), ("_kernel", "_bia
           ("/Matrix", "/Bias"))  # fmt: skip
 #: The same for names that begin so: `W_out` and `b_out`, `w1` and `b1`.
 _BEGINNINGS = (("W", "b"), ("w", "b"), ("weights", "biases"), ("weights", "bias"), ("weight", "bias"))
+#: Cells that cannot be told whole from what is stored: their variables are no layers'.
+_OTHER_CELLS = re.compile(
+    r"(?:^|/)(?:(?:conv(?:_\dd)?|phased|time_freq|\w*grid)_lstm_cell|intersection_rnn_cell)(?:_\d+)?/"
+)
 _UNNAMED = re.compile(r"(.*?)Variable(?:_(\d+))?")
 
 
 def _layers(rest: list[StoredVariable]) -> tuple[list[FoundLayer], list[StoredVariable]]:
-    left = {variable.lookup: variable for variable in rest}
+    left = {variable.lookup: variable for variable in rest if not _OTHER_CELLS.search(variable.lookup)}
+    within = [variable for variable in rest if variable.lookup not in left]
     order = list(left)
     found: list[FoundLayer] = []
     for lookup in order:
@@ -304,7 +309,7 @@ def _layers(rest: list[StoredVariable]) -> tuple[list[FoundLayer], list[StoredVa
             found.append(FoundLayer(lookup, "Embedding", (str(rows), str(columns)), {"weight": left.pop(lookup)}))
     place = {lookup: index for index, lookup in enumerate(order)}
     found.sort(key=lambda layer: min(place[v.lookup] for v in layer.parameters.values()))
-    return found, list(left.values())
+    return found, [*left.values(), *within]
 
 
 def _dense(lookup: str, left: dict[str, StoredVariable]) -> FoundLayer | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -140,3 +141,39 @@ def test_names_that_are_no_names_of_python(name: str, tmp_path: Path, rng: np.ra
 def test_a_cell_whose_scope_is_a_word_of_python(tmp_path: Path, rng: np.random.Generator) -> None:
     names = run_printed(write(tmp_path, rng, lstm("class/lstm_cell") | lstm("class/rnn/lstm")), tmp_path)
     assert not names["report"].left
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: cw.contrib.IntersectionRNNCell(8, num_in_proj=8),
+        lambda: cw.contrib.IndRNNCell(8),
+        lambda: cw.contrib.IndyLSTMCell(8),
+        lambda: cw.contrib.IndyGRUCell(8),
+    ],
+)
+def test_cells_of_contrib(make: Callable[[], cw.RNNCell], tmp_path: Path) -> None:
+    cell = make()
+    cell.build([None, 4])
+    cw.save_tf1(cell, tmp_path / "m")
+    names = run_printed(tmp_path / "m", tmp_path)
+    assert names["model"].get_config() == {**cell.get_config(), "name": names["model"].get_config()["name"]}
+    assert not names["report"].left
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        {"rnn/conv_2d_lstm_cell/kernel": (3, 3, 7, 16), "rnn/conv_2d_lstm_cell/biases": (16,)},
+        {"rnn/intersection_rnn_cell/kernel": (8, 16), "rnn/intersection_rnn_cell/bias": (16,)},
+        {"rnn/phased_lstm_cell/new_input/kernel": (12, 8), "rnn/phased_lstm_cell/new_input/bias": (8,)},
+        {"cu_dnnlstm/kernel": (6, 32), "cu_dnnlstm/recurrent_kernel": (8, 32), "cu_dnnlstm/bias": (64,)},
+        {"cu_dnngru/kernel": (8, 15), "cu_dnngru/recurrent_kernel": (5, 15), "cu_dnngru/bias": (30,)},
+    ],
+)
+def test_what_is_not_told_whole_is_not_told_as_something_else(
+    shapes: dict[str, tuple[int, ...]], tmp_path: Path, rng: np.random.Generator
+) -> None:
+    inspection = cw.inspect_tf1(write(tmp_path, rng, shapes))
+    assert [variable.key for variable in inspection.others] == sorted(shapes)
+    assert not inspection.parts

@@ -154,3 +154,12 @@ def test_powers_of_two_optimizers_are_not_chosen_between(tmp_path: Path) -> None
     powers |= {"beta2_power": power(0.999, 5), "beta2_power_1": power(0.999, 9)}
     with pytest.raises(cw.CheckpointError, match="nothing tells which is meant"):
         load(tmp_path, {**dict.fromkeys(ADAM), **powers}, adam())
+
+
+def test_the_step_is_saved_where_it_was(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "m", {"w": np.zeros(3, np.float32), "train/global_step": np.int64(5)})
+    model = nn.ParameterDict({"w": nn.Parameter(torch.zeros(3))})
+    report = cw.load_tf1(model, tmp_path / "m")
+    cw.save_tf1(model, tmp_path / "next", names=report, step=6)
+    with open_checkpoint(tmp_path / "next") as checkpoint:
+        assert int(checkpoint["train/global_step"]) == 6
