@@ -246,14 +246,16 @@ def _drafts(owned: Mapping[str, list[Key]], table: Mapping[str, Described]) -> l
     return found
 
 
-def _telling(members: Sequence[Key]) -> str:
+def _telling(members: Sequence[Key]) -> Key:
     """The key that tells a variable's shape: its value's, else an average's."""
-    return next((key for key in members if key.role == "variable"), members[0]).stored
+    by_role = {key.role: key for key in reversed(members)}
+    return by_role.get("variable") or by_role["average"]
 
 
-def _fit(numbers: Iterable[int], keys: Sequence[str], table: Mapping[str, Described]) -> bool:
+def _fit(numbers: Iterable[int], keys: Sequence[Key], table: Mapping[str, Described]) -> bool:
     """Whether these are all slices of one variable."""
-    return list(numbers) == list(range(len(keys))) and (len(keys) == 1 or _axis(keys, table) is not None)
+    complete = list(numbers) == list(range(len(keys))) and len({key.part for key in keys}) == 1
+    return complete and (len(keys) == 1 or _axis([key.stored for key in keys], table) is not None)
 
 
 def _lookups(drafts: Sequence[_Draft]) -> list[str]:

@@ -44,6 +44,10 @@ _KINDS: dict[type[torch.optim.Optimizer], _Kind] = {
     torch.optim.Adagrad: _Kind("Adagrad", ("sum",)),
 }
 _CENTERED = _Kind("RMSProp", ("square_avg", "grad_avg", "momentum_buffer"))
+#: Slots of optimizers that keep other things than those above.
+_OTHERS = re.compile(
+    r"(?:Adam|Momentum|RMSProp|Adagrad|AdaMax|Adadelta|AdagradDA|ProximalAdagrad|Ftrl|AddSign|PowerSign|GGT)(?:_\d+)?"
+)
 #: Below this, a power of a beta in float32 tells no step any more.
 _SMALLEST = float(np.finfo(np.float32).tiny)
 #: How far the number of steps that a power tells may be from a whole one. TF1 multiplies in float32; until a power of
@@ -154,8 +158,8 @@ def _slots_of(where: str, path: str, kind: _Kind, scope: str, reading: Reading) 
     if not tails:
         return []
     mine = _own(kind, have)
-    if not mine:  # an optimizer with a name of its own
-        mine = sorted(have)
+    if not mine:  # an optimizer with a name of its own, which is not another optimizer's
+        mine = sorted(tail for tail in have if not _OTHERS.fullmatch(tail))
         tails = mine if len(mine) == len(tails) and all(tail.startswith(mine[0]) for tail in mine) else tails
     if sorted(mine) != sorted(tails):
         centered = kind.slot == "RMSProp" and {len(mine), len(tails)} == {2, 3}

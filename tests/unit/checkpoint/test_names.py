@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from types import SimpleNamespace
 
@@ -164,3 +165,30 @@ def test_many_variables_are_sorted_in_time_that_grows_with_their_number() -> Non
         take_inventory(one)
         seconds.append(time.perf_counter() - start)
     assert seconds[1] < 40 * seconds[0]
+
+
+SCOPES = (
+    "rnn", "rnn", "RNN", "enc", "enc", "MultiRNNCell", "Cell0", "LSTMCell", "lstm_cell", "GRUCell", "Gates", "BiRNN_FW",
+)  # fmt: skip
+TAILS = (
+    "kernel", "weights", "W", "W_0", "W_1", "W_P_0", "B", "b", "bias", "w_ru", "w", "w:0", "part_0", "kernel/part_0",
+    "kernel/part_1", "W_0/part_0", "Linear/Matrix", "Linear/Bias",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_every_key_is_in_one_place_and_every_name_finds_its_own(seed: int) -> None:
+    draw = random.Random(seed)
+    names: dict[str, None] = {}
+    for _ in range(draw.randint(1, 25)):
+        name = "/".join([*draw.choices(SCOPES, k=draw.randint(0, 4)), draw.choice(TAILS)])
+        more = [f"train/{name}/Adam", f"{name}/ExponentialMovingAverage", f"{name}_1", f"{name}/Adam_1"]
+        names |= dict.fromkeys([name, *(other for other in more if draw.random() < 0.2)])
+    shapes = draw.choices([(4, 3), (4, 3), (5, 3), (3,), ()], k=len(names))
+    found = take_inventory(table(**dict(zip(names, shapes, strict=True))))
+    keys = [key for variable in found.variables.values() for key in variable.stored_keys()]
+    assert sorted([*keys, *(key.stored for key in found.others)]) == sorted(names)
+    assert len({variable.saved_as for variable in found.variables.values()}) == len(found.variables)
+    for lookup, variable in found.variables.items():
+        assert found.named(variable.spelled) is variable
+        assert found.named(lookup) is variable

@@ -163,3 +163,27 @@ def test_the_step_is_saved_where_it_was(tmp_path: Path) -> None:
     cw.save_tf1(model, tmp_path / "next", names=report, step=6)
     with open_checkpoint(tmp_path / "next") as checkpoint:
         assert int(checkpoint["train/global_step"]) == 6
+
+
+@pytest.mark.parametrize(
+    "slots, make",
+    [
+        (("w/Adadelta", "w/Adadelta_1"), adam()),
+        (("w/Ftrl", "w/Ftrl_1"), rmsprop(momentum=0.9)),
+        (("w/Adagrad",), lambda parameters: torch.optim.SGD(parameters, 0.1, momentum=0.9)),
+    ],
+)
+def test_slots_of_another_optimizer_are_not_taken_for_its_own(
+    slots: tuple[str, ...], make: Make, tmp_path: Path
+) -> None:
+    with pytest.raises(cw.CheckpointError, match=rf"expected slots .* of w for w, got {slots[0][2:]}"):
+        load(tmp_path, slots, make)
+
+
+def test_an_optimizer_with_a_name_of_its_own(tmp_path: Path) -> None:
+    names = ("a/mine", "a/mine_1", "b/mine", "b/mine_1")
+    write_checkpoint(tmp_path / "m", {name: np.full(3, 1.0, np.float32) for name in ("a", "b", *names)})
+    model = nn.ParameterDict({name: nn.Parameter(torch.zeros(3)) for name in "ab"})
+    optimizer = torch.optim.Adam(model.parameters())
+    report = cw.load_tf1(model, tmp_path / "m", optimizer=optimizer)
+    assert not report.left
