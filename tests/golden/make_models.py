@@ -1,7 +1,7 @@
 """Writes models that tests/golden/test_inspected_models.py reads, with TensorFlow 2.15: `python make_models.py OUT`.
 
-`unnamed`, `objects`, `keras`, `misleading`, `activations` and `frozen`. Each is made in a process of its own, because
-TensorFlow 1's mode cannot be left again.
+`unnamed`, `objects`, `keras`, `misleading`, `activations`, `decoder` and `frozen`. Each is made in a process of its
+own, because TensorFlow 1's mode cannot be left again.
 """
 
 from __future__ import annotations
@@ -118,6 +118,34 @@ def activations(out: Path) -> None:
     _save(out, build)
 
 
+def decoder(out: Path) -> None:
+    """A cell of one's own, in which a dense layer's output comes back by way of an LSTM."""
+
+    def build(tf: Any, x: Any) -> dict[str, Any]:
+        class Fed(tf.nn.rnn_cell.RNNCell):  # type: ignore[misc]
+            def __init__(self) -> None:
+                super().__init__(name="fed")
+                self.cell = tf.nn.rnn_cell.BasicLSTMCell(4)
+
+            @property
+            def state_size(self) -> Any:
+                return tf.nn.rnn_cell.LSTMStateTuple(4, 4), 2
+
+            @property
+            def output_size(self) -> int:
+                return 2
+
+            def call(self, inputs: Any, state: Any) -> Any:
+                inner, fed = state
+                output, inner = self.cell(tf.concat([inputs, fed], 1), inner)
+                fed = tf.layers.dense(tf.concat([output, inputs], 1), 2, name="mix")
+                return fed, (inner, fed)
+
+        return {"y": tf.nn.dynamic_rnn(Fed(), x, dtype=tf.float32)[0]}
+
+    _save(out, build)
+
+
 def frozen(out: Path) -> None:
     """A frozen graph without the operations that read variables: a table, a partitioned cell, a dense layer."""
 
@@ -151,7 +179,7 @@ def objects(out: Path) -> None:
 
 def main(arguments: list[str]) -> None:
     """Make one model, or each in a process."""
-    models = (unnamed, objects, keras, misleading, activations, frozen)
+    models = (unnamed, objects, keras, misleading, activations, decoder, frozen)
     made = {model.__name__: model for model in models}
     for name in arguments[1:] or made:
         out = Path(arguments[0]) / name

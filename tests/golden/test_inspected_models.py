@@ -4,8 +4,8 @@
 `same` is one cell twice (`[cell] * 2`); `unnamed` has layers whose names tell nothing. Of this only sizes are in the
 checkpoints; the rest is read from the graphs. `objects` is a Keras model of TensorFlow 2, saved by its attributes.
 `keras` has TF1's Keras layers; in `misleading` names say of cells and layers what they are not; `activations` has
-unusual ones and dropouts; `frozen` is a graph without the operations that read variables. make_models.py wrote all but
-the first two.
+unusual ones and dropouts; in `decoder` a dense layer's output comes back; `frozen` is a graph without the operations
+that read variables. make_models.py wrote all but the first two.
 """
 
 from __future__ import annotations
@@ -78,6 +78,18 @@ def test_outputs_of_models_of_many_parts(name: str, tmp_path: Path) -> None:
     with np.load(MODELS / name / "expected.npz") as expected:
         y = run_chain(names["model"], name, torch.from_numpy(expected["x"]))
         torch.testing.assert_close(y.detach(), torch.from_numpy(expected[OUTPUTS[name]]), rtol=0, atol=2e-6)
+
+
+def test_a_dense_layer_that_comes_back_through_a_cell_is_no_cell(tmp_path: Path) -> None:
+    names = run_printed(MODELS / "decoder" / "model.ckpt", tmp_path)
+    cell, mix = names["model"]["cell"], names["model"]["mix"]
+    with np.load(MODELS / "decoder" / "expected.npz") as expected:
+        x, given = torch.from_numpy(expected["x"]), torch.from_numpy(expected["y"])
+    state, fed = cell.zero_state(len(x), "float32"), torch.zeros(len(x), 2)
+    for step in range(x.shape[1]):
+        output, state = cell(torch.cat([x[:, step], fed], dim=1), state)
+        fed = mix(torch.cat([output, x[:, step]], dim=1))
+        torch.testing.assert_close(fed.detach(), given[:, step], rtol=0, atol=1e-6)
 
 
 def test_keras_cells_without_a_graph_have_the_defaults_of_tf1(tmp_path: Path) -> None:

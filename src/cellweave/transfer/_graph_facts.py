@@ -78,8 +78,8 @@ def gates_shown(reader: GraphReader, kernel: StoredVariable) -> int | None:
     if reader.user(node, *_BLOCKS) is not None:
         return 4
     product = reader.user(node, "MatMul")
-    if product is None:
-        return None
+    if product is None:  # a dense layer of a sequence multiplies with a matrix that it has reshaped
+        return None if reader.user(node, "Reshape", "Transpose") is None else 0
     joined = reader.maker(product.inputs[0])
     if joined is None or not joined.op.startswith("Concat") or not reader.comes_back(product):
         return 0

@@ -72,15 +72,16 @@ class GraphReader:
         return None
 
     def comes_back(self, product: Node) -> bool:
-        """Whether a product's result goes into a further one with the same matrix, or round a loop into this one."""
+        """Whether what a product gives, past no other one, is multiplied with its matrix again: later, or in a loop."""
         matrix = self.maker(product.inputs[1])
         seen: set[str] = set()
         open_names = [product.name]
         while open_names:
             for node in self.users(open_names.pop()):
-                if node.op == product.op and matrix is not None and self.maker(node.inputs[1]) == matrix:
-                    return True
-                if node.name not in seen:
+                if node.op == product.op:
+                    if matrix is not None and self.maker(node.inputs[1]) == matrix:
+                        return True
+                elif node.name not in seen:
                     seen.add(node.name)
                     open_names += [f"{node.name}:{index}" for index in range(_MOST_OUTPUTS)]
         return False
