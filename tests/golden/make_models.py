@@ -1,13 +1,16 @@
 """Writes models that tests/golden/test_inspected_models.py reads, with TensorFlow 2.15: `python make_models.py OUT`.
 
-`unnamed` and `objects`; each is made in a process of its own, because TensorFlow 1's mode cannot be left again.
+`unnamed`, `objects`, `keras`, `misleading`, `activations`, `decoder` and `frozen`. Each is made in a process of its
+own, because TensorFlow 1's mode cannot be left again.
 """
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,6 +43,123 @@ def unnamed(out: Path) -> None:
         tf.train.Saver().save(session, str(out / "model.ckpt"), write_state=False)
 
 
+def _save(out: Path, build: Callable[[Any, Any], dict[str, Any]], *, frozen: bool = False) -> None:
+    """A model of inputs `x` with weights drawn anew, its outputs, and its graph; or both in one frozen graph."""
+    import tensorflow.compat.v1 as tf
+
+    tf.disable_v2_behavior()
+    tf.disable_control_flow_v2()
+    rng = np.random.default_rng(7)
+    given = rng.normal(size=(2, 5, 3)).astype(np.float32)
+    x = tf.placeholder(tf.float32, [None, None, 3], name="x")
+    outputs = build(tf, x)
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        for variable in tf.trainable_variables():
+            variable.load(rng.normal(scale=0.4, size=variable.shape.as_list()).astype(np.float32), session)
+        np.savez(out / "expected.npz", x=given, **session.run(outputs, {x: given}))
+        if not frozen:
+            tf.train.Saver().save(session, str(out / "model.ckpt"), write_state=False)
+            return
+        names = [output.op.name for output in outputs.values()]
+        graph = tf.graph_util.convert_variables_to_constants(session, session.graph_def, names)
+        graph = tf.graph_util.remove_training_nodes(graph, names)
+        (out / "model.pb").write_bytes(graph.SerializeToString())
+
+
+def keras(out: Path) -> None:
+    """Layers of TF1's Keras with their defaults, and a cell of TensorFlow 2's."""
+
+    def build(tf: Any, x: Any) -> dict[str, Any]:
+        layers = tf.keras.layers
+        first = layers.LSTM(4, return_sequences=True, name="first")(x)
+        second = layers.GRU(3, return_sequences=True, name="second")(first)
+        third = layers.LSTM(3, return_sequences=True, activation="hard_sigmoid", name="third")(second)
+        return {"first": first, "second": second, "third": third}
+
+    _save(out, build)
+
+
+def misleading(out: Path) -> None:
+    """Dense layers in the scopes of unrolls and named as cells are, and cells that are named as others are."""
+
+    def build(tf: Any, x: Any) -> dict[str, Any]:
+        cells, dense = tf.nn.rnn_cell, tf.layers.dense
+        with tf.variable_scope("rnn"):
+            first, _ = tf.nn.dynamic_rnn(cells.LSTMCell(4), x, dtype=tf.float32)
+            both = tf.concat([dense(first, 4, name="mixed"), first], 2)
+            first = dense(both, 4, name="cell_out")
+        second, _ = tf.nn.dynamic_rnn(cells.LSTMCell(4, name="enc"), first, dtype=tf.float32, scope="encoder")
+        third, _ = tf.nn.dynamic_rnn(cells.BasicRNNCell(4, name="dense"), second, dtype=tf.float32, scope="decoder")
+        return {"first": first, "second": second, "third": third, "last": dense(third, 4, name="lstm")}
+
+    _save(out, build)
+
+
+def activations(out: Path) -> None:
+    """Activations that are no operation of TensorFlow's, or none at all, and every dropout."""
+
+    def build(tf: Any, x: Any) -> dict[str, Any]:
+        cells = tf.nn.rnn_cell
+        first, _ = tf.nn.dynamic_rnn(cells.LSTMCell(4, activation=tf.nn.leaky_relu), x, dtype=tf.float32, scope="first")
+        second = tf.nn.dynamic_rnn(
+            cells.BasicRNNCell(3, activation=tf.identity), first, dtype=tf.float32, scope="second"
+        )
+        third, _ = tf.nn.dynamic_rnn(
+            cells.GRUCell(3, activation=lambda v: v), second[0], dtype=tf.float32, scope="third"
+        )
+        rate = tf.placeholder_with_default(0.5, [], name="kept")
+        dropped = cells.DropoutWrapper(
+            cells.LSTMCell(3), input_keep_prob=0.8, state_keep_prob=0.9, output_keep_prob=rate, seed=3
+        )
+        fourth, _ = tf.nn.dynamic_rnn(dropped, third, dtype=tf.float32, scope="fourth")
+        return {"first": first, "second": second[0], "third": third, "fourth": fourth}
+
+    _save(out, build)
+
+
+def decoder(out: Path) -> None:
+    """A cell of one's own, in which a dense layer's output comes back by way of an LSTM."""
+
+    def build(tf: Any, x: Any) -> dict[str, Any]:
+        class Fed(tf.nn.rnn_cell.RNNCell):  # type: ignore[misc]
+            def __init__(self) -> None:
+                super().__init__(name="fed")
+                self.cell = tf.nn.rnn_cell.BasicLSTMCell(4)
+
+            @property
+            def state_size(self) -> Any:
+                return tf.nn.rnn_cell.LSTMStateTuple(4, 4), 2
+
+            @property
+            def output_size(self) -> int:
+                return 2
+
+            def call(self, inputs: Any, state: Any) -> Any:
+                inner, fed = state
+                output, inner = self.cell(tf.concat([inputs, fed], 1), inner)
+                fed = tf.layers.dense(tf.concat([output, inputs], 1), 2, name="mix")
+                return fed, (inner, fed)
+
+        return {"y": tf.nn.dynamic_rnn(Fed(), x, dtype=tf.float32)[0]}
+
+    _save(out, build)
+
+
+def frozen(out: Path) -> None:
+    """A frozen graph without the operations that read variables: a table, a partitioned cell, a dense layer."""
+
+    def build(tf: Any, x: Any) -> dict[str, Any]:
+        table = tf.get_variable("table", [7, 3])
+        looked_up = tf.nn.embedding_lookup(table, tf.cast(tf.abs(x[:, :, 0]) * 2, tf.int32), name="looked_up")
+        joined = tf.concat([x, looked_up], 2)
+        with tf.variable_scope("model", partitioner=tf.fixed_size_partitioner(2)):
+            output, _ = tf.nn.dynamic_rnn(tf.nn.rnn_cell.LSTMCell(4), joined, dtype=tf.float32)
+        return {"y": tf.layers.dense(output, 2, name="classes")}
+
+    _save(out, build, frozen=True)
+
+
 def objects(out: Path) -> None:
     """A Keras model of TensorFlow 2 and its optimizer, saved as objects."""
     import tensorflow as tf
@@ -59,7 +179,8 @@ def objects(out: Path) -> None:
 
 def main(arguments: list[str]) -> None:
     """Make one model, or each in a process."""
-    made = {"unnamed": unnamed, "objects": objects}
+    models = (unnamed, objects, keras, misleading, activations, decoder, frozen)
+    made = {model.__name__: model for model in models}
     for name in arguments[1:] or made:
         out = Path(arguments[0]) / name
         out.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,9 @@
 `nested` is a stack in a stack, with peepholes, projection, both clips, a forget bias and an activation of its own;
 `same` is one cell twice (`[cell] * 2`); `unnamed` has layers whose names tell nothing. Of this only sizes are in the
 checkpoints; the rest is read from the graphs. `objects` is a Keras model of TensorFlow 2, saved by its attributes.
-make_models.py wrote the last two.
+`keras` has TF1's Keras layers; in `misleading` names say of cells and layers what they are not; `activations` has
+unusual ones and dropouts; in `decoder` a dense layer's output comes back; `frozen` is a graph without the operations
+that read variables. make_models.py wrote all but the first two.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import cellweave as cw
 from cellweave.checkpoint import open_checkpoint
@@ -41,6 +44,69 @@ def test_layers_that_only_the_graph_tells(tmp_path: Path) -> None:
         _, state = cw.dynamic_rnn(model["cell"], inputs, dtype="float32")
         outputs = model["mix"](model["classes"](torch.tanh(model["weight"](state))) @ turned.t())
         torch.testing.assert_close(outputs.detach(), torch.from_numpy(expected["y"]), rtol=0, atol=1e-6)
+
+
+CHAINS = {
+    "keras": ("first", "second", "third"),
+    "misleading": ("cell", "mixed", "cell_out", "enc", "dense", "lstm"),
+    "activations": ("first", "second", "third"),
+    "frozen": ("table", "cell", "classes"),
+}
+OUTPUTS = {"keras": "third", "misleading": "last", "activations": "third", "frozen": "y"}
+
+
+def run_chain(model: nn.ModuleDict, name: str, x: torch.Tensor) -> torch.Tensor:
+    """The parts one behind the other, put together as the model was."""
+    for part in CHAINS[name]:
+        layer, before = model[part], x
+        if isinstance(layer, nn.Linear):
+            x = layer(x)
+        elif isinstance(layer, nn.Embedding):
+            x = torch.cat([x, layer((x[:, :, 0].abs() * 2).int())], dim=2)
+        else:
+            x, _ = cw.dynamic_rnn(layer, x, dtype="float32")
+        if part == "mixed":
+            x = torch.cat([x, before], dim=2)
+    return x
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_outputs_of_models_of_many_parts(name: str, tmp_path: Path) -> None:
+    path = MODELS / name / ("model.pb" if name == "frozen" else "model.ckpt")
+    names = run_printed(path, tmp_path)
+    assert not names["report"].left
+    with np.load(MODELS / name / "expected.npz") as expected:
+        y = run_chain(names["model"], name, torch.from_numpy(expected["x"]))
+        torch.testing.assert_close(y.detach(), torch.from_numpy(expected[OUTPUTS[name]]), rtol=0, atol=2e-6)
+
+
+def test_a_dense_layer_that_comes_back_through_a_cell_is_no_cell(tmp_path: Path) -> None:
+    names = run_printed(MODELS / "decoder" / "model.ckpt", tmp_path)
+    cell, mix = names["model"]["cell"], names["model"]["mix"]
+    with np.load(MODELS / "decoder" / "expected.npz") as expected:
+        x, given = torch.from_numpy(expected["x"]), torch.from_numpy(expected["y"])
+    state, fed = cell.zero_state(len(x), "float32"), torch.zeros(len(x), 2)
+    for step in range(x.shape[1]):
+        output, state = cell(torch.cat([x[:, step], fed], dim=1), state)
+        fed = mix(torch.cat([output, x[:, step]], dim=1))
+        torch.testing.assert_close(fed.detach(), given[:, step], rtol=0, atol=1e-6)
+
+
+def test_keras_cells_without_a_graph_have_the_defaults_of_tf1(tmp_path: Path) -> None:
+    for file in (MODELS / "keras").glob("model.ckpt.[di]*"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    inspection = cw.inspect_tf1(tmp_path / "model.ckpt")
+    assert "recurrent_activation  TF1's default hard_sigmoid  first, second, third" in str(inspection)
+    names = run_printed(tmp_path / "model.ckpt", tmp_path)
+    with np.load(MODELS / "keras" / "expected.npz") as expected:
+        y, _ = cw.dynamic_rnn(names["model"]["first"], torch.from_numpy(expected["x"]), dtype="float32")
+        torch.testing.assert_close(y.detach(), torch.from_numpy(expected["first"]), rtol=0, atol=1e-6)
+
+
+def test_dropouts_of_later_releases() -> None:
+    code = cw.inspect_tf1(MODELS / "activations" / "model.ckpt").code
+    assert "input_keep_prob=0.8, state_keep_prob=0.9, output_keep_prob=keep)" in code
+    assert "keep = torch.tensor(1.0)  # fed by kept in TF1" in code
 
 
 def test_a_keras_model_saved_as_objects(tmp_path: Path) -> None:

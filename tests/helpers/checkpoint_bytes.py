@@ -14,7 +14,7 @@ from cellweave.checkpoint._wire import fixed32_field, message_field, number_fiel
 
 MAGIC = struct.pack("<Q", 0xDB4775248B80FB57)
 HEADER = number_field(1, 1) + message_field(3, number_field(1, 1))
-FLOAT, STRING, BOOL = 1, 7, 10
+FLOAT, STRING, BOOL, VARIANT = 1, 7, 10, 21
 
 
 def table(entries: Mapping[bytes, bytes]) -> bytes:

@@ -46,17 +46,19 @@ def write_checkpoint(
         prefix: The path without `.index`; its folder must exist.
         tensors: Names and values: tensors, arrays, numbers, `bytes`, texts (as UTF-8), arrays of the last two. An open
             `Checkpoint` keeps its dtypes, and as a V2 bundle also its slices and data files unless these are given
-        here. slices: For partitioned variables the pieces to store: a pair of start and length for each axis, as
-        `even_slices`
-            makes them. Default: every variable is stored whole.
+            here.
+        slices: For partitioned variables the pieces to store: a pair of start and length for each axis, as
+            `even_slices` makes them. Default: every variable is stored whole.
         num_shards: The number of data files; pieces are dealt to them in turn. Default: 1.
         overwrite: Whether an earlier checkpoint at `prefix` may be replaced. Its table is taken away before its data
-        is. update_state: Whether the text file `checkpoint` beside it shall name this one as the latest.
+            is.
+        update_state: Whether the text file `checkpoint` beside it shall name this one as the latest.
     Returns:
         The prefix.
     Raises:
-        ArgumentError: a name is empty or begins with a zero byte, `slices` do not divide a variable or name none, the
-            number of data files is out of range, or there is a checkpoint that may not be replaced.
+        ArgumentError: the prefix ends without a name, a variable's name is empty or begins with a zero byte, `slices`
+            do not divide a variable or name none, the number of data files is out of range, or there is a checkpoint
+            that may not be replaced.
         ArgumentTypeError: a name is no text.
         DTypeError: TF1 has no such dtype.
         CheckpointError: `tensors` is a checkpoint, and it is damaged.
@@ -64,6 +66,8 @@ def write_checkpoint(
     Source: TensorFlow's tensor_bundle.cc.
     """
     prefix = Path(prefix)
+    if prefix.name in ("", ".."):
+        raise ArgumentError(f"write_checkpoint: expected a path that ends with a name, got {str(prefix)!r}.")
     _check_names(tensors, slices or {})
     if not overwrite and index_path(prefix).exists():
         raise ArgumentError(f"write_checkpoint: expected no checkpoint at {prefix}, got one. Pass overwrite=True.")

@@ -6,7 +6,7 @@ from functools import partial
 from typing import BinaryIO
 
 from cellweave.checkpoint._bundle import Bundle, Entry
-from cellweave.checkpoint._dtypes import STRING, readable
+from cellweave.checkpoint._dtypes import STRING
 from cellweave.checkpoint._pieces import Piece, Whole, store, write_chunks
 from cellweave.checkpoint._place import Place
 from cellweave.checkpoint._shapes import Slice
@@ -18,7 +18,6 @@ def copied(bundle: Bundle, place: Place) -> list[Piece | Whole]:
     found: list[tuple[str, Slice | None, Entry]] = []
     for name in sorted(bundle.names()):
         entry = bundle.entry(name)
-        readable(entry.dtype, place.of(name))
         if entry.slices:
             wholes.append(Whole(name, entry.dtype, entry.shape, entry.slices))
             found.extend(
@@ -31,12 +30,18 @@ def copied(bundle: Bundle, place: Place) -> list[Piece | Whole]:
 
 
 def _piece(bundle: Bundle, name: str, part: Slice | None, entry: Entry, place: Place) -> Piece:
-    action = _rewrite_strings if entry.dtype is STRING else _stream
+    action = _rewrite_strings if entry.dtype is STRING else _stream if entry.dtype.array is not None else _unread
     return Piece(name, part, entry.dtype, entry.shape, entry.shard, partial(action, bundle, entry, name, place))
 
 
 def _rewrite_strings(bundle: Bundle, entry: Entry, name: str, place: Place, file: BinaryIO) -> tuple[int, int]:
     return store(STRING, bundle.strings(entry, name))(file)
+
+
+def _unread(bundle: Bundle, entry: Entry, name: str, place: Place, file: BinaryIO) -> tuple[int, int]:
+    """Bytes of a dtype that is not read here; their checksum is made in ways of its own, and stays."""
+    size, _ = write_chunks(file, bundle.chunks(entry, name))
+    return size, entry.checksum
 
 
 def _stream(bundle: Bundle, entry: Entry, name: str, place: Place, file: BinaryIO) -> tuple[int, int]:

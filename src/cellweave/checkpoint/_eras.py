@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 
 from cellweave.scopes import snake_case
@@ -28,6 +29,8 @@ _DRIVERS = {"RNN": "rnn", "BiRNN": "bidirectional_rnn", "FW": "fw", "BW": "bw"}
 _DRIVER = re.compile(r"(RNN|BiRNN|FW|BW)(_\d+)?")
 _BOTH_WAYS = re.compile(r"BiRNN_(FW|BW)")
 _CELL_SCOPE = re.compile(r"(?:\w+_)?(?:cell|wrapper|rnn)(?:_\d+)?")
+#: Cells whose variables later releases, too, call `biases`, `W_0`, `B`.
+_STAYED = re.compile(r"(?:conv(?:_\dd)?|coupled_input_forget_gate|time_freq|\w*grid)_lstm_cell(?:_\d+)?")
 _PIECE = re.compile(r"part_(\d+)")
 
 _LSTM_TAILS = {
@@ -64,7 +67,9 @@ def modern_name(name: str) -> ModernName:
     head, tail = _split_at_cell(parts)
     new_tail, era, old_piece = _modern_tail(head[-1] if head else "", tail)
     in_cell = bool(head) and "_cell" in head[-1]
-    if oldest:
+    if not oldest and head and _STAYED.fullmatch(head[-1]):
+        era = ""
+    elif oldest:
         era = ERAS[0]
     elif not in_cell and era == ERAS[1]:
         era = ""  # layers outside of cells were called so in every era
@@ -75,10 +80,31 @@ def modern_name(name: str) -> ModernName:
     return ModernName("/".join([*head, *new_tail]), era, old_piece if piece is None else piece)
 
 
-def collapsed(name: str) -> str:
-    """The form in which names are compared: drivers in their later spelling, doubled scopes (`rnn/rnn`) once."""
-    parts = [_modern_driver(part) for part in name.split("/") if part]
-    return "/".join(part for index, part in enumerate(parts) if index == 0 or part != parts[index - 1])
+def collapsed(name: str, kept: Set[str] = frozenset()) -> str:
+    """The form in which names are compared: drivers in their later spelling, doubled scopes (`rnn/rnn`) once.
+
+    Args:
+        name: The name.
+        kept: Scopes whose last part stays as it is, because something else has the name without; see `altered_scopes`.
+    """
+    altered = set(altered_scopes(name)) - kept
+    parts = [part for part in name.split("/") if part]
+    found: list[str] = []
+    for index, part in enumerate(parts):
+        if "/".join(parts[: index + 1]) not in altered:
+            found.append(part)
+        elif not index or _modern_driver(part) != _modern_driver(parts[index - 1]):
+            found.append(_modern_driver(part))
+    return "/".join(found)
+
+
+def altered_scopes(name: str) -> Iterator[str]:
+    """The path up to each part that comparing leaves out or respells: `a/rnn/rnn` of `a/rnn/rnn/kernel`."""
+    parts = [part for part in name.split("/") if part]
+    modern = [_modern_driver(part) for part in parts]
+    for index, part in enumerate(parts):
+        if modern[index] != part or (index and modern[index] == modern[index - 1]):
+            yield "/".join(parts[: index + 1])
 
 
 def _modern_driver(part: str) -> str:

@@ -32,12 +32,19 @@ class Key:
         role: `variable`; `slot` of an optimizer; `average`, an exponential moving average; `bookkeeping` of an
             optimizer or an average; `counter`, an integer scalar such as `global_step`; `opaque`, cuDNN's own layout.
         tail: What follows the variable's name in a slot or average, such as `Adam_1`.
+        scope: What stands before the variable's name in a slot or average: its optimizer's scope, such as `train`.
     """
 
     stored: str
     name: str
     role: Role
     tail: str = ""
+    scope: str = ""
+
+    @property
+    def part(self) -> str:
+        """Which slot or average of its variable it is, the scope included: `train/Adam_1`; "" for the value."""
+        return f"{self.scope}/{self.tail}" if self.scope else self.tail
 
 
 #: Default names of TF1's optimizers, which name their slots; `_1` and so on follow for further slots.
@@ -51,8 +58,8 @@ _AVERAGE = re.compile(r"ExponentialMovingAverage(?:_\d+)?")
 _BOOKKEEPING = re.compile(r"(?:beta[12]_power(?:_\d+)?|biased|local_step)")
 _OPAQUE = re.compile(r"(?:\w+_)?opaque_(?:kernel|params)(?:_saveable)?")
 #: TF2 saves objects by their attributes: a variable, an optimizer's slot of one, and the table of the objects.
-_OBJECT_VALUE, _OBJECT_TABLE = "/.ATTRIBUTES/VARIABLE_VALUE", "_CHECKPOINTABLE_OBJECT_GRAPH"
-_OBJECT_SLOT = re.compile(r"(.+)/\.OPTIMIZER_SLOT/.+/(\w+)")
+OBJECT_VALUE, _OBJECT_TABLE = "/.ATTRIBUTES/VARIABLE_VALUE", "_CHECKPOINTABLE_OBJECT_GRAPH"
+_OBJECT_SLOT = re.compile(r"(.+)/\.OPTIMIZER_SLOT/(.+)/(\w+)")
 #: A slot name of one's own is believed when it hangs below that many variables.
 _SYSTEMATIC = 2
 
@@ -62,7 +69,8 @@ def read_keys(table: Mapping[str, Described]) -> list[Key]:
 
     A slot may stand below a scope of its optimizer (`train/model/w/Adam`), and an optimizer may have a name of its own.
     """
-    plain = {stored: stored.removesuffix(":0").removesuffix(_OBJECT_VALUE) for stored in table}
+    plain = {stored: stored.removesuffix(":0").removesuffix(OBJECT_VALUE) for stored in table}
+    plain |= {stored: stored for stored, name in plain.items() if name in table}  # `w:0` beside `w` is another one
     own_tails = _own_slot_tails(table, plain)
     names = set(plain.values())
     return [_key(stored, table[stored], plain[stored], names, own_tails) for stored in table]
@@ -71,16 +79,16 @@ def read_keys(table: Mapping[str, Described]) -> list[Key]:
 def _key(stored: str, found: Described, name: str, names: Set[str], own_tails: Set[str]) -> Key:
     base, _, last = name.rpartition("/")
     scalar = len(tuple(found.shape)) == 0
-    if stored.endswith(_OBJECT_VALUE) and (slot := _OBJECT_SLOT.fullmatch(name)):
-        return Key(stored, slot[1], "slot", slot[2])
-    if stored == _OBJECT_TABLE or (stored.endswith(_OBJECT_VALUE) and scalar and base.endswith("optimizer")):
+    if stored.endswith(OBJECT_VALUE) and (slot := _OBJECT_SLOT.fullmatch(name)):
+        return Key(stored, slot[1], "slot", slot[3], slot[2])
+    if stored == _OBJECT_TABLE or (stored.endswith(OBJECT_VALUE) and scalar and base.endswith("optimizer")):
         return Key(stored, name, "bookkeeping")
     if _BOOKKEEPING.fullmatch(last) and (not last.startswith(("biased", "local")) or base in names):
         return Key(stored, name, "bookkeeping")
     if base and _AVERAGE.fullmatch(last):
-        return Key(stored, _owner(base, names), "average", last)
+        return _owned(stored, base, names, "average", last)
     if base and (_SLOT.fullmatch(last) or (last in own_tails and base in names)):
-        return Key(stored, _owner(base, names), "slot", last)
+        return _owned(stored, base, names, "slot", last)
     if _OPAQUE.fullmatch(last):
         return Key(stored, name, "opaque")
     if scalar and re.search(r"int\d+", str(found.dtype)):
@@ -88,14 +96,14 @@ def _key(stored: str, found: Described, name: str, names: Set[str], own_tails: S
     return Key(stored, name, "variable")
 
 
-def _owner(base: str, names: Set[str]) -> str:
-    """The variable that a slot belongs to: the longest end of its path that is a variable's name, else the path."""
+def _owned(stored: str, base: str, names: Set[str], role: Role, tail: str) -> Key:
+    """A key of the variable that the longest end of its path names; of the whole path where none does."""
     parts = base.split("/")
     for start in range(len(parts)):
         candidate = "/".join(parts[start:])
         if candidate in names:
-            return candidate
-    return base
+            return Key(stored, candidate, role, tail, "/".join(parts[:start]))
+    return Key(stored, base, role, tail)
 
 
 def _own_slot_tails(table: Mapping[str, Described], plain: Mapping[str, str]) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -20,18 +21,25 @@ _LETTERS = {b"n": b"\n", b"r": b"\r", b"t": b"\t"}
 def latest(path: Path) -> Path:
     """The path that a state file gives as the latest checkpoint.
 
-    A relative path starts at the file's folder. So does the last part of an absolute one whose folder is gone:
-    checkpoints are often moved together with this file.
+    A relative path starts at the file's folder. Where nothing of the given name is there, its last part beside this
+    file counts, after slashes of any system: checkpoints are often moved together with it.
     """
     names = _named(path, "model_checkpoint_path")
     if not names:
         raise Place(str(path)).error("a line model_checkpoint_path", "none")
     if not names[0] or "\0" in names[0]:
         raise Place(str(path)).error("a path in model_checkpoint_path", repr(names[0]))
-    given = Path(names[0])
-    if given.is_absolute() and not given.parent.is_dir():
-        return path.parent / given.name
-    return path.parent / given
+    given, beside = path.parent / names[0], path.parent / re.split(r"[/\\]", names[0])[-1]
+    return beside if beside.name and not _is_there(given) and _is_there(beside) else given
+
+
+def _is_there(prefix: Path) -> bool:
+    """Whether a path is a checkpoint's: a V1 file or one of its shards, or a bundle's prefix."""
+    file = re.compile(re.escape(prefix.name) + r"(\.index|-\d{5}-of-\d{5})?")
+    try:
+        return any(file.fullmatch(name) for name in os.listdir(prefix.parent))
+    except OSError:
+        return False
 
 
 def all_named(path: Path) -> list[str]:

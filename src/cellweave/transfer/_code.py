@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import json
+import keyword
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -25,11 +28,13 @@ from cellweave.transfer._recognise import (
 
 #: Parts of scopes that say nothing of what a cell is for.
 _DULL = re.compile(
-    r"(?:rnn|bidirectional_rnn|stack_bidirectional_rnn|multi_rnn_cell|cell|cell_\d+|fw|bw|\w+_cell)(?:_\d+)?"
+    r"(?:rnn|bidirectional_rnn|stack_bidirectional_rnn|multi_rnn_cell|while|cell|cell_\d+|fw|bw|\w+_cell)(?:_\d+)?"
 )
 _AXES = {"Linear": (1, 0), "Conv1d": (2, 1, 0), "Conv2d": (3, 2, 0, 1)}
 _ROLES = {"Embedding": {"weight": "table"}, "LayerNorm": {"weight": "gamma", "bias": "beta"}}
 _WIDE = 88  # columns
+#: Words that the program uses for something else.
+_USED = ("model", "report", "cw", "nn", "torch", "keep", "training", "print", "list", "inputs", "outputs", "state")
 
 
 class CodeWriter:
@@ -182,7 +187,8 @@ class CodeWriter:
             for parameter, variable in layer.parameters.items():
                 path = f"{name}.{parameter}" if name else parameter
                 if not self._found_alone(layer, name, path, parameter):
-                    mapped[path] = variable.name
+                    told = self.inventory.named(variable.name) is variable
+                    mapped[path] = variable.name if told else variable.lookup
         return mapped
 
     def _found_alone(self, layer: FoundLayer, name: str, path: str, parameter: str) -> bool:
@@ -235,11 +241,13 @@ def _cell_name(found: Found, alone: bool) -> str:
 def _word(text: str) -> str:
     """A Python word out of a scope's part."""
     word = re.sub(r"\W+", "_", text).strip("_").lower() or "part"
-    return f"_{word}" if word[0].isdigit() else word
+    if not f"_{word}".isidentifier():  # a superscript two is a letter for `re`
+        word = re.sub(r"\W+", "_", word, flags=re.ASCII)
+    return word if word.isidentifier() else f"_{word}"
 
 
 def _free(word: str, taken: set[str]) -> str:
-    if hasattr(nn.ModuleDict, word) or word in ("model", "report", "cw", "nn", "torch", "keep", "training"):
+    if hasattr(nn.ModuleDict, word) or keyword.iskeyword(word) or word in _USED:
         word += "_layer"
     name, index = word, 1
     while name in taken:
@@ -250,11 +258,11 @@ def _free(word: str, taken: set[str]) -> str:
 
 def _text(value: str) -> str:
     """An option's Python text with double quotes."""
-    return _quoted(value[1:-1]) if value.startswith("'") else value
+    return _quoted(ast.literal_eval(value)) if value.startswith(("'", '"')) else value
 
 
 def _quoted(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return json.dumps(text, ensure_ascii=False)  # escapes as Python has them
 
 
 def _call(function: str, items: list[str], more: Sequence[str] = ()) -> str:

@@ -9,12 +9,15 @@ from pathlib import Path
 import torch
 
 from cellweave._errors import ArgumentError, CheckpointError
-from cellweave.checkpoint import Checkpoint, Inventory, open_checkpoint, take_inventory, write_checkpoint
+from cellweave._types import dtype_name
+from cellweave.checkpoint import Checkpoint, Inventory, Stored, open_checkpoint, take_inventory, write_checkpoint
 from cellweave.transfer._arrays import Array, as_tensor, stored_dtype
+from cellweave.transfer._match import join
 from cellweave.transfer._tables import variable_table
 
 FORMATS = ("safetensors", "torch", "tf1")
 _WHERE = "convert_tf1"
+_NOT_IN_SAFETENSORS = (torch.complex128,)
 
 
 @dataclass(frozen=True)
@@ -51,9 +54,12 @@ def convert_tf1(
         stored_names: Keep the file's own keys. Default: names as TF 1.2 and later spell them, slices joined.
         overwrite: Whether an earlier file may be replaced.
     Returns:
-        What was written under which name, and what was left: strings always are.
+        What was written under which name, and what was left: strings and dtypes that are not read always are, such as
+        an input pipeline's state.
     Raises:
-        ArgumentError: an unknown format. CheckpointError: the checkpoint is damaged, or two keys would get one name.
+        ArgumentError: an unknown format; a file that is there already, or cannot be; a dtype that the format has not.
+        CheckpointError: the checkpoint is damaged, or two keys would get one name. OSError: the file cannot be written.
+        Nothing is left behind then.
     Numerics: bit for bit; axes stay in TF1's order.
     """
     if to not in FORMATS:
@@ -66,10 +72,8 @@ def convert_tf1(
         dtypes: dict[str, torch.dtype] = {}
         names: dict[str, tuple[str, ...]] = {}
         for name, (keys, array) in sources.items():
-            dtype = checkpoint.variables[keys[0]].dtype
-            if dtype == "string":
-                continue
-            arrays[name], dtypes[name], names[name] = array, stored_dtype(dtype), keys
+            dtype = stored_dtype(checkpoint.variables[keys[0]].dtype)
+            arrays[name], dtypes[name], names[name] = array, dtype, keys
         _write(fspath(out), to, arrays, dtypes, overwrite)
         used = {key for keys in names.values() for key in keys}
         return Conversion(fspath(out), names, tuple(key for key in table if key not in used))
@@ -80,30 +84,37 @@ def _sources(
 ) -> dict[str, tuple[tuple[str, ...], Array]]:
     found: dict[str, tuple[tuple[str, ...], Array]] = {}
 
-    def add(name: str, keys: tuple[str, ...], array: Array) -> None:
+    def add(name: str, stored: Stored) -> None:
+        keys = stored.keys
+        if any(checkpoint.variables[key].nbytes is None for key in keys):
+            return
         if name in found:
             raise CheckpointError(
                 f"{_WHERE}: {checkpoint.path}: expected one variable per name, got {found[name][0][0]} and {keys[0]} "
                 f"for {name}. Keep the stored names."
             )
-        found[name] = (keys, array)
+        found[name] = (keys, stored.read(checkpoint))
 
     for variable in inventory.variables.values():
-        parts = {"": variable.value}
+        parts = {} if variable.value is None else {"": variable.value}
         if everything:
-            parts |= {"ExponentialMovingAverage": variable.average, **variable.slots}
-        for tail, stored in parts.items():
-            if stored is None:
-                continue
+            parts |= {**variable.averages, **variable.slots}
+        for part, stored in parts.items():
+            scope, _, tail = part.rpartition("/")
             if stored_names:
                 for key in stored.keys:
-                    add(key, (key,), checkpoint[key])
+                    add(key, _one(checkpoint, key))
             else:
-                add(f"{variable.name}/{tail}" if tail else variable.name, stored.keys, stored.read(checkpoint))
+                add(join(scope, variable.saved_as, tail), stored)
     for other in inventory.others if everything else ():
         key = other.stored
-        add(key if stored_names else key.removesuffix(":0"), (key,), checkpoint[key])
+        add(key if stored_names else key.removesuffix(":0"), _one(checkpoint, key))
     return found
+
+
+def _one(checkpoint: Checkpoint, key: str) -> Stored:
+    info = checkpoint.variables[key]
+    return Stored((key,), 0, info.shape, info.dtype)
 
 
 def _write(out: str, to: str, arrays: dict[str, Array], dtypes: dict[str, torch.dtype], overwrite: bool) -> None:
@@ -111,14 +122,22 @@ def _write(out: str, to: str, arrays: dict[str, Array], dtypes: dict[str, torch.
     if to == "tf1":
         write_checkpoint(out, tensors, overwrite=overwrite)
         return
-    if Path(out).exists() and not overwrite:
+    path = Path(out)
+    if path.is_dir() or not path.parent.is_dir():
+        got = "a folder" if path.is_dir() else "a name in a folder that is not there"
+        raise ArgumentError(f"{_WHERE}: expected the name of a file, got {out}, {got}.")
+    if path.exists() and not overwrite:
         raise ArgumentError(f"{_WHERE}: expected a new file, got {out}, which exists. Pass overwrite.")
-    temporary = Path(out).with_name(f".{Path(out).name}.tmp")
-    if to == "torch":
-        torch.save(tensors, temporary)
-    else:
-        _save_safetensors(tensors, temporary)
-    temporary.replace(out)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        if to == "torch":
+            torch.save(tensors, temporary)
+        else:
+            _save_safetensors(tensors, temporary)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _save_safetensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
@@ -129,4 +148,10 @@ def _save_safetensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
             f"{_WHERE}: expected the package safetensors for this format, got none. "
             "Install it: pip install 'cellweave[train]'."
         ) from error
+    for name, tensor in tensors.items():
+        if tensor.dtype in _NOT_IN_SAFETENSORS:
+            raise ArgumentError(
+                f"{_WHERE}: expected dtypes that safetensors has, got {dtype_name(tensor.dtype)} of {name}. "
+                "Write another format."
+            )
     save_file(tensors, str(path), {"format": "pt"})

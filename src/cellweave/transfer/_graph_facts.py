@@ -3,34 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
-from cellweave.checkpoint import Graph, Node, StoredVariable
+from cellweave.checkpoint import Node, StoredVariable
+from cellweave.transfer._graph_activations import activated, first_activations
+from cellweave.transfer._graph_reader import ADDING, GraphReader, is_dropout, node_of
 from cellweave.transfer._recognise import FoundCell
 
-#: Operations that hand a tensor on as it is.
-_PASSING = (
-    "Identity",
-    "Enter",
-    "RefEnter",
-    "ReadVariableOp",
-    "Switch",
-    "RefSwitch",
-    "Merge",
-    "StopGradient",
-    "Snapshot",
-)
-#: Operations that add.
-ADDING = ("Add", "AddV2", "BiasAdd")
-#: Operations of activations, by the names that cellweave has for them.
-_ACTIVATIONS = {
-    "Tanh": "tanh", "Sigmoid": "sigmoid", "Relu": "relu", "Relu6": "relu6", "Elu": "elu", "Selu": "selu",
-    "Softplus": "softplus", "Softsign": "softsign", "Exp": "exponential", "Softmax": "softmax",
-}  # fmt: skip
+#: Kernels' columns for each unit of Keras' cells.
+_KERAS_GATES = {"keras.LSTMCell": 4, "keras.GRUCell": 3, "keras.SimpleRNNCell": 1}
 _BLOCKS = ("LSTMBlockCell", "BlockLSTM", "BlockLSTMV2", "GRUBlockCell")
 #: What the block operations' attributes are when a graph leaves them out.
 _BLOCK_DEFAULTS = {"forget_bias": 1.0, "cell_clip": 3.0}
@@ -83,68 +67,31 @@ class CellFacts:
     places: int = 1
 
 
-class GraphReader:
-    """Follows tensors through one graph, past gradients and savers."""
+def gates_shown(reader: GraphReader, kernel: StoredVariable) -> int | None:
+    """How many gates the cell with this kernel has: 4 of an LSTM, 1 of a plain one; 0: it is no cell's; None: not told.
 
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
-        self._users: dict[str, list[Node]] = {}
-        for node in graph.nodes:
-            if node.name.split("/")[0].startswith("gradients") or "/gradients/" in node.name:
-                continue
-            for name in node.inputs:
-                if not name.startswith("^"):
-                    self._users.setdefault(_tensor(name), []).append(node)
-
-    def users(self, tensor: str) -> Iterator[Node]:
-        """Operations that take a tensor, past those that hand it on."""
-        seen: set[str] = set()
-        open_names = [_tensor(tensor)]
-        while open_names:
-            name = open_names.pop(0)
-            for node in self._users.get(name, ()):
-                if node.name in seen:
-                    continue
-                seen.add(node.name)
-                if node.op in _PASSING:
-                    open_names += [node.name, f"{node.name}:1"] if "Switch" in node.op else [node.name]
-                else:
-                    yield node
-
-    def user(self, tensor: str, *ops: str) -> Node | None:
-        """The first operation of these kinds that takes a tensor."""
-        return next((node for node in self.users(tensor) if node.op in ops), None)
-
-    def maker(self, tensor: str) -> Node | None:
-        """The operation that makes a tensor, past those that hand it on."""
-        for _ in range(64):  # a loop's tensors go round
-            name = _tensor(tensor).split(":")[0]
-            if name not in self.graph:
-                return None
-            node = self.graph[name]
-            if node.op not in _PASSING or not node.inputs:
-                return node
-            tensor = node.inputs[0]
+    A cell's kernel is multiplied with inputs and state in one tensor, and what comes out goes into the next product.
+    """
+    node = node_of(kernel)
+    if node not in reader.graph:
         return None
-
-    def constant(self, tensor: str) -> float | None:
-        """The value of a constant of one element."""
-        node = self.maker(tensor)
-        value: Any = None if node is None or node.op != "Const" else node.attrs.get("value")
-        return float(value.reshape(-1)[0]) if isinstance(value, np.ndarray) and value.size == 1 else None
-
-    def other_constant(self, node: Node) -> float | None:
-        """The constant among the inputs of an operation."""
-        return next((value for name in node.inputs if (value := self.constant(name)) is not None), None)
-
-
-def node_of(variable: StoredVariable) -> str:
-    """The operation that makes a variable."""
-    return variable.any_value.keys[0].removesuffix(":0").removesuffix("/ExponentialMovingAverage")
+    if reader.user(node, *_BLOCKS) is not None:
+        return 4
+    product = reader.user(node, "MatMul")
+    if product is None:  # a dense layer of a sequence multiplies with a matrix that it has reshaped
+        return None if reader.user(node, "Reshape", "Transpose") is None else 0
+    joined = reader.maker(product.inputs[0])
+    if joined is None or not joined.op.startswith("Concat") or not reader.comes_back(product):
+        return 0
+    summed = reader.user(product.name, *ADDING) or product
+    split = reader.user(summed.name, "Split")
+    return 1 if split is None else 4 if split.attrs.get("num_split") == 4 else None
 
 
 def cell_facts(reader: GraphReader, cell: FoundCell) -> CellFacts | None:
     """What a graph says of a cell; None when the cell is not in it."""
+    if cell.kind.cls in _KERAS_GATES:
+        return _keras_facts(reader, cell)
     suffix = "candidate/kernel" if "candidate/kernel" in cell.variables else "kernel"
     variable = cell.variables.get(suffix) or cell.variables.get("candidate/hidden_projection/kernel")
     if variable is None:
@@ -178,6 +125,23 @@ def cell_facts(reader: GraphReader, cell: FoundCell) -> CellFacts | None:
     return facts
 
 
+def _keras_facts(reader: GraphReader, cell: FoundCell) -> CellFacts | None:
+    """Activations of a Keras cell: each copy of its step has one for the candidate, one for each of the other gates."""
+    gates = _KERAS_GATES[cell.kind.cls]
+    counts = Counter(first_activations(reader, node_of(cell.variables["recurrent_kernel"])))
+    copies, rest = divmod(counts.total(), gates)
+    if copies == 0 or rest:
+        return None
+    if len(counts) == 1:
+        told = [next(iter(counts))] * 2
+    else:
+        told = [name for count in (copies, copies * (gates - 1)) for name in counts if counts[name] == count]
+    if len(told) != 2:
+        return None
+    options = {"activation": repr(told[0])} | ({"recurrent_activation": repr(told[1])} if gates > 1 else {})
+    return CellFacts(options=options)
+
+
 def _places(reader: GraphReader, kernel: str, cell: FoundCell) -> int:
     """How often a loop's step multiplies with the kernel of a stack's cell: once for each place of the object."""
     if not re.search(r"multi_rnn_cell(?:_\d+)?/cell_\d+/[^/]+$", cell.scope):
@@ -188,10 +152,6 @@ def _places(reader: GraphReader, kernel: str, cell: FoundCell) -> int:
         if node.op == "MatMul" and inside:  # a loop's body is one step; unrolled steps would be counted, too
             loops[loop] = loops.get(loop, 0) + 1
     return max(loops.values(), default=1)
-
-
-def _tensor(name: str) -> str:
-    return name.removesuffix(":0")
 
 
 def _block_facts(reader: GraphReader, node: Node, cell: FoundCell, facts: CellFacts) -> None:
@@ -212,10 +172,11 @@ def _block_facts(reader: GraphReader, node: Node, cell: FoundCell, facts: CellFa
 
 def _act(reader: GraphReader, tensor: str, facts: CellFacts) -> Node | None:
     """The activation of a tensor; what it gives."""
-    node = reader.user(tensor, *_ACTIVATIONS)
-    if node is not None:
-        facts.options["activation"] = repr(_ACTIVATIONS[node.op])
-    return node
+    told = activated(reader, tensor)
+    if told is None:
+        return None
+    facts.options["activation"] = repr(told[0])
+    return told[1]
 
 
 def _lstm_facts(reader: GraphReader, summed: Node, cell: FoundCell, facts: CellFacts) -> Node | None:
@@ -235,8 +196,8 @@ def _lstm_facts(reader: GraphReader, summed: Node, cell: FoundCell, facts: CellF
         return None
     if cell.kind.cls == "LSTMCell":
         state = _clipped(reader, state, facts, "cell_clip")
-    squashed = reader.user(state.name, *_ACTIVATIONS)
-    output = None if squashed is None else _output(reader, squashed)
+    squashed = activated(reader, state.name)
+    output = None if squashed is None else _output(reader, squashed[1])
     projection = cell.variables.get("projection/kernel")
     if projection is not None and output is not None:
         product = reader.user(output.name, "MatMul")
@@ -307,12 +268,12 @@ def _dropout_facts(reader: GraphReader, product: Node, output: Node | None, fact
     joined = reader.maker(product.inputs[0])
     if joined is not None and joined.op.startswith("Concat"):
         source = reader.maker(joined.inputs[0])
-        if source is not None and _is_dropout(source):
+        if source is not None and is_dropout(source):
             facts.dropout["input"] = _keep_probability(reader, source, source.name)
     if output is None:
         return
     for node in reader.users(output.name):
-        if node.op not in ("RealDiv", "Mul") or not _is_dropout(node):
+        if node.op not in ("RealDiv", "Mul") or not is_dropout(node):
             continue
         masked = (
             node
@@ -322,10 +283,6 @@ def _dropout_facts(reader: GraphReader, product: Node, output: Node | None, fact
         if masked is not None:
             what = "state" if _goes_round(reader, masked) else "output"
             facts.dropout[what] = _keep_probability(reader, node, masked.name)
-
-
-def _is_dropout(node: Node) -> bool:
-    return any(part.startswith("dropout") for part in node.name.split("/"))
 
 
 def _has_mask(reader: GraphReader, node: Node) -> bool:
@@ -339,7 +296,7 @@ def _goes_round(reader: GraphReader, node: Node) -> bool:
 
 
 def _keep_probability(reader: GraphReader, node: Node, masked: str) -> Keep:
-    """Where the keep probability of a dropout comes from: followed from the division by it."""
+    """Where the keep probability of a dropout comes from: followed from the division by it, or from the drawing."""
     divided = node if node.op == "RealDiv" else None
     if divided is None:
         divided = next(
@@ -352,6 +309,22 @@ def _keep_probability(reader: GraphReader, node: Node, masked: str) -> Keep:
             return Keep(masked, value=number(value))
         if source is not None and source.op.startswith("Placeholder"):
             return Keep(masked, placeholder=source.name)
+    return _keep_of_rate(reader, masked)
+
+
+def _keep_of_rate(reader: GraphReader, masked: str) -> Keep:
+    """The same where numbers are compared with the rate of what is dropped, as TF 1.13 and later do."""
+    made = [reader.maker(name) for name in reader.graph[masked].inputs]
+    made += [reader.maker(node.inputs[0]) for node in made if node is not None and node.op == "Cast"]
+    drawing = next((node for node in made if node is not None and node.op == "GreaterEqual"), None)
+    rate = None if drawing is None else reader.constant(drawing.inputs[1])
+    if rate is not None and 0.0 < rate < 1.0:
+        return Keep(masked, value=number(1.0 - rate))
+    source = None if drawing is None else reader.maker(drawing.inputs[1])
+    if source is not None and source.op == "Sub" and reader.constant(source.inputs[0]) == 1.0:
+        kept = reader.maker(source.inputs[1])
+        if kept is not None and kept.op.startswith("Placeholder"):
+            return Keep(masked, placeholder=kept.name)
     return Keep(masked)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cellweave.checkpoint import Node, StoredVariable
-from cellweave.transfer._graph_facts import ADDING, GraphReader, node_of
+from cellweave.transfer._graph_reader import ADDING, GraphReader, node_of
 from cellweave.transfer._recognise import FoundLayer, Recognised
 
 _LOOKING_UP = ("Gather", "GatherV2", "ResourceGather")

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
 
 from cellweave.checkpoint import Checkpoint, Inventory, StoredVariable, open_checkpoint, take_inventory
 from cellweave.transfer._code import CodeWriter
-from cellweave.transfer._graph_facts import CellFacts, GraphReader, cell_facts
+from cellweave.transfer._graph_facts import CellFacts, cell_facts, gates_shown
 from cellweave.transfer._graph_layers import add_layers_of_graph
+from cellweave.transfer._graph_reader import GraphReader
 from cellweave.transfer._kinds import CELL_SUFFIXES
 from cellweave.transfer._recognise import (
     Found,
@@ -116,8 +118,8 @@ def inspect_tf1(path: str | PathLike[str]) -> Inspection:
     with open_checkpoint(fspath(path)) as checkpoint:
         inventory = take_inventory(variable_table(checkpoint))
         graph = graph_beside(checkpoint)
-        found = recognise(inventory)
         reader = None if graph is None else GraphReader(graph)
+        found = recognise(inventory) if reader is None else recognise(inventory, partial(gates_shown, reader))
         facts = {
             cell.scope: told
             for item in found.recurrent

@@ -21,9 +21,12 @@ _BY_SCOPE = {
     "lstm_block_cell": ("contrib.LSTMBlockCell", 4),
     "sru_cell": ("contrib.SRUCell", 4),
     "ugrnn_cell": ("contrib.UGRNNCell", 2),
+    "intersection_rnn_cell": ("contrib.IntersectionRNNCell", 4),
     "nas_cell": ("contrib.NASCell", 8),
     "nas_rnn": ("contrib.NASCell", 8),
 }
+#: Further names of cells, which are told by their variables.
+_NAMED = ("gru_cell", "cudnn_compatible_gru_cell", "ind_rnn_cell", "indy_lstm_cell", "indy_gru_cell")
 #: Scopes in which one cell's scope lies directly.
 _AROUND_CELLS = re.compile(r"(?:rnn|fw|bw|cell)(?:_\d+)?")
 _KERAS = {4: "keras.LSTMCell", 3: "keras.GRUCell", 1: "keras.SimpleRNNCell"}
@@ -32,6 +35,11 @@ _CUDNN_GRU = (
     "gates/kernel", "gates/bias", "candidate/input_projection/kernel", "candidate/input_projection/bias",
     "candidate/hidden_projection/kernel", "candidate/hidden_projection/bias",
 )  # fmt: skip
+_INDY = ("kernel_w", "kernel_u", "bias")
+_INDY_GRU = (
+    "gates/kernel_w", "gates/kernel_u", "gates/bias", "candidate/kernel", "candidate/kernel_u", "candidate/bias",
+)  # fmt: skip
+_IN_PROJECTION = ("in_projection/kernel", "in_projection/bias")
 _LSTM_EXTRAS = ("w_f_diag", "w_i_diag", "w_o_diag", "projection/kernel", "projection/bias")
 _NORMS = tuple(
     f"{part}/{what}" for part in ("input", "transform", "forget", "output", "state") for what in ("gamma", "beta")
@@ -42,7 +50,7 @@ _CUDNN_BIASES = ("bias_cudnn_0", "bias_cudnn_1", "gates/bias_cudnn_0", "gates/bi
 CELL_SUFFIXES = tuple(
     dict.fromkeys(
         ("kernel", "bias", "recurrent_kernel", *_GATES, *_CUDNN_GRU, *_LSTM_EXTRAS, *_NORMS, *_CUDNN_BIASES,
-         "projection_weights")
+         "projection_weights", *_INDY, *_INDY_GRU, *_IN_PROJECTION)
     )
 )  # fmt: skip
 
@@ -80,26 +88,58 @@ _FORGET = {"forget_bias": "1.0", **_ACTIVATION}
 _CLIPS = {"cell_clip": "None"}
 
 
-def cell_kind(scope: str, shapes: Shapes) -> Kind | None:
-    """The cell whose variables these are, None when they are no cell's.
+#: Names that people give to layers without a state.
+_DENSE = re.compile(
+    r"(?:.*_)?(?:dense|fc|fully_connected|linear|logits?|softmax|outputs?|out|pred\w*|proj\w*|embed\w*)(?:_?\d+)*"
+)
+
+
+def cell_kind(scope: str, shapes: Shapes, *, objects: bool = False) -> Kind | None:
+    """The cell whose variables these are by names that only cells have, None when they are no cell's.
 
     Args:
         scope: The scope around the variables, in lookup form.
         shapes: Suffix to shape, for suffixes of cells.
+        objects: Whether the keys are those of objects, as TensorFlow 2 saves them.
     """
     parts = scope.split("/")
     base = re.sub(r"_\d+$", "", parts[-1])
-    named = base in _BY_SCOPE or base in ("gru_cell", "cudnn_compatible_gru_cell")
-    for told in (_keras_kind, _cudnn_gru_kind, _gru_kind):
-        found = told(base, shapes)
+    named = base in _BY_SCOPE or base in _NAMED
+    kinds = (_keras_kind(base, shapes, objects), _cudnn_gru_kind(base, shapes), _gru_kind(base, shapes))
+    for found in (*kinds, _indy_kind(base, shapes)):
         if found is not None:
             return _named(found, parts[-1], named)
-    inside = len(parts) > 1 and _AROUND_CELLS.fullmatch(parts[-2]) is not None
-    telling = bool(re.search(r"lstm|(?:^|_)rnn(?:_|$)", base)) and not _AROUND_CELLS.fullmatch(parts[-1])
-    if not (named or telling or inside or any(suffix in shapes for suffix in _LSTM_EXTRAS)):
+    if not named and not any(suffix in shapes for suffix in _LSTM_EXTRAS):
         return None
     found = _joined_kind(base, shapes)
     return None if found is None else _named(found, parts[-1], named)
+
+
+def guessed_kind(scope: str, shapes: Shapes, gates: int | None) -> Kind | None:
+    """The cell whose kernel and bias these may be, by what the graph shows, else by their place and name.
+
+    Args:
+        scope, shapes: As for `cell_kind`.
+        gates: How many gates the graph shows: 4 of an LSTM, 1 of a plain cell, 0 of no cell; None: it does not tell.
+    """
+    parts = scope.split("/")
+    base = re.sub(r"_\d+$", "", parts[-1])
+    if gates is not None:
+        cls = {4: "LSTMCell", 1: "BasicRNNCell"}.get(gates)
+        found = None if cls is None else _of_class(cls, gates, shapes)
+        return None if found is None else _named(found, parts[-1], False)
+    inside = len(parts) > 1 and _AROUND_CELLS.fullmatch(parts[-2]) is not None
+    telling = bool(re.search(r"lstm|(?:^|_)rnn(?:_|$)", base)) and not _AROUND_CELLS.fullmatch(parts[-1])
+    if not (telling or inside) or _DENSE.fullmatch(base.lower()):
+        return None
+    found = _joined_kind(base, shapes)
+    return None if found is None else _named(found, parts[-1], False)
+
+
+def driver_of(scope: str) -> str | None:
+    """The scope of the unroll, direction or stack place in which a scope lies directly; it holds one cell."""
+    around = scope.rpartition("/")[0]
+    return around if _AROUND_CELLS.fullmatch(around.rpartition("/")[2]) else None
 
 
 def _named(kind: Kind, base: str, named: bool) -> Kind:
@@ -111,7 +151,7 @@ def _named(kind: Kind, base: str, named: bool) -> Kind:
     )
 
 
-def _keras_kind(base: str, shapes: Shapes) -> Kind | None:
+def _keras_kind(base: str, shapes: Shapes, objects: bool) -> Kind | None:
     kernel, recurrent = shapes.get("kernel"), shapes.get("recurrent_kernel")
     if kernel is None or recurrent is None or len(kernel) != 2 or len(recurrent) != 2 or base.startswith("nas"):
         return None
@@ -120,12 +160,18 @@ def _keras_kind(base: str, shapes: Shapes) -> Kind | None:
     if rest or gates not in _KERAS or kernel[1] != recurrent[1]:
         return None
     bias = shapes.get("bias")
+    if bias not in (None, recurrent[1:], (2, recurrent[1])):  # cuDNN's two biases in one, and its layout of kernels
+        return None
     options = {} if bias is not None else {"use_bias": "False"}
     unknown = {"activation": "'tanh'"}
     if gates == 3:
         options["reset_after"] = str(bias is not None and len(bias) == 2)
     if gates != 1:
-        unknown["recurrent_activation"] = "'sigmoid'"
+        # TF1's layers have another default than TF2's; a GRU that resets after the product is cuDNN's or TF2's.
+        later = objects or options.get("reset_after") == "True"
+        unknown["recurrent_activation"] = "'sigmoid'" if later else "'hard_sigmoid'"
+        if not later:
+            options["recurrent_activation"] = "'hard_sigmoid'"
     return Kind(_KERAS[gates], units, kernel[0], options, ("kernel", "recurrent_kernel", "bias"), unknown)
 
 
@@ -149,6 +195,22 @@ def _cudnn_gru_kind(base: str, shapes: Shapes) -> Kind | None:
     return Kind("CudnnCompatibleGRUCell", kernel[1], kernel[0], {}, _CUDNN_GRU)
 
 
+def _indy_kind(base: str, shapes: Shapes) -> Kind | None:
+    """Cells whose units see only their own state: a row of recurrent weights."""
+    gru = all(suffix in shapes for suffix in _INDY_GRU)
+    if not gru and not all(suffix in shapes for suffix in _INDY):
+        return None
+    kernel, row = (
+        (shapes["candidate/kernel"], shapes["candidate/kernel_u"]) if gru else (shapes["kernel_w"], shapes["kernel_u"])
+    )
+    gates = 4 if base == "indy_lstm_cell" else 1
+    if len(kernel) != 2 or row != (1, kernel[1]) or kernel[1] % gates:
+        return None
+    cls = "IndyGRUCell" if gru else "IndyLSTMCell" if gates == 4 else "IndRNNCell"
+    unknown = _FORGET if gates == 4 else _ACTIVATION
+    return Kind(f"contrib.{cls}", kernel[1] // gates, kernel[0], {}, _INDY_GRU if gru else _INDY, unknown)
+
+
 def _joined_kind(base: str, shapes: Shapes) -> Kind | None:
     kernel = shapes.get("kernel")
     if kernel is None or len(kernel) != 2:
@@ -159,10 +221,15 @@ def _joined_kind(base: str, shapes: Shapes) -> Kind | None:
     cls, gates = _BY_SCOPE.get(base, default)
     if cls == "BasicLSTMCell" and any(suffix in shapes for suffix in _LSTM_EXTRAS):
         cls = "LSTMCell"
-    units, rest = divmod(kernel[1], gates)
-    if rest or units == 0:
+    return _of_class(cls, gates, shapes)
+
+
+def _of_class(cls: str, gates: int, shapes: Shapes) -> Kind | None:
+    kernel = shapes.get("kernel")
+    if kernel is None or len(kernel) != 2:
         return None
-    return _sized(cls, units, kernel, shapes)
+    units, rest = divmod(kernel[1], gates)
+    return None if rest or units == 0 else _sized(cls, units, kernel, shapes)
 
 
 def _sized(cls: str, units: int, kernel: tuple[int, ...], shapes: Shapes) -> Kind | None:
@@ -176,6 +243,10 @@ def _sized(cls: str, units: int, kernel: tuple[int, ...], shapes: Shapes) -> Kin
     separate = cls in ("contrib.SRUCell", "contrib.NASCell")
     depth = kernel[0] if separate else kernel[0] - hidden
     wanted = 2 * units if cls == "contrib.SRUCell" else kernel[1]
+    if "in_projection/kernel" in shapes:
+        options["num_in_proj"], depth = str(depth), shapes["in_projection/kernel"][0]
+    elif cls == "contrib.IntersectionRNNCell":
+        return None  # takes inputs of one width only: no such cell can be loaded before its first call
     if depth <= 0 or (bias is not None and bias != (wanted,)):
         return None
     if bias is None and cls not in (
@@ -205,6 +276,8 @@ def _unknown(cls: str, projected: bool) -> dict[str, str]:
         return {**_FORGET, **_CLIPS, **({"proj_clip": "None"} if projected else {})}
     if "LSTMBlock" in cls:
         return {"forget_bias": "1.0", **_CLIPS}
+    if cls == "contrib.IntersectionRNNCell":
+        return {"forget_bias": "1.0", "y_activation": "'relu'"}
     if cls == "contrib.LayerNormBasicLSTMCell":
         return {**_FORGET, "dropout_keep_prob": "1.0"}
     return {}

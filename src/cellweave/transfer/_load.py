@@ -56,8 +56,10 @@ def load_tf1(
     Returns:
         A report of what was loaded, left and missing.
     Raises:
-        CheckpointError: the file is damaged; something is missing, does not fit, or fits in several places.
-        ScopeError: a layer does not tell its weights before its first call. ArgumentError: an unknown key in `map`.
+        CheckpointError: the file is damaged; something is missing, does not fit, or fits in several places; the powers
+            of Adam's betas are not those of the optimizer's betas.
+        ScopeError: a layer does not tell its weights before its first call. ArgumentError: an unknown key in `map`;
+            an optimizer without a counterpart in TF1.
     Numerics: values are copied bit for bit; nothing is cast. `nn.Linear` and convolutions get their axes reordered.
     """
     model = as_model(_WHERE, module)
@@ -65,7 +67,7 @@ def load_tf1(
         table = variable_table(checkpoint)
         inventory = take_inventory(table)
         shown = fspath(path)
-        plan = plan_load(model, inventory, Names(f"{_WHERE}: {shown}", scope, map))
+        plan = plan_load(model, inventory, Names(f"{_WHERE}: {shown}", inventory, scope, map))
         if strict and plan.missing:
             raise CheckpointError(_missing_text(shown, plan))
         return _Loading(model, shown, plan, inventory, table, checkpoint, averaged).run(optimizer)
@@ -129,7 +131,8 @@ class _Loading:
         if slots is not None and optimizer is not None:
             slots.apply(optimizer)
             used |= slots.keys
-        return LoadReport(self.path, tuple(self.rows), self._left(used), tuple(self.plan.missing), self.names)
+        scope = "" if slots is None else slots.scope
+        return LoadReport(self.path, tuple(self.rows), self._left(used), tuple(self.plan.missing), self.names, scope)
 
     def _read_cell(self, cell: CellPlan) -> None:
         need, candidate = cell.need, cell.candidate
@@ -161,25 +164,24 @@ class _Loading:
         notes += ["moving average"] if stored[0] is reading.sources[0].average else []
         self.values[path] = reading.read(self.arrays, self.averaged)
         self.readings[path] = reading
-        self.names[path] = reading.sources[0].name
+        self.names[path] = reading.sources[0].saved_as
         self.rows.append(LoadedRow(path, keys, reading.shape, stored[0].dtype, ", ".join(notes)))
 
     def _left(self, used: set[str]) -> tuple[LeftRow, ...]:
-        roles = {key.stored: key.role for key in self.inventory.others}
-        left = []
-        for key, found in self.table.items():
-            if key not in used:
-                left.append(LeftRow(key, tuple(found.shape), roles.get(key) or _role(self.inventory, key)))
-        return tuple(left)
+        roles = _roles(self.inventory)
+        return tuple(
+            LeftRow(key, tuple(found.shape), roles[key]) for key, found in self.table.items() if key not in used
+        )
 
 
-def _role(inventory: Inventory, key: str) -> str:
+def _roles(inventory: Inventory) -> dict[str, str]:
+    """What every key of the checkpoint is."""
+    roles: dict[str, str] = {key.stored: key.role for key in inventory.others}
     for variable in inventory.variables.values():
-        if variable.value is not None and key in variable.value.keys:
-            return "variable"
-        if variable.average is not None and key in variable.average.keys:
-            return "average"
-    return "slot"
+        roles |= dict.fromkeys(variable.stored_keys(), "slot")
+        roles |= {key: "average" for stored in variable.averages.values() for key in stored.keys}
+        roles |= dict.fromkeys(variable.value.keys if variable.value is not None else (), "variable")
+    return roles
 
 
 def _parameter(model: nn.Module, path: str) -> torch.Tensor:

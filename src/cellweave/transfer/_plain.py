@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from cellweave.checkpoint import Inventory, lookup_name
+from cellweave.checkpoint import Inventory
 from cellweave.scopes import Layer
 from cellweave.transfer._match import join
 from cellweave.transfer._reading import Reading
@@ -103,7 +103,7 @@ def plain_options(need: PlainNeed, inventory: Inventory, scope: str | None, give
         scope: Only below this scope, in lookup form.
         given: Where the caller says that the module's variables are, in lookup form; None: by the module's path.
     """
-    places = [given] if given is not None else _places(need)
+    places = [given] if given is not None else _places(need, inventory)
     for place in places:
         found = []
         for lookup, variable in inventory.variables.items():
@@ -117,10 +117,10 @@ def plain_options(need: PlainNeed, inventory: Inventory, scope: str | None, give
     return []
 
 
-def _places(need: PlainNeed) -> list[str]:
+def _places(need: PlainNeed, inventory: Inventory) -> list[str]:
     """Scopes that the module's path stands for: the whole path, then its last part."""
     path = need.module_path if need.role else need.path
-    whole = lookup_name(path.replace(".", "/"))
+    whole = inventory.place(path.replace(".", "/"))
     return list(dict.fromkeys(place for place in (whole, whole.rpartition("/")[2]) if place))
 
 

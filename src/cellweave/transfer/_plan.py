@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from cellweave._errors import ArgumentError, CheckpointError
-from cellweave.checkpoint import Inventory, Stored, lookup_name
+from cellweave.checkpoint import Inventory, Stored
 from cellweave.transfer._cudnn import opaque_of
 from cellweave.transfer._match import Candidate, Closeness, Finder, join
 from cellweave.transfer._needs import CellNeed, need_of, outermost_layers
@@ -43,11 +43,13 @@ class LoadPlan:
 
 
 class Names:
-    """The caller's `scope` and `map`, in the form in which names are compared."""
+    """The caller's `scope` and `map`, in the form in which the checkpoint's names are looked up."""
 
-    def __init__(self, where: str, scope: str | None, given: Mapping[str, str | None] | None) -> None:
-        self.where = where
-        self.scope = None if scope is None else lookup_name(scope.strip("/"))
+    def __init__(
+        self, where: str, inventory: Inventory, scope: str | None, given: Mapping[str, str | None] | None
+    ) -> None:
+        self.where, self._place = where, inventory.place
+        self.scope = None if scope is None else self._place(scope)
         self.given = dict(given or {})
         self.used: set[str] = set()
 
@@ -57,7 +59,7 @@ class Names:
             if key == "" or path == key or path.startswith(key + "."):
                 self.used.add(key)
                 value = self.given[key]
-                return True, None if value is None else lookup_name(value.strip("/"))
+                return True, None if value is None else self._place(value)
         return False, self.scope
 
     def own(self, path: str) -> str | None:
@@ -66,7 +68,7 @@ class Names:
         if value is None:
             return None
         self.used.add(path)
-        return lookup_name(value)
+        return self._place(value)
 
     def check_used(self, model: nn.Module) -> None:
         """Raise when a key names nothing in the model."""
@@ -109,7 +111,7 @@ def _plan_cells(model: nn.Module, inventory: Inventory, names: Names, plan: Load
             open_needs.append((need, finder.candidates(need, scope), scope))
     taken: set[str] = set()
     while open_needs:
-        chosen = [(item, found) for item in open_needs if (found := _chosen(*item, taken)) is not None]
+        chosen = [(item, found) for item in open_needs if (found := _chosen(*item, taken, inventory)) is not None]
         if not chosen:
             break
         for item, found in chosen:
@@ -156,11 +158,14 @@ def _mapped_weights(need: CellNeed, finder: Finder, names: Names) -> Candidate |
     return found
 
 
-def _chosen(need: CellNeed, candidates: list[Candidate], scope: str | None, taken: set[str]) -> Candidate | None:
+def _chosen(
+    need: CellNeed, candidates: list[Candidate], scope: str | None, taken: set[str], inventory: Inventory
+) -> Candidate | None:
     """The one place that is meant, None when there is none or no single one."""
+    outer = inventory.place(need.outer)
     fitting = [c for c in candidates if not c.problems and not (taken & set(c.scopes.values()))]
     if need.built and scope is None:
-        own = [c for c in fitting if c.closeness is Closeness.NAME and c.prefix == lookup_name(need.outer)]
+        own = [c for c in fitting if c.closeness is Closeness.NAME and c.prefix == outer]
         if own:
             return own[0]
     if not fitting:

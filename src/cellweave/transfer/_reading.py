@@ -37,10 +37,16 @@ class Reading:
         """What is read: the averages if they are wanted and there, else the values.
 
         Raises:
-            CheckpointError: the values are wanted and only averages are there.
+            CheckpointError: the values are wanted and only averages are there; an average is wanted and there are
+                several.
         """
         found = []
         for source in self.sources:
+            if averaged and len(source.averages) > 1:
+                raise CheckpointError(
+                    f"load_tf1: expected one moving average of {source.name}, got {', '.join(source.averages)}. "
+                    "Nothing tells which is meant: read it by open_checkpoint."
+                )
             chosen = source.average if averaged and source.average is not None else source.value
             if chosen is None:
                 raise CheckpointError(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from cellweave.checkpoint import Inventory, StoredVariable
-from cellweave.transfer._kinds import CELL_SUFFIXES, Kind, cell_kind
+from cellweave.transfer._kinds import CELL_SUFFIXES, Kind, cell_kind, driver_of, guessed_kind
 from cellweave.transfer._match import join
 
 _STACK = re.compile(r"multi_rnn_cell(?:_\d+)?")
@@ -124,9 +124,14 @@ def cells_in(found: Found) -> Iterator[FoundCell]:
         yield from cells_in(found.inside)
 
 
-def recognise(inventory: Inventory) -> Recognised:
-    """Tell the cells and layers of a checkpoint."""
-    cells, rest = _cells(inventory)
+def recognise(inventory: Inventory, gates: Callable[[StoredVariable], int | None] = lambda _: None) -> Recognised:
+    """Tell the cells and layers of a checkpoint.
+
+    Args:
+        inventory: Its variables.
+        gates: How many gates a graph shows of the cell with this kernel; see `guessed_kind`.
+    """
+    cells, rest = _cells(inventory, gates)
     tree = _Tree(cells)
     result = Recognised(list(tree.items("")))
     opaque = [key.name for key in inventory.others if key.role == "opaque"]
@@ -135,7 +140,9 @@ def recognise(inventory: Inventory) -> Recognised:
     return result
 
 
-def _cells(inventory: Inventory) -> tuple[dict[str, FoundCell], list[StoredVariable]]:
+def _cells(
+    inventory: Inventory, gates: Callable[[StoredVariable], int | None]
+) -> tuple[dict[str, FoundCell], list[StoredVariable]]:
     groups: dict[str, dict[str, StoredVariable]] = {}
     for lookup, variable in inventory.variables.items():
         for suffix in CELL_SUFFIXES:
@@ -143,19 +150,32 @@ def _cells(inventory: Inventory) -> tuple[dict[str, FoundCell], list[StoredVaria
                 groups.setdefault(lookup.removesuffix("/" + suffix), {})[suffix] = variable
     found: dict[str, FoundCell] = {}
     taken: set[str] = set()
+
+    def kind_of(scope: str, members: Mapping[str, StoredVariable], guess: bool) -> Kind | None:
+        shapes = {suffix: v.shape for suffix, v in members.items()}
+        if not guess:
+            return cell_kind(scope, shapes, objects=any(v.of_object for v in members.values()))
+        shown = gates(members["kernel"]) if "kernel" in members else None
+        driver = driver_of(scope)
+        full = shown is None and driver is not None and any(other.startswith(driver + "/") for other in sure)
+        return None if full else guessed_kind(scope, shapes, shown)
+
     # Scopes with more in them first, so that `gru_cell` comes before `gru_cell/gates`.
-    for scope in sorted(groups, key=lambda scope: (-len(groups[scope]), scope)):
-        members = {suffix: v for suffix, v in groups[scope].items() if v.lookup not in taken}
-        kind = cell_kind(scope, {suffix: v.shape for suffix, v in members.items()})
-        if kind is None:
-            continue
-        own = {suffix: v for suffix, v in members.items() if suffix in kind.suffixes}
-        taken.update(v.lookup for v in own.values())
-        found[scope] = FoundCell(scope, kind, own)
+    ordered = sorted(groups, key=lambda scope: (-len(groups[scope]), scope))
+    sure: list[str] = []
+    for guess in (False, True):
+        for scope in ordered:
+            members = {suffix: v for suffix, v in groups[scope].items() if v.lookup not in taken}
+            kind = None if scope in found else kind_of(scope, members, guess)
+            if kind is not None:
+                own = {suffix: v for suffix, v in members.items() if suffix in kind.suffixes}
+                taken.update(v.lookup for v in own.values())
+                found[scope] = FoundCell(scope, kind, own)
+        sure = sure or list(found)
     rest = [v for v in inventory.variables.values() if v.lookup not in taken]
     order = {lookup: index for index, lookup in enumerate(inventory.variables)}
-    ordered = sorted(found.items(), key=lambda item: min(order[v.lookup] for v in item[1].variables.values()))
-    return dict(ordered), rest
+    first = {scope: min(order[v.lookup] for v in cell.variables.values()) for scope, cell in found.items()}
+    return {scope: found[scope] for scope in sorted(found, key=first.__getitem__)}, rest
 
 
 class _Tree:
@@ -264,11 +284,16 @@ _PAIRS = (("_w", "_b"), ("_W", "_b"), ("_weights", "_biases"), ("_kernel", "_bia
           ("/Matrix", "/Bias"))  # fmt: skip
 #: The same for names that begin so: `W_out` and `b_out`, `w1` and `b1`.
 _BEGINNINGS = (("W", "b"), ("w", "b"), ("weights", "biases"), ("weights", "bias"), ("weight", "bias"))
+#: Cells that cannot be told whole from what is stored: their variables are no layers'.
+_OTHER_CELLS = re.compile(
+    r"(?:^|/)(?:(?:conv(?:_\dd)?|phased|time_freq|\w*grid)_lstm_cell|intersection_rnn_cell)(?:_\d+)?/"
+)
 _UNNAMED = re.compile(r"(.*?)Variable(?:_(\d+))?")
 
 
 def _layers(rest: list[StoredVariable]) -> tuple[list[FoundLayer], list[StoredVariable]]:
-    left = {variable.lookup: variable for variable in rest}
+    left = {variable.lookup: variable for variable in rest if not _OTHER_CELLS.search(variable.lookup)}
+    within = [variable for variable in rest if variable.lookup not in left]
     order = list(left)
     found: list[FoundLayer] = []
     for lookup in order:
@@ -284,7 +309,7 @@ def _layers(rest: list[StoredVariable]) -> tuple[list[FoundLayer], list[StoredVa
             found.append(FoundLayer(lookup, "Embedding", (str(rows), str(columns)), {"weight": left.pop(lookup)}))
     place = {lookup: index for index, lookup in enumerate(order)}
     found.sort(key=lambda layer: min(place[v.lookup] for v in layer.parameters.values()))
-    return found, list(left.values())
+    return found, [*left.values(), *within]
 
 
 def _dense(lookup: str, left: dict[str, StoredVariable]) -> FoundLayer | None:

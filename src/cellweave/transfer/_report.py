@@ -65,6 +65,7 @@ class LoadReport:
         left: Keys that were not.
         missing: Parameters without a variable; empty unless `strict=False`.
         names: Parameter path to the variable's TF1 name, as later TF1 spells it.
+        optimizer_scope: Scope of the optimizer whose slots were read, "" for none.
     """
 
     path: str
@@ -72,6 +73,7 @@ class LoadReport:
     left: tuple[LeftRow, ...]
     missing: tuple[MissingRow, ...]
     names: dict[str, str]
+    optimizer_scope: str = ""
 
     def __str__(self) -> str:
         lines = [f"{self.path}: {len(self.loaded)} parameters loaded"]

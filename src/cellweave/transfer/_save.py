@@ -41,11 +41,11 @@ def save_tf1(
     Args:
         module: As for `load_tf1`; built.
         path: The bundle's prefix, such as `out/model.ckpt`.
-        names: The report of `load_tf1`, which gives every variable the name that it came with; or parameter path
-            to name.
+        names: The report of `load_tf1`, which gives every variable the name that it came with, and the slots the scope
+            that they came with; or parameter path to name.
         optimizer: Also save its state in TF1's slots (`<name>/Adam`, ...): Adam, AdamW, SGD with momentum, RMSprop,
             Adagrad.
-        step: Also save `global_step`.
+        step: Also save `global_step`; in the scope that it has in the checkpoint of `names`, if that is a report.
         overwrite: Whether an earlier checkpoint of this name may be replaced.
     Returns:
         Parameter path to the name that it was saved under.
@@ -66,9 +66,10 @@ def save_tf1(
             )
         tensors[name] = stored_tensor(tensor, axes)
     if optimizer is not None:
-        tensors |= dict(slots_of_optimizer(_WHERE, optimizer, entries))
+        scope = names.optimizer_scope if isinstance(names, LoadReport) else ""
+        tensors |= dict(slots_of_optimizer(_WHERE, optimizer, entries, scope))
     if step is not None:
-        tensors["global_step"] = np.asarray(step, np.int64)
+        tensors[_step_name(names)] = np.asarray(step, np.int64)
     pieces = _pieces(model, {id(tensor): name for tensor, name, _ in entries.values()})
     slices = {
         name: even_slices(tensors[name].shape, [count, *[1] * (tensors[name].dim() - 1)])
@@ -76,6 +77,12 @@ def save_tf1(
     }
     write_checkpoint(fspath(path), tensors, slices=slices, overwrite=overwrite)
     return {parameter: name for parameter, (_, name, _) in entries.items()}
+
+
+def _step_name(names: LoadReport | Mapping[str, str] | None) -> str:
+    rows = names.left if isinstance(names, LoadReport) else ()
+    counters = [row.key for row in rows if row.role == "counter" and row.key.rpartition("/")[2] == "global_step"]
+    return counters[0] if len(counters) == 1 else "global_step"
 
 
 def _entries(model: nn.Module, names: dict[str, str]) -> dict[str, Entry]:

@@ -64,6 +64,22 @@ def test_state_file_of_a_moved_folder(prefix: Path) -> None:
         assert checkpoint.path == prefix
 
 
+@pytest.mark.parametrize("folder", ["", "save/", "C:\\\\models\\\\", "..\\\\save\\\\", "/tmp/"])
+def test_state_file_that_names_another_folder(prefix: Path, folder: str) -> None:
+    """Whether such a folder is there or not: the checkpoint is not in it."""
+    prefix.with_name("checkpoint").write_text(f'model_checkpoint_path: "{folder}{prefix.name}"\n')
+    with open_checkpoint(prefix.parent) as checkpoint:
+        assert checkpoint.path == prefix
+
+
+def test_state_file_names_what_is_there_before_what_lies_beside(prefix: Path) -> None:
+    (prefix.parent / "save").mkdir()
+    other = write_checkpoint(prefix.parent / "save" / prefix.name, {"other": 1})
+    prefix.with_name("checkpoint").write_text(f'model_checkpoint_path: "save/{prefix.name}"\n')
+    with open_checkpoint(prefix.parent) as checkpoint:
+        assert checkpoint.path == other
+
+
 def test_state_file_with_escapes(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / 'a "ü"', {"v": 1}, update_state=True)
     written = (tmp_path / "checkpoint").read_text(encoding="ascii")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -81,3 +82,98 @@ def test_cells_that_do_not_feed_each_other_are_no_stack(tmp_path: Path, rng: np.
     with open_checkpoint(path) as checkpoint:
         for cell, scope in zip(cells, scopes, strict=True):
             assert torch.equal(cell.kernel, checkpoint.read_tensor(f"{scope}/basic_lstm_cell/kernel"))
+
+
+def test_a_doubled_scope_beside_a_single_one(tmp_path: Path, rng: np.random.Generator) -> None:
+    shapes = {f"rnn/{name}": shape for name, shape in LSTM.items()} | LSTM
+    shapes |= dict.fromkeys(("a/fc/kernel", "a/fc/fc/kernel"), (4, 4))
+    path = write(tmp_path, rng, shapes)
+    names = run_printed(path, tmp_path)
+    assert not names["report"].left
+    assert sorted(key for row in names["report"].loaded for key in row.keys) == sorted(shapes)
+
+
+def lstm(scope: str, units: int = 8, depth: int = 4) -> dict[str, tuple[int, ...]]:
+    return {f"{scope}/kernel": (depth + units, 4 * units), f"{scope}/bias": (4 * units,)}
+
+
+def dense(scope: str, inputs: int = 20, outputs: int = 4) -> dict[str, tuple[int, ...]]:
+    return {f"{scope}/kernel": (inputs, outputs), f"{scope}/bias": (outputs,)}
+
+
+@pytest.mark.parametrize(
+    "shapes, part",
+    [
+        (lstm("rnn/lstm_cell") | dense("rnn/mixed"), "mixed"),
+        (lstm("rnn/multi_rnn_cell/cell_0/lstm_cell") | dense("rnn/mixed"), "mixed"),
+        (lstm("cell/lstm_cell") | dense("cell/mixed"), "mixed"),
+        (lstm("model/lstm_cell") | dense("model/lstm_dense"), "lstm_dense"),
+        (lstm("model/lstm_cell") | dense("rnn_logits_1"), "rnn_logits_1"),
+        (dense("rnn/fc1"), "layer"),
+        (lstm("b/fw/lstm_cell") | lstm("b/bw/lstm_cell") | dense("b/fw/dense"), "dense"),
+    ],
+)
+def test_dense_layers_among_cells(
+    shapes: dict[str, tuple[int, ...]], part: str, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    names = run_printed(write(tmp_path, rng, shapes), tmp_path)
+    model = names["model"]
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    assert [(layer.in_features, layer.out_features) for layer in layers] == [(20, 4)]
+    assert part == "layer" or model[part] is layers[0]
+    assert not names["report"].left
+
+
+def test_a_cell_with_a_name_of_its_own(tmp_path: Path, rng: np.random.Generator) -> None:
+    names = run_printed(write(tmp_path, rng, lstm("encoder/rnn/enc")), tmp_path)
+    assert isinstance(names["model"], cw.BasicLSTMCell)
+
+
+@pytest.mark.parametrize("name", ["class", "print", "list", "model", "while", "x²", "ü", 'a"b', "a\\b", "a\nb", "it's"])
+def test_names_that_are_no_names_of_python(name: str, tmp_path: Path, rng: np.random.Generator) -> None:
+    for number, shapes in enumerate((dense(name), dense(f"{name}/{name}") | LSTM | lstm("b/lstm_cell"))):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        names = run_printed(write(folder, rng, shapes), folder)
+        assert not names["report"].left
+
+
+def test_a_cell_whose_scope_is_a_word_of_python(tmp_path: Path, rng: np.random.Generator) -> None:
+    names = run_printed(write(tmp_path, rng, lstm("class/lstm_cell") | lstm("class/rnn/lstm")), tmp_path)
+    assert not names["report"].left
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: cw.contrib.IntersectionRNNCell(8, num_in_proj=8),
+        lambda: cw.contrib.IndRNNCell(8),
+        lambda: cw.contrib.IndyLSTMCell(8),
+        lambda: cw.contrib.IndyGRUCell(8),
+    ],
+)
+def test_cells_of_contrib(make: Callable[[], cw.RNNCell], tmp_path: Path) -> None:
+    cell = make()
+    cell.build([None, 4])
+    cw.save_tf1(cell, tmp_path / "m")
+    names = run_printed(tmp_path / "m", tmp_path)
+    assert names["model"].get_config() == {**cell.get_config(), "name": names["model"].get_config()["name"]}
+    assert not names["report"].left
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        {"rnn/conv_2d_lstm_cell/kernel": (3, 3, 7, 16), "rnn/conv_2d_lstm_cell/biases": (16,)},
+        {"rnn/intersection_rnn_cell/kernel": (8, 16), "rnn/intersection_rnn_cell/bias": (16,)},
+        {"rnn/phased_lstm_cell/new_input/kernel": (12, 8), "rnn/phased_lstm_cell/new_input/bias": (8,)},
+        {"cu_dnnlstm/kernel": (6, 32), "cu_dnnlstm/recurrent_kernel": (8, 32), "cu_dnnlstm/bias": (64,)},
+        {"cu_dnngru/kernel": (8, 15), "cu_dnngru/recurrent_kernel": (5, 15), "cu_dnngru/bias": (30,)},
+    ],
+)
+def test_what_is_not_told_whole_is_not_told_as_something_else(
+    shapes: dict[str, tuple[int, ...]], tmp_path: Path, rng: np.random.Generator
+) -> None:
+    inspection = cw.inspect_tf1(write(tmp_path, rng, shapes))
+    assert [variable.key for variable in inspection.others] == sorted(shapes)
+    assert not inspection.parts

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import cellweave as cw
-from cellweave.checkpoint import write_checkpoint
+from cellweave.checkpoint import open_checkpoint, write_checkpoint
 
 Write = Callable[..., Path]
 
@@ -39,8 +39,6 @@ def gru(scope: str, depth: int = 3, units: int = 2) -> dict[str, tuple[int, ...]
 
 
 def stored(path: Path, name: str) -> torch.Tensor:
-    from cellweave.checkpoint import open_checkpoint
-
     with open_checkpoint(path) as checkpoint:
         return torch.from_numpy(checkpoint[name].copy())
 
@@ -220,3 +218,57 @@ def test_optimizers_go_round(write: Write, tmp_path: Path, make: Callable[..., t
         assert torch.equal(mine, theirs)
         for key, value in optimizer.state[mine].items():
             torch.testing.assert_close(again.state[theirs][key], value, rtol=1e-6, atol=0)
+
+
+def test_names_in_a_map_are_first_the_very_names_of_the_file(write: Write) -> None:
+    names = ["enc/enc/kernel", "enc/kernel", "x/weights", "x/kernel"]
+    path = write(dict.fromkeys(names, (4, 3)))
+    for name in names:
+        layer = nn.Linear(4, 3, bias=False)
+        report = cw.load_tf1({"l": layer}, path, map={"l.weight": name})
+        assert torch.equal(layer.weight, stored(path, name).t())
+        assert report.names == {"l.weight": name}
+
+
+def test_a_doubled_scope_beside_a_single_one_is_another_cell(write: Write) -> None:
+    path = write(gru("rnn/gru_cell") | gru("rnn/rnn/gru_cell"))
+    for scope in ("rnn", "rnn/rnn"):
+        cell = cw.GRUCell(2)
+        cw.load_tf1(cell, path, scope=scope)
+        assert torch.equal(cell.gates_kernel, stored(path, f"{scope}/gru_cell/gates/kernel"))
+        assert f"{scope}/gru_cell/gates/kernel" in cw.variable_names(cell)
+
+
+def test_two_averages_are_not_chosen_between(write: Write) -> None:
+    tails = ["", "/ExponentialMovingAverage", "/ExponentialMovingAverage_1"]
+    path = write({f"dense/kernel{tail}": (4, 3) for tail in tails})
+    model = {"dense": nn.Linear(4, 3, bias=False)}
+    assert len(cw.load_tf1(model, path).left) == 2
+    with pytest.raises(cw.CheckpointError, match=r"one moving average .* got ExponentialMovingAverage, Expo.*_1\."):
+        cw.load_tf1(model, path, averaged=True)
+
+
+def test_a_report_keeps_the_names_that_layers_came_with(write: Write, tmp_path: Path) -> None:
+    path = write({"fc/weights": (4, 3), "fc/biases": (3,)})
+    model = {"fc": nn.Linear(4, 3)}
+    report = cw.load_tf1(model, path)
+    cw.save_tf1(model, tmp_path / "next", names=report)
+    with open_checkpoint(tmp_path / "next") as checkpoint:
+        assert list(checkpoint) == ["fc/biases", "fc/weights"]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: cw.contrib.CoupledInputForgetGateLSTMCell(3, use_peepholes=True, num_proj=2),
+        lambda: cw.contrib.GRUBlockCell(3),
+        lambda: cw.contrib.Conv1DLSTMCell(input_shape=[5, 3], output_channels=2, kernel_shape=[3]),
+    ],
+)
+def test_a_report_keeps_the_names_of_cells(make: Callable[[], Any], tmp_path: Path) -> None:
+    cell, other = make(), make()
+    cell.build([None, 5, 3] if "Conv" in type(cell).__name__ else [None, 4])
+    names = cw.save_tf1(cell, tmp_path / "m")
+    report = cw.load_tf1(other, tmp_path / "m")
+    assert report.names == names
+    assert cw.save_tf1(other, tmp_path / "next", names=report) == names
