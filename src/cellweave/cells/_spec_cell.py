@@ -163,6 +163,8 @@ class SpecWeights(StepLayer):
 class SpecCell(SpecWeights, RNNCell):
     """Base of TF1's cells that are known by a spec."""
 
+    _call_forgets_names = False  # TF1's `LayerRNNCell`, which leaves the enclosing scope alone
+
 
 class SteppedCell(SpecCell):
     """Base of cells whose weights follow from a spec, and which run step by step."""

@@ -34,6 +34,7 @@ class UGRNNCell(SteppedCell):
     Source: Collins et al. 2017; TF1 `tf.contrib.rnn.UGRNNCell`.
     """
 
+    _call_forgets_names = True  # a plain `RNNCell` in TF1
     _spec: UGRNNSpec
     spec = SteppedCell.spec  # below this class, what changes a step needs its own
 

@@ -6,7 +6,7 @@ import copy
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -74,6 +74,8 @@ class Layer(LayerNodes, LayerWeights):
 
     #: Whether `call` itself may create variables, so that its scope has to be open at every call.
     _call_makes_variables = True
+    #: Whether a call forgets the default names that were taken meanwhile in the enclosing scope, its own too.
+    _call_forgets_names = False
     #: Whether the first default name is `<class>_1` (TF1) or `<class>` (Keras).
     _first_name_has_number = True
     #: Base of default names where it is not the class's own name in snake case.
@@ -198,7 +200,7 @@ class Layer(LayerNodes, LayerWeights):
                 return self.recorded(symbols, inputs, args, kwargs)
         if self._first_call_done and not self._call_makes_variables:
             return super().__call__(inputs, *args, **kwargs)
-        with self._undone_on_error(), self._entered(scope):
+        with self._undone_on_error(), self._called_in(scope):
             if not self._built:
                 self._build_from(inputs)
             result = super().__call__(inputs, *args, **kwargs)
@@ -256,7 +258,7 @@ class Layer(LayerNodes, LayerWeights):
         self._built = True
 
     def _build_symbolically(self, inputs: Any, scope: Any) -> None:
-        with self._undone_on_error(), self._entered(scope):
+        with self._undone_on_error(), self._called_in(scope):
             if not self._built:
                 self._build_from(inputs)
 
@@ -304,6 +306,17 @@ class Layer(LayerNodes, LayerWeights):
             reuse = self._reuse or captured.reuse
         with opened(replace(captured, reuse=reuse), self, reopened=known) as open_scope:
             yield open_scope
+
+    @contextmanager
+    def _called_in(self, scope: Any = None) -> Iterator[None]:
+        """The layer's scope as a call opens it.
+
+        TF1's `RNNCell` reopens the enclosing scope by its object around a call, and so forgets the names taken inside.
+        Outside a store nothing is shared and nothing collides: there they stay taken, so that names stay distinct.
+        """
+        forgets = self._call_forgets_names and self._scope is None and scope is None and frame.store is not None
+        with opened(frame.scope, reopened=True) if forgets else nullcontext(), self._entered(scope):
+            yield
 
     @contextmanager
     def _undone_on_error(self) -> Iterator[None]:
