@@ -35,6 +35,8 @@ class VariableRequest:
     ignore_scope_initializer: bool = False
 
 
+#: Initializers that are values, not functions that make one.
+_VALUES = (torch.Tensor, np.ndarray, np.generic, list, tuple, int, float)
 #: What a scope gives its variables unless they are asked for with their own.
 _INHERITED = ("dtype", "regularizer", "partitioner", "constraint")
 
@@ -65,9 +67,11 @@ def requested(request: VariableRequest, custom_getter: Any = None) -> nn.Paramet
     defaults = {key: getattr(scope, key) for key in _INHERITED if getattr(request, key) is None}
     if request.initializer is None and not request.ignore_scope_initializer:
         defaults["initializer"] = scope.initializer
+    if isinstance(defaults.get("initializer", request.initializer), _VALUES):
+        defaults.pop("dtype", None)  # a value brings its own
+    elif frame.owner is not None and defaults.get("dtype", request.dtype) is None:
+        defaults["dtype"] = frame.owner.dtype
     request = replace(request, **defaults)
-    if request.dtype is None and frame.owner is not None and not isinstance(request.initializer, torch.Tensor):
-        request = replace(request, dtype=frame.owner.dtype)
     getter = scope.custom_getter if custom_getter is None else custom_getter
     if getter is None:
         return create_or_get(request)
@@ -147,15 +151,23 @@ def _full_shape(request: VariableRequest) -> tuple[int, ...]:
     return tuple(dim for dim in dims if dim is not None)
 
 
+def _as_value(value: Any) -> torch.Tensor:
+    """A tensor in the dtype that TF1 gives a value: an array's own; float32 and, where they fit, int32 for Python's."""
+    if isinstance(value, torch.Tensor | np.ndarray | np.generic):
+        return torch.as_tensor(value)
+    seen = torch.as_tensor(value, device="cpu")
+    dtype = torch.float32 if seen.is_floating_point() else seen.dtype
+    if dtype == torch.int64 and bool((seen == seen.to(torch.int32)).all()):
+        dtype = torch.int32
+    return torch.as_tensor(value, dtype=dtype)
+
+
 def _new(request: VariableRequest) -> nn.Parameter:
     initializer = deserialize(request.initializer, request.name)
-    dtype = initializer.dtype if isinstance(initializer, torch.Tensor) and request.dtype is None else request.dtype
-    if isinstance(initializer, np.ndarray | np.generic | list | int | float):
-        initializer = torch.as_tensor(initializer)
-        if dtype is None and not initializer.is_floating_point():
-            dtype = initializer.dtype
-    fixed = initializer if isinstance(initializer, torch.Tensor) else None
-    resolved = torch.float32 if dtype is None else as_dtype(dtype)
+    fixed = _as_value(initializer) if isinstance(initializer, _VALUES) else None
+    initializer = initializer if fixed is None else fixed
+    own = torch.float32 if fixed is None else fixed.dtype
+    resolved = own if request.dtype is None else as_dtype(request.dtype)
     if request.shape is None and fixed is None:
         raise ArgumentError(f"get_variable: expected a shape for the new variable {request.name!r}, got None.")
     shape = tuple(fixed.shape) if request.shape is None and fixed is not None else _full_shape(request)
