@@ -83,11 +83,14 @@ class SpecWeights(StepLayer):
         return self._spec  # type: ignore[no-any-return]
 
     def named_weights(self) -> dict[str, torch.Tensor]:
-        """The weights by the names that its spec gives them, such as `gates/kernel`. Raises when they do not exist."""
+        """The weights by the names that its spec gives them, such as `gates/kernel`. Raises when they do not exist.
+
+        Where a scope's `custom_getter` gives something else than the variable, they are that.
+        """
         made, found = self._parameters, {}
         for name, attribute in self._weight_names:
             weight = made.get(attribute)
-            found[name] = getattr(self, attribute) if weight is None else weight
+            found[name] = self.weight_in_use(attribute) if weight is None or attribute in self._getters else weight
         return found
 
     def _initializer_of(self, weight: WeightSpec) -> Any:

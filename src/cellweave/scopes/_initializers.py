@@ -328,7 +328,7 @@ _BY_SNAKE_NAME = {
 
 def serialize(initializer: Any) -> Any:
     """An initializer as plain data `{"class_name", "config"}`; what is not of this module is returned as it is."""
-    kind = type(initializer)
+    kind: Any = type(initializer)
     if kind in (random_uniform_initializer, random_normal_initializer, truncated_normal_initializer):
         kind = kind.__base__  # another class by its defaults only, which the config writes out
     if kind not in _CLASSES.values():

@@ -33,7 +33,7 @@ def snake_case(name: str) -> str:
 
 #: Attributes that a first call or a build changes.
 _STATE_OF_BUILDING = (
-    "_records", "_aliases", "_adopted", "_scope", "_outer_scope", "_dtype", "_built", "_first_call_done",
+    "_records", "_aliases", "_getters", "_adopted", "_scope", "_outer_scope", "_dtype", "_built", "_first_call_done",
 )  # fmt: skip
 
 #: Keywords that every Keras layer takes and that change nothing in one that is called by hand or by an unroll.
@@ -91,7 +91,7 @@ class Layer(LayerNodes, LayerWeights):
         layer._base_name = cls._class_base_name or snake_case(cls.__name__)
         layer._layer_name, layer._named = layer._base_name, False
         layer._scope, layer._outer_scope, layer._records, layer._adopted = None, None, {}, set()
-        layer._aliases = {}
+        layer._aliases, layer._getters = {}, {}
         layer._built = layer._first_call_done = False
         layer._activity_regularizer = None
         layer.__dict__.update(layer._fresh_nodes(), _graph=frame.graph)

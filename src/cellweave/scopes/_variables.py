@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -75,12 +76,20 @@ def requested(request: VariableRequest, custom_getter: Any = None) -> nn.Paramet
     getter = scope.custom_getter if custom_getter is None else custom_getter
     if getter is None:
         return create_or_get(request)
+    made = by_getter(request, getter, create_or_get)
+    if frame.owner is not None:
+        frame.owner.note_getter(request, getter, made)
+    return made  # type: ignore[no-any-return]
 
-    def make(name: str, **changes: Any) -> nn.Parameter:
-        return create_or_get(replace(request, name=name, **changes))
+
+def by_getter(request: VariableRequest, getter: Any, make: Callable[[VariableRequest], Any]) -> Any:
+    """What a custom getter gives for a request; `make` stands for TF1's own getter."""
+
+    def inner(name: str, **changes: Any) -> Any:
+        return make(replace(request, name=name, **changes))
 
     given = {key: value for key, value in vars(request).items() if key != "ignore_scope_initializer"}
-    return getter(make, **given)  # type: ignore[no-any-return]
+    return getter(inner, **given)
 
 
 def create_or_get(request: VariableRequest) -> nn.Parameter:
