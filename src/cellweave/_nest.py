@@ -10,7 +10,7 @@ from typing import Any, TypeGuard
 
 import torch
 
-from cellweave._errors import ArgumentError, ArgumentTypeError
+from cellweave._errors import ArgumentError, ArgumentTypeError, StructureError
 from cellweave._types import Nest
 
 
@@ -96,9 +96,10 @@ def same_structure(expected: Nest, got: Nest, where: str, *, check_types: bool =
 
     Raises:
         ArgumentTypeError: a level has another type (a list is not a tuple). ArgumentError: another number of elements.
+        StructureError: a leaf where a structure is due, or the other way round.
     """
     if is_nested(expected) != is_nested(got):
-        raise ArgumentTypeError(f"{where}: expected structure {describe(expected)}, got {describe(got)}.")
+        raise StructureError(f"{where}: expected structure {describe(expected)}, got {describe(got)}.")
     if not is_nested(expected):
         return
     if check_types and not _same_kind(expected, got):

@@ -10,13 +10,14 @@ from cellweave import _nest
 from cellweave._errors import ArgumentError, ArgumentTypeError, ShapeError
 from cellweave._types import DTypeLike, Nest
 from cellweave.cells import require_rnn_cell
+from cellweave.layers._cell_step import step_with_lengths
 from cellweave.layers._graph_breaks import runs_outside_graphs
 from cellweave.layers._sequence import (
     as_lengths,
     first_state,
     open_scope,
+    output_dtype,
     run_for_variables,
-    step_with_lengths,
     steps_to_run,
     without_padding,
     zero_outputs,
@@ -85,7 +86,9 @@ def static_rnn(
     ran = steps_to_run(len(inputs), lengths, at_least=0)
     with session_run(), open_scope(scope, "rnn"):
         woven = _woven(cell, inputs, state, lengths, rows, ran)
-        return _stepwise(cell, inputs, state, lengths, rows, ran) if woven is None else woven
+        if woven is not None:
+            return woven
+        return _stepwise(cell, inputs, state, lengths, rows, ran, output_dtype(state, dtype, "static_rnn"))
 
 
 def _woven(
@@ -103,7 +106,13 @@ def _woven(
 
 
 def _stepwise(
-    cell: Any, inputs: Any, state: Nest, lengths: torch.Tensor | None, rows: int, ran: int
+    cell: Any,
+    inputs: Any,
+    state: Nest,
+    lengths: torch.Tensor | None,
+    rows: int,
+    ran: int,
+    dtype: torch.dtype | None,
 ) -> tuple[list[Any], Any]:
     on_device = None if lengths is None else lengths.to(_nest.flatten(inputs)[0].device, non_blocking=True)
     outputs: list[Any] = []
@@ -112,7 +121,7 @@ def _stepwise(
     for step in range(ran):
         active = None if on_device is None else step < on_device
         now = inputs[step] if active is None else without_padding(inputs[step], active)
-        output, state = step_with_lengths(cell, now, state, active, "static_rnn")
+        output, state = step_with_lengths(cell, now, state, active, "static_rnn", dtype, static=True)
         outputs.append(output)
     like = outputs[0] if outputs else zero_outputs(cell, (rows,), _nest.flatten(inputs)[0])
     attached = not outputs and _takes_gradients(cell, inputs, state)

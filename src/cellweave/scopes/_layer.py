@@ -15,7 +15,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from cellweave import _nest
-from cellweave._errors import ArgumentTypeError, ScopeError
+from cellweave._errors import ArgumentError, ArgumentTypeError, ScopeError
 from cellweave._shape import TensorShape
 from cellweave._types import DTypeLike, ShapeLike, as_dtype, dtype_name
 from cellweave.scopes._context import AUTO_REUSE, Branch, VariableScope, check_reuse, frame, opened, undone_on_error
@@ -226,7 +226,12 @@ class Layer(LayerNodes, LayerWeights):
 
     def forward(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Run `call`; `nn.Module` hooks act around it."""
-        return self.call(inputs, *args, **kwargs)
+        result = self.call(inputs, *args, **kwargs)
+        if result is None:
+            raise ArgumentError(
+                f"{self.where}.call: expected a tensor or a structure of tensors, got None. Return one."
+            )
+        return result
 
     def call(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """The layer's own computation. The base returns its inputs."""
