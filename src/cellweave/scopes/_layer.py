@@ -115,7 +115,7 @@ class Layer(LayerNodes, LayerWeights):
             raise ArgumentTypeError(f"{type(self).__name__}: expected a name as a string, got {name!r}.")
         name = name or None  # TF1 takes an empty one for none
         if _reuse not in (None, False, True) and _reuse is not AUTO_REUSE:
-            raise ArgumentTypeError(
+            raise ArgumentError(
                 f"{type(self).__name__}: expected reuse None, False, True or AUTO_REUSE, got {_reuse!r}."
             )
         self._trainable = bool(trainable)

@@ -87,7 +87,7 @@ class LayerWeights(nn.Module):
             partitioner: Number of slices along axis 0 in a TF1 checkpoint.
             ignore_scope_initializer: Do not fall back to the scope's initializer (TF1's biases).
         Raises:
-            ScopeError, ShapeError, DTypeError: as `get_variable`.
+            ScopeError, ShapeError: as `get_variable`.
         """
         if self._dtype is None and dtype is None:
             self._dtype = torch.float32

@@ -12,7 +12,7 @@ from torch import nn
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
-from cellweave._errors import ArgumentError, DTypeError, ScopeError, ShapeError
+from cellweave._errors import ArgumentError, ScopeError, ShapeError
 from cellweave._types import as_dtype, dtype_name, shape_dims
 from cellweave.scopes._context import AUTO_REUSE, frame
 from cellweave.scopes._initializers import GlorotUniform, Zeros, as_tensor_of, deserialize
@@ -147,7 +147,7 @@ def _check_same(request: VariableRequest, existing: nn.Parameter) -> None:
         )
     dtype = request.dtype
     if dtype is not None and as_dtype(dtype) != existing.dtype:
-        raise DTypeError(
+        raise ScopeError(
             f"get_variable: expected {request.name!r} of dtype {dtype_name(existing.dtype)} because it exists, "
             f"got {dtype_name(as_dtype(dtype))}."
         )

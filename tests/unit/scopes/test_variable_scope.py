@@ -90,7 +90,7 @@ class TestPaths:
             pass
 
     def test_neither_name_nor_default(self) -> None:
-        with pytest.raises(cw.ArgumentError, match="default name"), cw.variable_scope(None):
+        with pytest.raises(cw.ArgumentTypeError, match="default name"), cw.variable_scope(None):
             pass
 
     def test_a_name_wins_over_the_default_name(self) -> None:
@@ -322,7 +322,7 @@ class TestArguments:
             assert cw.get_variable("v", [2], dtype="float32") is made
             with pytest.raises(cw.ShapeError, match=r"'s/v' of shape \[2\].*got \[3\]"):
                 cw.get_variable("v", [3])
-            with pytest.raises(cw.DTypeError, match=r"'s/v' of dtype float32.*got float64"):
+            with pytest.raises(cw.ScopeError, match=r"'s/v' of dtype float32.*got float64"):
                 cw.get_variable("v", [2], dtype="float64")
 
     def test_a_failed_one_leaves_nothing_in_the_store(self) -> None:
