@@ -27,10 +27,9 @@ def get_variable_scope() -> VariableScope:
 
 
 def named_scope(name: str, **changes: Any) -> VariableScope:
-    """The scope `name` below the open one; slashes make levels."""
-    if not name or name.startswith("/") or name.endswith("/") or "//" in name:
-        raise ArgumentError(f"variable_scope: expected a name such as 'a' or 'a/b', got {name!r}.")
-    _check_name("variable_scope", name)
+    """The scope `name` below the open one; slashes make levels. An empty one adds nothing but the slash before it."""
+    if name:
+        _check_name("variable_scope", name)
     return frame.scope.child(name, **changes)
 
 
@@ -68,7 +67,8 @@ def variable_scope(
     """Open a scope: variables and layers made inside get its path and defaults.
 
     Args:
-        name_or_scope: A name below the open scope, or a scope object to open again at its own path.
+        name_or_scope: A name below the open scope, or a scope object to open again at its own path. An empty name is
+            the root at the root, and below "a" the scope "a/", whose variables are "a//v".
         default_name: Used when the name is None; made unique with `_1`, `_2`, ...
         initializer, regularizer, constraint, partitioner, custom_getter, dtype: Defaults inside; None inherits.
         reuse: True: existing names only; AUTO_REUSE: create or share; None or False: inherited. Needs a store.
