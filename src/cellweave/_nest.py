@@ -113,6 +113,13 @@ def same_structure(expected: Nest, got: Nest, where: str, *, check_types: bool =
         same_structure(a, b, where, check_types=check_types)
 
 
+def retyped(like: Nest, value: Nest) -> Any:
+    """`value` in the types of `like`, down to where one of them is no sequence, or has another length."""
+    if not (is_sequence(like) and is_sequence(value) and len(like) == len(value)):
+        return value
+    return rebuild(like, [retyped(a, b) for a, b in zip(like, value, strict=True)])
+
+
 def describe(value: Nest) -> str:
     """A one-line picture of a structure with `*` for each leaf, such as `(LSTMStateTuple(c=*, h=*), *)`."""
     if not is_nested(value):

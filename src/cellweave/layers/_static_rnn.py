@@ -68,7 +68,8 @@ def static_rnn(
     Args:
         cell: Any recurrent cell.
         inputs: A list of T tensors `[B, D]`, or of structures of them.
-        initial_state: State in the cell's structure; default: zeros of `dtype`.
+        initial_state: State in the cell's structure, or without lengths in other tuples and lists; default: zeros of
+            `dtype`.
         dtype: Dtype of the zero state; required without `initial_state`.
         sequence_length: Steps per row, `[B]`. Steps past the longest row are not run and give zeros.
         scope: Variable scope; default "rnn".
@@ -82,6 +83,8 @@ def static_rnn(
     require_rnn_cell("static_rnn", cell)
     rows = check_steps(inputs, "static_rnn")
     lengths = as_lengths(sequence_length, rows, "static_rnn")
+    if lengths is None:  # TF1 compares nothing then: any pair is an LSTM's state
+        initial_state = _nest.retyped(cell.state_size, initial_state)
     state = first_state(cell, initial_state, dtype, inputs[0], rows, "static_rnn")
     ran = steps_to_run(len(inputs), lengths, at_least=0)
     with session_run(), open_scope(scope, "rnn"):
