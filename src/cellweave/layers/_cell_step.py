@@ -64,6 +64,9 @@ def _pair(result: Any, where: str) -> tuple[Any, Any]:
 def _checked_output(cell: Any, output: Nest, rows: int, dtype: torch.dtype | None, where: str, *, same: bool) -> Any:
     """The output in the structure of `output_size`, which TF1 gives it where it does not have to have it already."""
     sizes, what = cell.output_size, "the cell's output"
+    plain = isinstance(output, torch.Tensor) and isinstance(sizes, int)
+    if plain and dtype in (None, output.dtype) and output.shape == (rows, sizes):  # the short way of nearly all cells
+        return output
     if same:
         _nest.same_structure(sizes, output, f"{where}: {what}")
     wanted, leaves = _nest.flatten(sizes), _nest.flatten(output)
@@ -85,6 +88,8 @@ def _check_state(old: Nest, new: Nest, where: str) -> None:
     what = "the cell's new state"
     _nest.same_structure(old, new, f"{where}: {what}")
     for before, leaf in zip(_nest.flatten(old), _nest.flatten(new), strict=True):
+        if leaf is before:
+            continue
         _check_tensor(leaf, where, what)
         if leaf.shape != before.shape:
             raise ShapeError(f"{where}: expected {what} {list(before.shape)} as before, got {list(leaf.shape)}.")
