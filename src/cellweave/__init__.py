@@ -18,6 +18,7 @@ from cellweave._errors import OrderError as OrderError
 from cellweave._errors import RunError as RunError
 from cellweave._errors import ScopeError as ScopeError
 from cellweave._errors import ShapeError as ShapeError
+from cellweave._errors import StructureError as StructureError
 from cellweave._shape import TensorShape as TensorShape
 from cellweave._tensor_array import TensorArray as TensorArray
 from cellweave._version import __version__ as __version__

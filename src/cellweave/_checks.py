@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from cellweave._errors import ArgumentError, ArgumentTypeError, DTypeError, ShapeError
+from cellweave._errors import ArgumentError, ArgumentTypeError, DTypeError, ShapeError, StructureError
+from cellweave._nest import is_nested
 from cellweave._types import dtype_name
 
 
@@ -41,7 +42,8 @@ def check_number(where: str, value: Any) -> float:
 def check_matrix(where: str, what: str, value: Any, depth: int | None, batch: int | None = None) -> None:
     """Raise unless `value` is a tensor `[batch, depth]`; None leaves a size open."""
     if not isinstance(value, torch.Tensor):
-        raise ArgumentTypeError(f"{where}: expected {what} as a tensor, got {type(value).__name__}.")
+        error = StructureError if is_nested(value) else ArgumentTypeError
+        raise error(f"{where}: expected {what} as a tensor, got {type(value).__name__}.")
     shape = list(value.shape)
     wanted = f"[{'B' if batch is None else batch}, {'D' if depth is None else depth}]"
     fits = len(shape) == 2 and depth in (None, shape[1]) and batch in (None, shape[0])

@@ -4,6 +4,7 @@ CellweaveError
 ├── ShapeError (ValueError)          sizes, ranks or depths disagree
 ├── ArgumentError (ValueError)       a value is outside what is allowed
 ├── ArgumentTypeError (TypeError)    a value has the wrong type or structure
+├── StructureError (ValueError)      a tensor where a structure is due, or the reverse; a TypeError too
 ├── DTypeError (TypeError)           dtypes differ where nothing is cast
 ├── ScopeError (ValueError)          a variable exists already, is missing, or needs a store
 ├── ModeError (RuntimeError)         the call belongs to graph mode, or to eager mode
@@ -33,6 +34,10 @@ class ArgumentError(CellweaveError, ValueError):
 
 class ArgumentTypeError(CellweaveError, TypeError):
     """A value has the wrong type or the wrong structure."""
+
+
+class StructureError(ArgumentError, ArgumentTypeError):
+    """One tensor where a structure is due, or the other way round: TF1 raises now a ValueError, now a TypeError."""
 
 
 class DTypeError(CellweaveError, TypeError):

@@ -10,7 +10,7 @@ from typing import Any, TypeGuard
 
 import torch
 
-from cellweave._errors import ArgumentError, ArgumentTypeError
+from cellweave._errors import ArgumentError, ArgumentTypeError, StructureError
 from cellweave._types import Nest
 
 
@@ -96,9 +96,10 @@ def same_structure(expected: Nest, got: Nest, where: str, *, check_types: bool =
 
     Raises:
         ArgumentTypeError: a level has another type (a list is not a tuple). ArgumentError: another number of elements.
+        StructureError: a leaf where a structure is due, or the other way round.
     """
     if is_nested(expected) != is_nested(got):
-        raise ArgumentTypeError(f"{where}: expected structure {describe(expected)}, got {describe(got)}.")
+        raise StructureError(f"{where}: expected structure {describe(expected)}, got {describe(got)}.")
     if not is_nested(expected):
         return
     if check_types and not _same_kind(expected, got):
@@ -110,6 +111,13 @@ def same_structure(expected: Nest, got: Nest, where: str, *, check_types: bool =
         raise ArgumentError(f"{where}: expected {len(mine)} elements as in {describe(expected)}, got {describe(got)}.")
     for a, b in zip(mine, theirs, strict=True):
         same_structure(a, b, where, check_types=check_types)
+
+
+def retyped(like: Nest, value: Nest) -> Any:
+    """`value` in the types of `like`, down to where one of them is no sequence, or has another length."""
+    if not (is_sequence(like) and is_sequence(value) and len(like) == len(value)):
+        return value
+    return rebuild(like, [retyped(a, b) for a, b in zip(like, value, strict=True)])
 
 
 def describe(value: Nest) -> str:

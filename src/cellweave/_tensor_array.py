@@ -26,16 +26,19 @@ class TensorArray:
         self._items: list[torch.Tensor | None] = [None] * size
         self._dynamic = dynamic_size or size == 0
         self.dtype = dtype
+        self._element: torch.Tensor | None = None
 
     def _copy(self, items: list[torch.Tensor | None]) -> TensorArray:
         other = TensorArray(self.dtype)
-        other._items, other._dynamic = items, self._dynamic
+        other._items, other._dynamic, other._element = items, self._dynamic, self._element
         return other
 
     @classmethod
-    def of(cls, items: Sequence[torch.Tensor]) -> TensorArray:
-        """An array of these entries."""
-        return cls()._copy(list(items))
+    def of(cls, items: Sequence[torch.Tensor], element: torch.Tensor | None = None) -> TensorArray:
+        """An array of these entries; one of none stacks to no entries like `element`."""
+        made = cls()._copy(list(items))
+        made._element = element
+        return made
 
     def size(self) -> int:
         """Number of entries."""
@@ -66,8 +69,10 @@ class TensorArray:
         """All entries in one tensor, `[size, ...]`.
 
         Raises:
-            ArgumentError: the array is empty, or an entry was never written.
+            ArgumentError: the array is empty and knows no entry's shape, or an entry was never written.
         """
+        if not self._items and self._element is not None:
+            return self._element.new_zeros((0, *self._element.shape))
         written = [item for item in self._items if item is not None]
         if not written or len(written) != len(self._items):
             raise ArgumentError(

@@ -40,7 +40,7 @@ def as_dtype(value: DTypeLike, where: str = "dtype") -> torch.dtype:
     """
     if isinstance(value, torch.dtype):
         return value
-    name = value
+    name = "float" if value is float else value  # TF1's float is float32, NumPy's is float64
     if not isinstance(name, str):
         try:
             name = "" if value is None else np.dtype(value).name  # NumPy takes None for float64

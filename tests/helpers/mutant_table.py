@@ -53,7 +53,7 @@ SEQUENCE = "ops/common/_sequence.py"
 MASKS = "wrappers/_mask_streams.py"
 FILTER = "wrappers/_state_filter.py"
 DROPOUT = "wrappers/_dropout_base.py"
-STEPS = "layers/_sequence.py"
+STEPS = "layers/_cell_step.py"
 
 MUTANTS = (
     # gates and formulas
@@ -192,7 +192,7 @@ MUTANTS = (
     ),
     Mutant(
         "one step more than the longest row",
-        STEPS,
+        "layers/_sequence.py",
         "return min(steps, max(at_least, int(lengths.max())))",
         "return min(steps, 1 + int(lengths.max()))",
         _golden("drop_lstm_all_seqlen"),

@@ -50,7 +50,8 @@ class BasicRNNCell(SpecCell):
     def call(self, inputs: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """One step: the new state, as output and as state."""
         self._checked(inputs, state=(state, self._spec.units))
-        output = rnn_step(inputs, state, self.kernel, None, self.bias, spec=self._spec)
+        kernel, bias = self.named_weights().values()
+        output = rnn_step(inputs, state, kernel, None, bias, spec=self._spec)
         return output, output
 
     def get_config(self) -> dict[str, Any]:

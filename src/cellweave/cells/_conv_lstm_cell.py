@@ -113,7 +113,7 @@ class ConvLSTMCell(RNNCell):
         self._check("inputs", inputs, self._input_shape)
         self._check("state c", c, sizes)
         self._check("state h", h, sizes)
-        kernel, bias = self.kernel, self._parameters.get("biases")
+        kernel, bias = self.weight_in_use("kernel"), self.weight_in_use("biases") if self._use_bias else None
         check_same_dtype(self.where, kernel.dtype, inputs=inputs, c=c, h=h)
         c, h = conv_lstm_step(inputs, c, h, kernel, bias, forget_bias=self._forget_bias)
         return torch.cat([h, inputs], dim=-1) if self._skips else h, LSTMStateTuple(c, h)

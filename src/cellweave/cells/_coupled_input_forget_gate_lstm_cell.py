@@ -51,6 +51,7 @@ class CoupledInputForgetGateLSTMCell(LSTMCore):
     """
 
     spec = LSTMCore.spec  # below this class, what changes a step needs its own
+    _call_forgets_names = True  # a plain `RNNCell` in TF1
     _tf_names = {"bias": "B", "w_f_diag": "W_F_diag", "w_o_diag": "W_O_diag"}  # noqa: RUF012  # read only
 
     def __init__(

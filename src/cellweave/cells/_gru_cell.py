@@ -66,8 +66,7 @@ class GRUCell(SpecCell):
     def call(self, inputs: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """One step: the new state, as output and as state."""
         self._checked(inputs, state=(state, self._spec.units))
-        weights = (self.gates_kernel, self.gates_bias, self.candidate_kernel, self.candidate_bias)
-        output = gru_step(inputs, state, *weights, spec=self._spec)
+        output = gru_step(inputs, state, *self.named_weights().values(), spec=self._spec)
         return output, output
 
     def get_config(self) -> dict[str, Any]:

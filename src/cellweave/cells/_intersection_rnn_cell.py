@@ -41,6 +41,7 @@ class IntersectionRNNCell(SteppedCell):
     """
 
     _spec: IntersectionSpec
+    _call_forgets_names = True  # a plain `RNNCell` in TF1
     _stepped_because = "its output is not its state"
     spec = SteppedCell.spec  # below this class, what changes a step needs its own
 

@@ -46,6 +46,7 @@ class LayerNormBasicLSTMCell(SpecCell):
     Source: Ba et al. 2016; Semeniuta et al. 2016; TF1 `tf.contrib.rnn.LayerNormBasicLSTMCell`.
     """
 
+    _call_forgets_names = True  # a plain `RNNCell` in TF1
     _spec: LSTMSpec
 
     def __init__(

@@ -48,6 +48,7 @@ class PhasedLSTMCell(SteppedCell):
     """
 
     _spec: PhasedLSTMSpec
+    _call_forgets_names = True  # a plain `RNNCell` in TF1
     _stepped_because = "its inputs are times and features"
     spec = SteppedCell.spec  # below this class, what changes a step needs its own
 

@@ -125,6 +125,7 @@ class RNNCell(StepLayer):
     Source: TF1 `tf.nn.rnn_cell.RNNCell`.
     """
 
+    _call_forgets_names = True
     _zero_state: tuple[Any, Any] | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

@@ -10,7 +10,8 @@ from torch import nn
 
 from cellweave import _nest
 from cellweave._checks import check_matrix, check_same_dtype, check_weight_dtype
-from cellweave._errors import ArgumentTypeError, ScopeError, ShapeError
+from cellweave._errors import ArgumentTypeError, ScopeError, ShapeError, StructureError
+from cellweave._shape import TensorShape
 from cellweave._types import Nest, ShapeLike, Size, shape_dims
 from cellweave.cells._rnn_cell import RNNCell, StepLayer
 from cellweave.initializers import Constant
@@ -83,11 +84,14 @@ class SpecWeights(StepLayer):
         return self._spec  # type: ignore[no-any-return]
 
     def named_weights(self) -> dict[str, torch.Tensor]:
-        """The weights by the names that its spec gives them, such as `gates/kernel`. Raises when they do not exist."""
+        """The weights by the names that its spec gives them, such as `gates/kernel`. Raises when they do not exist.
+
+        Where a scope's `custom_getter` gives something else than the variable, they are that.
+        """
         made, found = self._parameters, {}
         for name, attribute in self._weight_names:
             weight = made.get(attribute)
-            found[name] = getattr(self, attribute) if weight is None else weight
+            found[name] = self.weight_in_use(attribute) if weight is None or attribute in self._getters else weight
         return found
 
     def _initializer_of(self, weight: WeightSpec) -> Any:
@@ -106,8 +110,8 @@ class SpecWeights(StepLayer):
             return
         if input_shape is None:
             raise ArgumentTypeError(f"{self.where}: expected inputs [B, D] as a tensor, got None for their shape.")
-        if _nest.is_nested(input_shape) and any(_nest.is_nested(part) for part in input_shape):
-            raise ArgumentTypeError(f"{self.where}: expected one input [B, D], got {_nest.describe(input_shape)}.")
+        if _nest.is_nested(input_shape) and any(_is_shape(part) for part in _nest.children(input_shape)):
+            raise StructureError(f"{self.where}: expected one input [B, D], got {_nest.describe(input_shape)}.")
         dims = shape_dims(input_shape)
         if len(dims) != 2 or dims[1] is None:
             raise ShapeError(f"{self.where}: expected inputs [B, D] with a known depth D, got {list(dims)}.")
@@ -163,6 +167,8 @@ class SpecWeights(StepLayer):
 class SpecCell(SpecWeights, RNNCell):
     """Base of TF1's cells that are known by a spec."""
 
+    _call_forgets_names = False  # TF1's `LayerRNNCell`, which leaves the enclosing scope alone
+
 
 class SteppedCell(SpecCell):
     """Base of cells whose weights follow from a spec, and which run step by step."""
@@ -173,6 +179,11 @@ class SteppedCell(SpecCell):
     def spec(self) -> SteppedSpec:
         """Why it runs step by step."""
         return SteppedSpec(self._stepped_because)
+
+
+def _is_shape(part: Any) -> bool:
+    """Whether it is a shape of several, not a size."""
+    return _nest.is_nested(part) or isinstance(part, TensorShape)
 
 
 def _filled(weight: WeightSpec) -> Constant:

@@ -46,7 +46,7 @@ class SRUCell(SteppedCell):
     def call(self, inputs: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """One step: the output and the new state."""
         self._checked(inputs, state=(state, self._spec.units))
-        return sru_step(inputs, state, self.kernel, self.bias, spec=self._spec)
+        return sru_step(inputs, state, *self.named_weights().values(), spec=self._spec)
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments as plain data."""

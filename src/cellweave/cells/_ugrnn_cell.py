@@ -34,6 +34,7 @@ class UGRNNCell(SteppedCell):
     Source: Collins et al. 2017; TF1 `tf.contrib.rnn.UGRNNCell`.
     """
 
+    _call_forgets_names = True  # a plain `RNNCell` in TF1
     _spec: UGRNNSpec
     spec = SteppedCell.spec  # below this class, what changes a step needs its own
 
@@ -59,7 +60,7 @@ class UGRNNCell(SteppedCell):
     def call(self, inputs: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """One step: the new state, as output and as state."""
         self._checked(inputs, state=(state, self._spec.units))
-        output = ugrnn_step(inputs, state, self.kernel, self.bias, spec=self._spec)
+        output = ugrnn_step(inputs, state, *self.named_weights().values(), spec=self._spec)
         return output, output
 
     def get_config(self) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from cellweave.layers._sequence import (
     check_state,
     first_state,
     open_scope,
+    output_dtype,
     steps_to_run,
 )
 from cellweave.layers._stepping import Task
@@ -155,4 +156,5 @@ def task_of(
     if not time_major:
         inputs = _nest.map_structure(lambda leaf: leaf.transpose(0, 1), inputs)
     ran = steps_to_run(steps, lengths, at_least=1)
-    return Task(where, inputs, state, steps, rows, ran, lengths, flags, reset_state)
+    kind = output_dtype(state, dtype, where)
+    return Task(where, inputs, state, steps, rows, ran, lengths, flags, reset_state, dtype=kind)

@@ -16,8 +16,8 @@ from torch.fx.experimental.symbolic_shapes import is_concrete_int
 from cellweave import _nest
 from cellweave._errors import ModeError, ShapeError
 from cellweave._types import Nest
+from cellweave.layers._cell_step import step_with_lengths
 from cellweave.layers._readiness import is_ready
-from cellweave.layers._sequence import step_with_lengths
 from cellweave.layers._stepping import Task, padded, restarted
 from cellweave.layers._traced_plans import draws_masks
 from cellweave.scopes import Loop, running_loop
@@ -89,7 +89,7 @@ class _Step:
         self._loop.next_step()
         if resets is not None:
             state = restarted(resets, self._fresh, state)
-        self.outputs, self.state = step_with_lengths(self._cell, now, state, active, task.where)
+        self.outputs, self.state = step_with_lengths(self._cell, now, state, active, task.where, task.dtype)
         made = _nest.flatten(self.state)
         for old, new in zip(rest[:leaves], made, strict=True):
             if new.shape != old.shape or new.dtype != old.dtype:

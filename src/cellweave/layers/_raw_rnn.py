@@ -14,7 +14,7 @@ from cellweave._tensor_array import TensorArray
 from cellweave._types import Nest
 from cellweave.cells import require_rnn_cell
 from cellweave.layers._graph_breaks import runs_outside_graphs
-from cellweave.layers._sequence import open_scope, rows_mask
+from cellweave.layers._sequence import open_scope, rows_mask, run_for_variables
 from cellweave.scopes import VariableScope, running_loop, symbols_in
 from cellweave.weave import REFERENCE, asked_backend
 
@@ -84,7 +84,10 @@ def raw_rnn(
             loop_state = loop_state if next_loop_state is None else next_loop_state
             finished = finished | _as_rows(next_finished, rows, finished.device)
             time += 1
-    return _as_arrays(like, emitted), state, loop_state
+        if emitted:
+            return _as_arrays(like, list(zip(*emitted, strict=True))), state, loop_state
+        run_for_variables(cell, inputs, state)
+        return _arrays_of_nothing(like, _zero_emit(like, rows, [state, inputs])), state, loop_state
 
 
 def _unpacked(result: Any) -> tuple[Any, Any, Any, Any, Any]:
@@ -126,8 +129,9 @@ def _selected(finished: torch.Tensor, if_finished: Any, otherwise: Any) -> Any:
     return torch.where(rows_mask(finished, otherwise), if_finished, otherwise)
 
 
-def _zero_emit(like: Nest, rows: int, output: Nest) -> Any:
-    first = _nest.flatten(output)[0]
+def _zero_emit(like: Nest, rows: int, typed: Nest) -> Any:
+    """Zeros for one step; a size gets the dtype of the first tensor in `typed`."""
+    first = _nest.flatten(typed)[0]
 
     def zeros(leaf: Any) -> torch.Tensor:
         if isinstance(leaf, torch.Tensor):
@@ -138,6 +142,9 @@ def _zero_emit(like: Nest, rows: int, output: Nest) -> Any:
     return _nest.map_structure(zeros, like)
 
 
-def _as_arrays(like: Nest, emitted: list[list[torch.Tensor]]) -> Any:
-    positions = range(len(_nest.flatten(like)))
-    return _nest.pack(like, [TensorArray.of([leaves[position] for leaves in emitted]) for position in positions])
+def _as_arrays(like: Nest, columns: list[tuple[torch.Tensor, ...]]) -> Any:
+    return _nest.pack(like, [TensorArray.of(column) for column in columns])
+
+
+def _arrays_of_nothing(like: Nest, elements: Nest) -> Any:
+    return _nest.pack(like, [TensorArray.of([], element) for element in _nest.flatten(elements)])

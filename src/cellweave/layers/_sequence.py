@@ -116,6 +116,13 @@ def first_state(cell: Any, initial_state: Nest, dtype: DTypeLike, inputs: Nest, 
     return initial_state
 
 
+def output_dtype(state: Nest, dtype: DTypeLike, where: str) -> torch.dtype | None:
+    """What outputs have to have: the dtype that was asked for, else the state's; None where there is neither."""
+    if dtype is not None:
+        return as_dtype(dtype, where)
+    return next((leaf.dtype for leaf in _nest.flatten(state)), None)
+
+
 def check_state(cell: Any, state: Nest, rows: int, where: str, what: str) -> None:
     """Raise unless a state has the cell's structure and B rows.
 
@@ -214,25 +221,6 @@ def zero_outputs(cell: Any, leading: tuple[int, ...], like: torch.Tensor) -> Any
         return torch.zeros((*leading, *dims), dtype=like.dtype, device=like.device)
 
     return _nest.map_structure(zeros, cell.output_size)
-
-
-def step_with_lengths(cell: Any, inputs: Nest, state: Nest, active: torch.Tensor | None, where: str) -> tuple[Any, Any]:
-    """One step of the cell; rows that are past their end give zeros and keep their state."""
-    output, new_state = cell(inputs, state)
-    _nest.same_structure(state, new_state, f"{where}: the cell's new state")
-    if active is None:
-        return output, new_state
-
-    def zeroed(leaf: torch.Tensor) -> torch.Tensor:
-        return torch.where(rows_mask(active, leaf), leaf, torch.zeros((), dtype=leaf.dtype, device=leaf.device))
-
-    def kept(new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
-        return torch.where(rows_mask(active, new), new, old)
-
-    output = _nest.map_structure(zeroed, output)
-    return output, _nest.pack(
-        new_state, [kept(n, o) for n, o in zip(_nest.flatten(new_state), _nest.flatten(state), strict=True)]
-    )
 
 
 def open_scope(scope: str | VariableScope | None, default: str) -> Any:

@@ -10,13 +10,14 @@ from cellweave import _nest
 from cellweave._errors import ArgumentError, ArgumentTypeError, ShapeError
 from cellweave._types import DTypeLike, Nest
 from cellweave.cells import require_rnn_cell
+from cellweave.layers._cell_step import step_with_lengths
 from cellweave.layers._graph_breaks import runs_outside_graphs
 from cellweave.layers._sequence import (
     as_lengths,
     first_state,
     open_scope,
+    output_dtype,
     run_for_variables,
-    step_with_lengths,
     steps_to_run,
     without_padding,
     zero_outputs,
@@ -67,7 +68,8 @@ def static_rnn(
     Args:
         cell: Any recurrent cell.
         inputs: A list of T tensors `[B, D]`, or of structures of them.
-        initial_state: State in the cell's structure; default: zeros of `dtype`.
+        initial_state: State in the cell's structure, or without lengths in other tuples and lists; default: zeros of
+            `dtype`.
         dtype: Dtype of the zero state; required without `initial_state`.
         sequence_length: Steps per row, `[B]`. Steps past the longest row are not run and give zeros.
         scope: Variable scope; default "rnn".
@@ -81,11 +83,15 @@ def static_rnn(
     require_rnn_cell("static_rnn", cell)
     rows = check_steps(inputs, "static_rnn")
     lengths = as_lengths(sequence_length, rows, "static_rnn")
+    if lengths is None:  # TF1 compares nothing then: any pair is an LSTM's state
+        initial_state = _nest.retyped(cell.state_size, initial_state)
     state = first_state(cell, initial_state, dtype, inputs[0], rows, "static_rnn")
     ran = steps_to_run(len(inputs), lengths, at_least=0)
     with session_run(), open_scope(scope, "rnn"):
         woven = _woven(cell, inputs, state, lengths, rows, ran)
-        return _stepwise(cell, inputs, state, lengths, rows, ran) if woven is None else woven
+        if woven is not None:
+            return woven
+        return _stepwise(cell, inputs, state, lengths, rows, ran, output_dtype(state, dtype, "static_rnn"))
 
 
 def _woven(
@@ -103,7 +109,13 @@ def _woven(
 
 
 def _stepwise(
-    cell: Any, inputs: Any, state: Nest, lengths: torch.Tensor | None, rows: int, ran: int
+    cell: Any,
+    inputs: Any,
+    state: Nest,
+    lengths: torch.Tensor | None,
+    rows: int,
+    ran: int,
+    dtype: torch.dtype | None,
 ) -> tuple[list[Any], Any]:
     on_device = None if lengths is None else lengths.to(_nest.flatten(inputs)[0].device, non_blocking=True)
     outputs: list[Any] = []
@@ -112,7 +124,7 @@ def _stepwise(
     for step in range(ran):
         active = None if on_device is None else step < on_device
         now = inputs[step] if active is None else without_padding(inputs[step], active)
-        output, state = step_with_lengths(cell, now, state, active, "static_rnn")
+        output, state = step_with_lengths(cell, now, state, active, "static_rnn", dtype, static=True)
         outputs.append(output)
     like = outputs[0] if outputs else zero_outputs(cell, (rows,), _nest.flatten(inputs)[0])
     attached = not outputs and _takes_gradients(cell, inputs, state)

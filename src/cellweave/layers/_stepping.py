@@ -10,10 +10,10 @@ import torch
 
 from cellweave import _nest
 from cellweave._types import Nest
+from cellweave.layers._cell_step import step_with_lengths
 from cellweave.layers._sequence import (
     rows_mask,
     run_for_variables,
-    step_with_lengths,
     take_back_late_steps,
     without_padding,
     zero_outputs,
@@ -36,6 +36,7 @@ class Task:
         reset_state: In the state's structure; None: zeros.
         reverse: Each row's first steps are read backwards.
         static: Each step's random ops are its own, as `static_rnn` has them.
+        dtype: What outputs of single steps have to have; None: anything.
     """
 
     where: str
@@ -49,6 +50,7 @@ class Task:
     reset_state: Nest = None
     reverse: bool = False
     static: bool = False
+    dtype: torch.dtype | None = None
 
 
 def step_through(cell: Any, task: Task, after_first_step: Callable[[], None] | None = None) -> tuple[Any, Any]:
@@ -86,7 +88,7 @@ def step_through(cell: Any, task: Task, after_first_step: Callable[[], None] | N
             here = None if active is None else active[step]
             if resets is not None:
                 state = restarted(resets[step], fresh, state)
-            structure, state = step_with_lengths(cell, now, state, here, task.where)
+            structure, state = step_with_lengths(cell, now, state, here, task.where, task.dtype)
             columns.append(_nest.flatten(structure))
             if step == 0 and after_first_step is not None:
                 after_first_step()

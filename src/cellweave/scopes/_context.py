@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from cellweave._errors import ArgumentTypeError, ScopeError
+from cellweave._errors import ArgumentError, ScopeError
 
 if TYPE_CHECKING:
     from cellweave.scopes._graph import Graph
@@ -87,7 +87,7 @@ class VariableScope:
 def check_reuse(reuse: Any, where: str) -> None:
     """Raise unless variables can be shared here when that is asked for."""
     if reuse not in (None, False, True) and reuse is not AUTO_REUSE:
-        raise ArgumentTypeError(f"{where}: expected reuse None, False, True or AUTO_REUSE, got {reuse!r}.")
+        raise ArgumentError(f"{where}: expected reuse None, False, True or AUTO_REUSE, got {reuse!r}.")
     if reuse and frame.store is None:
         raise ScopeError(
             f"{where}: expected an open variable store because reuse={reuse!r} shares variables, got none. "

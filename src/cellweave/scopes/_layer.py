@@ -6,7 +6,7 @@ import copy
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from cellweave import _nest
-from cellweave._errors import ArgumentTypeError, ScopeError
+from cellweave._errors import ArgumentError, ArgumentTypeError, ScopeError
 from cellweave._shape import TensorShape
 from cellweave._types import DTypeLike, ShapeLike, as_dtype, dtype_name
 from cellweave.scopes._context import AUTO_REUSE, Branch, VariableScope, check_reuse, frame, opened, undone_on_error
@@ -33,7 +33,7 @@ def snake_case(name: str) -> str:
 
 #: Attributes that a first call or a build changes.
 _STATE_OF_BUILDING = (
-    "_records", "_aliases", "_adopted", "_scope", "_outer_scope", "_dtype", "_built", "_first_call_done",
+    "_records", "_aliases", "_getters", "_adopted", "_scope", "_outer_scope", "_dtype", "_built", "_first_call_done",
 )  # fmt: skip
 
 #: Keywords that every Keras layer takes and that change nothing in one that is called by hand or by an unroll.
@@ -74,6 +74,8 @@ class Layer(LayerNodes, LayerWeights):
 
     #: Whether `call` itself may create variables, so that its scope has to be open at every call.
     _call_makes_variables = True
+    #: Whether a call forgets the default names that were taken meanwhile in the enclosing scope, its own too.
+    _call_forgets_names = False
     #: Whether the first default name is `<class>_1` (TF1) or `<class>` (Keras).
     _first_name_has_number = True
     #: Base of default names where it is not the class's own name in snake case.
@@ -89,7 +91,7 @@ class Layer(LayerNodes, LayerWeights):
         layer._base_name = cls._class_base_name or snake_case(cls.__name__)
         layer._layer_name, layer._named = layer._base_name, False
         layer._scope, layer._outer_scope, layer._records, layer._adopted = None, None, {}, set()
-        layer._aliases = {}
+        layer._aliases, layer._getters = {}, {}
         layer._built = layer._first_call_done = False
         layer._activity_regularizer = None
         layer.__dict__.update(layer._fresh_nodes(), _graph=frame.graph)
@@ -113,7 +115,7 @@ class Layer(LayerNodes, LayerWeights):
             raise ArgumentTypeError(f"{type(self).__name__}: expected a name as a string, got {name!r}.")
         name = name or None  # TF1 takes an empty one for none
         if _reuse not in (None, False, True) and _reuse is not AUTO_REUSE:
-            raise ArgumentTypeError(
+            raise ArgumentError(
                 f"{type(self).__name__}: expected reuse None, False, True or AUTO_REUSE, got {_reuse!r}."
             )
         self._trainable = bool(trainable)
@@ -198,7 +200,7 @@ class Layer(LayerNodes, LayerWeights):
                 return self.recorded(symbols, inputs, args, kwargs)
         if self._first_call_done and not self._call_makes_variables:
             return super().__call__(inputs, *args, **kwargs)
-        with self._undone_on_error(), self._entered(scope):
+        with self._undone_on_error(), self._called_in(scope):
             if not self._built:
                 self._build_from(inputs)
             result = super().__call__(inputs, *args, **kwargs)
@@ -224,7 +226,12 @@ class Layer(LayerNodes, LayerWeights):
 
     def forward(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Run `call`; `nn.Module` hooks act around it."""
-        return self.call(inputs, *args, **kwargs)
+        result = self.call(inputs, *args, **kwargs)
+        if result is None:
+            raise ArgumentError(
+                f"{self.where}.call: expected a tensor or a structure of tensors, got None. Return one."
+            )
+        return result
 
     def call(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """The layer's own computation. The base returns its inputs."""
@@ -256,7 +263,7 @@ class Layer(LayerNodes, LayerWeights):
         self._built = True
 
     def _build_symbolically(self, inputs: Any, scope: Any) -> None:
-        with self._undone_on_error(), self._entered(scope):
+        with self._undone_on_error(), self._called_in(scope):
             if not self._built:
                 self._build_from(inputs)
 
@@ -304,6 +311,17 @@ class Layer(LayerNodes, LayerWeights):
             reuse = self._reuse or captured.reuse
         with opened(replace(captured, reuse=reuse), self, reopened=known) as open_scope:
             yield open_scope
+
+    @contextmanager
+    def _called_in(self, scope: Any = None) -> Iterator[None]:
+        """The layer's scope as a call opens it.
+
+        TF1's `RNNCell` reopens the enclosing scope by its object around a call, and so forgets the names taken inside.
+        Outside a store nothing is shared and nothing collides: there they stay taken, so that names stay distinct.
+        """
+        forgets = self._call_forgets_names and self._scope is None and scope is None and frame.store is not None
+        with opened(frame.scope, reopened=True) if forgets else nullcontext(), self._entered(scope):
+            yield
 
     @contextmanager
     def _undone_on_error(self) -> Iterator[None]:

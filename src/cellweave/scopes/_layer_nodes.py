@@ -134,7 +134,7 @@ class LayerNodes:
     def _node_at(self, index: int, what: str) -> Node:
         if not self._inbound_nodes:
             raise ModeError(f"{self.where}.{what}: expected a recorded call, got none.")
-        if not 0 <= index < len(self._inbound_nodes):
+        if not -len(self._inbound_nodes) <= index < len(self._inbound_nodes):
             raise ArgumentError(
                 f"{self.where}.{what}: expected a node index below {len(self._inbound_nodes)}, got {index}."
             )
@@ -198,7 +198,7 @@ class LayerNodes:
         return self._common_shape("output_shape", lambda node: node.outputs)
 
     def get_input_at(self, node_index: int) -> Any:
-        """Input of a recorded call. Raises ModeError without calls, ArgumentError past the last."""
+        """Input of a recorded call, -1 for the last. Raises ModeError without calls, ArgumentError past the last."""
         self._need_graph("get_input_at")
         return self._node_at(node_index, "get_input_at").inputs
 

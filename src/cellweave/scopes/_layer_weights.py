@@ -13,7 +13,7 @@ from torch import nn
 from cellweave._errors import DTypeError, ScopeError, ShapeError
 from cellweave._types import DTypeLike, ShapeLike, dtype_name
 from cellweave.scopes._context import VariableScope, frame
-from cellweave.scopes._variables import VariableRecord, VariableRequest, requested
+from cellweave.scopes._variables import VariableRecord, VariableRequest, by_getter, requested
 
 
 class LayerWeights(nn.Module):
@@ -28,6 +28,8 @@ class LayerWeights(nn.Module):
     _adopted: set[str]
     #: Other attributes that a variable was assigned to, such as `self._kernel = self.add_weight("kernel", ...)`.
     _aliases: dict[str, str]
+    #: By attribute: the custom getter that gave something else than the variable asked for, and the request.
+    _getters: dict[str, tuple[Any, VariableRequest]]
     _built: bool
 
     #: Whether the layer has variables of its own once it is built; a TF1 wrapper has none.
@@ -85,7 +87,7 @@ class LayerWeights(nn.Module):
             partitioner: Number of slices along axis 0 in a TF1 checkpoint.
             ignore_scope_initializer: Do not fall back to the scope's initializer (TF1's biases).
         Raises:
-            ScopeError, ShapeError, DTypeError: as `get_variable`.
+            ScopeError, ShapeError: as `get_variable`.
         """
         if self._dtype is None and dtype is None:
             self._dtype = torch.float32
@@ -120,10 +122,7 @@ class LayerWeights(nn.Module):
         record = self._records.get(request.name)
         if record is not None:
             return variable
-        scope = self._scope or self._outer_scope
-        prefix = "" if scope is None or not scope.name else scope.name + "/"
-        suffix = request.name.removeprefix(prefix)
-        attribute = self._free_attribute(suffix.replace("/", "_").replace(".", "_"))
+        attribute = self._free_attribute(self._attribute_stem(request.name))
         if attribute in self._adopted:
             variable = self._take_adopted(attribute, request, variable, shared)
         if not self._trainable:
@@ -135,6 +134,30 @@ class LayerWeights(nn.Module):
         )
         self.register_parameter(attribute, variable)
         return variable
+
+    def note_getter(self, request: VariableRequest, getter: Any, given: Any) -> None:
+        """Remember a custom getter that gave something else than the layer's own variable of that name."""
+        if given is self.find_variable(request.name):
+            return
+        attribute = self._attribute_stem(request.name)
+        renamed = next((r.attribute for r in self._records.values() if self._parameters[r.attribute] is given), None)
+        if renamed is None:
+            self._getters[attribute] = (getter, request)
+        else:
+            self._aliases[attribute] = renamed
+
+    def weight_in_use(self, attribute: str) -> Any:
+        """A weight as its custom getter, if it has one that matters, makes it of the variables as they are now."""
+        noted = self._getters.get(attribute)
+        if noted is None:
+            return getattr(self, attribute)
+        getter, request = noted
+        return by_getter(request, getter, lambda changed: self.find_variable(changed.name))
+
+    def _attribute_stem(self, full_name: str) -> str:
+        scope = self._scope or self._outer_scope
+        prefix = "" if scope is None or not scope.name else scope.name + "/"
+        return full_name.removeprefix(prefix).replace("/", "_").replace(".", "_")
 
     def _free_attribute(self, stem: str) -> str:
         mine = {record.attribute for record in self._records.values()}

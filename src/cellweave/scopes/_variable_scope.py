@@ -27,10 +27,9 @@ def get_variable_scope() -> VariableScope:
 
 
 def named_scope(name: str, **changes: Any) -> VariableScope:
-    """The scope `name` below the open one; slashes make levels."""
-    if not name or name.startswith("/") or name.endswith("/") or "//" in name:
-        raise ArgumentError(f"variable_scope: expected a name such as 'a' or 'a/b', got {name!r}.")
-    _check_name("variable_scope", name)
+    """The scope `name` below the open one; slashes make levels. An empty one adds nothing but the slash before it."""
+    if name:
+        _check_name("variable_scope", name)
     return frame.scope.child(name, **changes)
 
 
@@ -68,13 +67,15 @@ def variable_scope(
     """Open a scope: variables and layers made inside get its path and defaults.
 
     Args:
-        name_or_scope: A name below the open scope, or a scope object to open again at its own path.
+        name_or_scope: A name below the open scope, or a scope object to open again at its own path. An empty name is
+            the root at the root, and below "a" the scope "a/", whose variables are "a//v".
         default_name: Used when the name is None; made unique with `_1`, `_2`, ...
         initializer, regularizer, constraint, partitioner, custom_getter, dtype: Defaults inside; None inherits.
         reuse: True: existing names only; AUTO_REUSE: create or share; None or False: inherited. Needs a store.
         values, caching_device, use_resource, auxiliary_name_scope: Accepted for TF1 callers, without effect.
     Raises:
-        ScopeError: `reuse` outside a store, or with a default name. ArgumentError: neither name given.
+        ScopeError: `reuse` outside a store, or with a default name. ArgumentError: a name or a reuse that TF1 does not
+            take. ArgumentTypeError: neither name given.
     Source: TF1 `tf.variable_scope`.
     """
     check_reuse(reuse, "variable_scope")
@@ -107,7 +108,7 @@ def variable_scope(
             raise ScopeError("variable_scope: expected a name because reuse was asked for, got only a default name.")
         scope = default_scope(default_name, **changes)
     else:
-        raise ArgumentError("variable_scope: expected a name, a scope or a default name, got None.")
+        raise ArgumentTypeError("variable_scope: expected a name, a scope or a default name, got None.")
     with opened(scope):
         yield scope
 
@@ -145,7 +146,7 @@ def get_variable(
         collections, caching_device, validate_shape, use_resource: Accepted for TF1 callers, without effect.
     Raises:
         ScopeError: the name exists and is not to be reused, or is to be reused and does not exist.
-        ShapeError, DTypeError: the existing variable differs.
+        ScopeError, ShapeError: the existing variable has another dtype, another shape.
     Source: TF1 `tf.get_variable`.
     """
     _check_name("get_variable", name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from torch import nn
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
-from cellweave._errors import ArgumentError, DTypeError, ScopeError, ShapeError
+from cellweave._errors import ArgumentError, ScopeError, ShapeError
 from cellweave._types import as_dtype, dtype_name, shape_dims
 from cellweave.scopes._context import AUTO_REUSE, frame
 from cellweave.scopes._initializers import GlorotUniform, Zeros, as_tensor_of, deserialize
@@ -35,6 +36,8 @@ class VariableRequest:
     ignore_scope_initializer: bool = False
 
 
+#: Initializers that are values, not functions that make one.
+_VALUES = (torch.Tensor, np.ndarray, np.generic, list, tuple, int, float)
 #: What a scope gives its variables unless they are asked for with their own.
 _INHERITED = ("dtype", "regularizer", "partitioner", "constraint")
 
@@ -65,18 +68,28 @@ def requested(request: VariableRequest, custom_getter: Any = None) -> nn.Paramet
     defaults = {key: getattr(scope, key) for key in _INHERITED if getattr(request, key) is None}
     if request.initializer is None and not request.ignore_scope_initializer:
         defaults["initializer"] = scope.initializer
+    if isinstance(defaults.get("initializer", request.initializer), _VALUES):
+        defaults.pop("dtype", None)  # a value brings its own
+    elif frame.owner is not None and defaults.get("dtype", request.dtype) is None:
+        defaults["dtype"] = frame.owner.dtype
     request = replace(request, **defaults)
-    if request.dtype is None and frame.owner is not None and not isinstance(request.initializer, torch.Tensor):
-        request = replace(request, dtype=frame.owner.dtype)
     getter = scope.custom_getter if custom_getter is None else custom_getter
     if getter is None:
         return create_or_get(request)
+    made = by_getter(request, getter, create_or_get)
+    if frame.owner is not None:
+        frame.owner.note_getter(request, getter, made)
+    return made  # type: ignore[no-any-return]
 
-    def make(name: str, **changes: Any) -> nn.Parameter:
-        return create_or_get(replace(request, name=name, **changes))
+
+def by_getter(request: VariableRequest, getter: Any, make: Callable[[VariableRequest], Any]) -> Any:
+    """What a custom getter gives for a request; `make` stands for TF1's own getter."""
+
+    def inner(name: str, **changes: Any) -> Any:
+        return make(replace(request, name=name, **changes))
 
     given = {key: value for key, value in vars(request).items() if key != "ignore_scope_initializer"}
-    return getter(make, **given)  # type: ignore[no-any-return]
+    return getter(inner, **given)
 
 
 def create_or_get(request: VariableRequest) -> nn.Parameter:
@@ -134,7 +147,7 @@ def _check_same(request: VariableRequest, existing: nn.Parameter) -> None:
         )
     dtype = request.dtype
     if dtype is not None and as_dtype(dtype) != existing.dtype:
-        raise DTypeError(
+        raise ScopeError(
             f"get_variable: expected {request.name!r} of dtype {dtype_name(existing.dtype)} because it exists, "
             f"got {dtype_name(as_dtype(dtype))}."
         )
@@ -147,15 +160,23 @@ def _full_shape(request: VariableRequest) -> tuple[int, ...]:
     return tuple(dim for dim in dims if dim is not None)
 
 
+def _as_value(value: Any) -> torch.Tensor:
+    """A tensor in the dtype that TF1 gives a value: an array's own; float32 and, where they fit, int32 for Python's."""
+    if isinstance(value, torch.Tensor | np.ndarray | np.generic):
+        return torch.as_tensor(value)
+    seen = torch.as_tensor(value, device="cpu")
+    dtype = torch.float32 if seen.is_floating_point() else seen.dtype
+    if dtype == torch.int64 and bool((seen == seen.to(torch.int32)).all()):
+        dtype = torch.int32
+    return torch.as_tensor(value, dtype=dtype)
+
+
 def _new(request: VariableRequest) -> nn.Parameter:
     initializer = deserialize(request.initializer, request.name)
-    dtype = initializer.dtype if isinstance(initializer, torch.Tensor) and request.dtype is None else request.dtype
-    if isinstance(initializer, np.ndarray | np.generic | list | int | float):
-        initializer = torch.as_tensor(initializer)
-        if dtype is None and not initializer.is_floating_point():
-            dtype = initializer.dtype
-    fixed = initializer if isinstance(initializer, torch.Tensor) else None
-    resolved = torch.float32 if dtype is None else as_dtype(dtype)
+    fixed = _as_value(initializer) if isinstance(initializer, _VALUES) else None
+    initializer = initializer if fixed is None else fixed
+    own = torch.float32 if fixed is None else fixed.dtype
+    resolved = own if request.dtype is None else as_dtype(request.dtype)
     if request.shape is None and fixed is None:
         raise ArgumentError(f"get_variable: expected a shape for the new variable {request.name!r}, got None.")
     shape = tuple(fixed.shape) if request.shape is None and fixed is not None else _full_shape(request)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from cellweave import _nest
-from cellweave._errors import ArgumentError, ArgumentTypeError, DTypeError
+from cellweave._errors import ArgumentError, ArgumentTypeError
 from cellweave._types import Nest, dtype_name
 from cellweave.ops.common import drop_by_floor, drop_by_threshold
 from cellweave.scopes import Run, SymbolicTensor, current_run, fed_value
@@ -222,7 +222,7 @@ class DropoutBehavior(Wrapper):
         if not isinstance(value, torch.Tensor):
             raise ArgumentTypeError(f"{self.where}: expected {kind} leaves as tensors, got {type(value).__name__}.")
         if not value.dtype.is_floating_point:
-            raise DTypeError(f"{self.where}: expected a floating {kind} to drop, got {dtype_name(value.dtype)}.")
+            raise ArgumentError(f"{self.where}: expected a floating {kind} to drop, got {dtype_name(value.dtype)}.")
         keep = self._keep[kind]
         if isinstance(keep, SymbolicTensor):
             keep = fed_value(keep, run.fed)

@@ -35,7 +35,8 @@ class DropoutWrapper(DropoutBehavior, CellWrapper):
         cell: Any recurrent cell.
         input_keep_prob, output_keep_prob, state_keep_prob: Probabilities of keeping an element, in [0, 1].
         variational_recurrent: One mask per run (Gal & Ghahramani 2016).
-        input_size: Size of the inputs (an int, TensorShape or structure); needed for variational input masks.
+        input_size: Size of the inputs (an int, TensorShape or structure); needed for variational input masks. All
+            elements of an axis of 1 share a mask.
         dtype: Dtype of variational noise; needed with `variational_recurrent`.
         seed: Seed of the masks, any int. Without one they start from the graph seed, else from torch's generator.
         dropout_state_filter_visitor: Function from a part of the state to a bool or one level of bools: which parts
@@ -94,12 +95,14 @@ class DropoutWrapper(DropoutBehavior, CellWrapper):
         if index >= len(sizes):
             raise ShapeError(f"{self.where}: expected {len(sizes)} {kind} leaves as in its size, got more.")
         dims = TensorShape(sizes[index]).dims
-        if tuple(value.shape[1:]) != dims:
+        axes = tuple(value.shape[1:])
+        if len(axes) != len(dims) or any(dim not in (1, n) for dim, n in zip(dims, axes, strict=True)):
             raise ShapeError(
                 f"{self.where}: expected {kind} [B, {', '.join(map(str, dims))}], got {list(value.shape)}."
             )
         rows = value.shape[0] if self._mask_per_row else 1
-        return self.streams.per_run(kind, index, (rows, *value.shape[1:]), dtype, value.device, run)
+        drawn = [1 if dim == 1 else n for dim, n in zip(dims, axes, strict=True)]  # TF1 broadcasts a size of 1
+        return self.streams.per_run(kind, index, (rows, *drawn), dtype, value.device, run)
 
     def _size_of(self, kind: str) -> Size:
         return {"input": self._input_size, "state": self.cell.state_size, "output": self.cell.output_size}[kind]

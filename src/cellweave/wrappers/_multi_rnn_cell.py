@@ -36,7 +36,7 @@ class MultiRNNCell(RNNCell):
     makes_variables = False
 
     def __init__(self, cells: Any, state_is_tuple: bool = True, **kwargs: Any) -> None:
-        if not cells and (cells is None or _nest.is_sequence(cells)):
+        if not cells:
             raise ArgumentError("MultiRNNCell: expected at least one cell, got none.")
         if not isinstance(cells, list | tuple | nn.ModuleList):
             raise ArgumentTypeError(f"MultiRNNCell: expected cells as a list or tuple, got {type(cells).__name__}.")
@@ -140,8 +140,9 @@ class MultiRNNCell(RNNCell):
 
     @property
     def non_trainable_weights(self) -> list[Any]:
-        """The cells' other weights; all of them when the stack is not trainable."""
-        return self._parts("non_trainable_weights") if self.trainable else self._parts("weights")
+        """The cells' other weights; after all their trainable ones when the stack is not trainable."""
+        others = self._parts("non_trainable_weights")
+        return others if self.trainable else [*self._parts("trainable_weights"), *others]
 
 
 def _width(size: Size) -> int:

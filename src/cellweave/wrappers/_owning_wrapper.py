@@ -92,7 +92,7 @@ class ProjectionBehavior(OwningWrapper):
         self.add_weight("bias", [self._width], dtype, initializer=Zeros(), ignore_scope_initializer=True)
 
     def _project(self, x: torch.Tensor) -> torch.Tensor:
-        return activation_function(self._activation)(x @ self.kernel + self.bias)
+        return activation_function(self._activation)(x @ self.weight_in_use("kernel") + self.weight_in_use("bias"))
 
     def _activation_config(self) -> str | None:
         return None if self._activation == "linear" else activation_name(self._activation)

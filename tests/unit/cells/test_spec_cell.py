@@ -330,3 +330,13 @@ def test_an_activation_with_parameters_belongs_to_the_cell() -> None:
         twin.activation_module.weight.fill_(0.0)
     assert (twin(X, torch.zeros(B, N))[0] >= 0).all()
     assert torch.equal(cell(X, torch.zeros(B, N))[0], out)
+
+
+@pytest.mark.parametrize("inputs", [(torch.ones(2, 3),) * 2, [torch.ones(2, 3)] * 2, {"a": torch.ones(2, 3)}], ids=str)
+@pytest.mark.parametrize("built", [False, True])
+def test_several_inputs_are_one_too_many(inputs: Any, built: bool) -> None:
+    cell = cw.GRUCell(3)
+    if built:
+        cell.build([None, 3])
+    with pytest.raises(cw.StructureError, match="^GRUCell: expected .*got "):
+        cell(inputs, torch.zeros(2, 3))

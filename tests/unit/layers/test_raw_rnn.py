@@ -52,6 +52,17 @@ def test_one_entry_per_executed_step() -> None:
     assert emitted.size() == 2
     none, final, _ = _loop(cw.GRUCell(N), torch.tensor([0, 0, 0]), state=lambda t, o, s, ls: H)
     assert none.size() == 0 and final is H
+    assert none.stack().shape == (0, B, N) and none.stack().dtype == torch.float32
+
+
+def test_no_step_makes_variables_and_keeps_the_structure() -> None:
+    cell = cw.LSTMCell(N)
+    structure = {"a": torch.zeros(2, dtype=torch.float64), "b": torch.zeros((), dtype=torch.int32)}
+    emitted, _, _ = _loop(cell, torch.zeros(B), emit=lambda *_: structure)
+    assert list(cw.variable_names(cell)) == ["rnn/lstm_cell/kernel", "rnn/lstm_cell/bias"]
+    found = {key: (array.stack().shape, array.stack().dtype) for key, array in emitted.items()}
+    assert found == {"a": ((0, B, 2), torch.float64), "b": ((0, B), torch.int32)}
+    assert emitted["a"].write(0, torch.ones(2)).stack().shape == (1, 2)
 
 
 def test_calls_of_the_loop_function() -> None:

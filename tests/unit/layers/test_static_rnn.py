@@ -55,6 +55,22 @@ def test_structures_of_inputs_and_outputs() -> None:
     assert [nest.picture(out) for out in short] == ["(*, {k: *})"] * T and not short[3][0].any()
 
 
+@both_ways
+def test_without_lengths_any_tuple_or_list_is_a_state(backend: str | None) -> None:
+    """TF1 compares structures only where lengths make it choose between two states."""
+    cell = cw.MultiRNNCell([cw.LSTMCell(N), cw.GRUCell(N)])
+    with cw.use_backend(backend):
+        want = cw.static_rnn(cell, STEPS, (cw.LSTMStateTuple(H, 2 * H), H))
+        for start in ([[H, 2 * H], H], ((H, 2 * H), H)):
+            outs, state = cw.static_rnn(cell, STEPS, start)
+            assert nest.picture(state) == nest.picture(want[1])
+            assert_same_run(backend, (torch.stack(outs), state), (torch.stack(want[0]), want[1]))
+            with pytest.raises(cw.ArgumentTypeError, match="static_rnn: initial_state"):
+                cw.static_rnn(cell, STEPS, start, sequence_length=[4, 2, 0])
+    with pytest.raises(cw.ArgumentError, match="static_rnn: initial_state: expected 2 elements"):
+        cw.static_rnn(cell, STEPS, (H, H, H))
+
+
 def test_initial_state_and_positions() -> None:
     cell = cw.BasicRNNCell(N)
     outs, _ = cw.static_rnn(cell, STEPS, H, None, [4, 4, 2], "foo")
@@ -100,7 +116,7 @@ def test_a_dtype_or_a_state_is_needed() -> None:
 
 def test_states_of_another_structure() -> None:
     with pytest.raises(cw.ArgumentTypeError, match="static_rnn: initial_state"):
-        cw.static_rnn(cw.LSTMCell(N), STEPS, (H, H))
+        cw.static_rnn(cw.LSTMCell(N), STEPS, H)
     with pytest.raises(cw.ShapeError, match="static_rnn: expected initial_state leaf"):
         cw.static_rnn(cw.GRUCell(N), STEPS, H[:1])
 

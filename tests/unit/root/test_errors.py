@@ -14,6 +14,7 @@ TREE = {
     "ShapeError": ValueError,
     "ArgumentError": ValueError,
     "ArgumentTypeError": TypeError,
+    "StructureError": ValueError,
     "DTypeError": TypeError,
     "ScopeError": ValueError,
     "ModeError": RuntimeError,

@@ -165,3 +165,12 @@ def test_torch_result_tuples_are_rebuilt_as_they_were() -> None:
     packed = _nest.pack(result, [1, 2])
     assert type(packed) is type(result)
     assert tuple(packed) == (1, 2)
+
+
+def test_retyped_goes_as_deep_as_both_agree() -> None:
+    pair = Pair(1, 2)
+    found = _nest.retyped((pair, [1, 2], 3), [[4, 5], (6, 7), 8])
+    assert found == (Pair(4, 5), [6, 7], 8)
+    assert isinstance(found[0], Pair) and isinstance(found[1], list)
+    assert _nest.retyped(pair, [4, 5, 6]) == [4, 5, 6]
+    assert _nest.retyped(3, [4]) == [4]

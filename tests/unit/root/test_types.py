@@ -30,7 +30,7 @@ from helpers.ids import named
         (np.complex128, torch.complex128),
         (bool, torch.bool),
         (int, torch.int64),
-        (float, torch.float64),  # what NumPy calls float
+        (float, torch.float32),  # as TF1; NumPy calls float64 so
     ],
     ids=named,
 )

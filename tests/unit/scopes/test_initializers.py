@@ -60,8 +60,10 @@ def test_constants() -> None:
     assert (_drawn(initializers.Ones()) == 1).all()
     assert (_drawn(initializers.Constant(-2.5)) == -2.5).all()
     assert initializers.Constant([1, 2, 3, 4])((2, 2)).tolist() == [[1.0, 2.0], [3.0, 4.0]]
-    with pytest.raises(cw.ShapeError, match=r"Constant: expected 6 values for \[2, 3\], got 4"):
-        initializers.Constant([1, 2, 3, 4])((2, 3))
+    assert initializers.Constant([1, 2])((2, 2)).tolist() == [[1.0, 2.0], [2.0, 2.0]]
+    assert initializers.Constant([])((2,)).tolist() == [0.0, 0.0]
+    with pytest.raises(cw.ShapeError, match=r"Constant: expected at most 6 values for \[2, 3\], got 7"):
+        initializers.Constant([1, 2, 3, 4, 5, 6, 7])((2, 3))
 
 
 def test_a_constant_array_is_copied() -> None:
@@ -91,7 +93,7 @@ def test_truncated_normal() -> None:
     assert value.std().item() == pytest.approx(0.2 * 0.8796, rel=0.02)
 
 
-@pytest.mark.parametrize("distribution", ["uniform", "truncated_normal", "untruncated_normal"])
+@pytest.mark.parametrize("distribution", ["uniform", "truncated_normal", "untruncated_normal", "normal"])
 @pytest.mark.parametrize("mode, fan", [("fan_in", SHAPE[0]), ("fan_out", SHAPE[1]), ("fan_avg", FAN_AVERAGE)])
 def test_variance_scaling(mode: str, fan: float, distribution: str) -> None:
     value = _drawn(initializers.VarianceScaling(2.0, mode, distribution))
@@ -100,7 +102,7 @@ def test_variance_scaling(mode: str, fan: float, distribution: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"mode": "fan"}, {"distribution": "normal"}, {"scale": 0.0}, {"scale": -1.0}], ids=str
+    "arguments", [{"mode": "fan"}, {"distribution": "gauss"}, {"scale": 0.0}, {"scale": -1.0}], ids=str
 )
 def test_variance_scaling_refuses(arguments: dict[str, Any]) -> None:
     with pytest.raises(cw.ArgumentError, match=r"VarianceScaling: expected .*got "):
@@ -193,7 +195,7 @@ class TestKinds:
         "tf1 function": lambda shape, dtype=None, partition_info=None: torch.ones(shape, dtype=dtype),
         "torch in place": torch.nn.init.ones_,
         "torch in place with arguments": functools.partial(torch.nn.init.constant_, val=1.0),
-        "array": np.ones((2, 3)),
+        "array": np.ones((2, 3), np.float32),
         "list": [[1.0] * 3] * 2,
         "tensor": torch.ones(2, 3),
     }
@@ -223,6 +225,20 @@ class TestKinds:
         assert _made([1.0, 2.0]).tolist() == [1.0, 2.0]
         assert _made(3.0).shape == ()
         assert not cw.get_variable("v", initializer=0).is_floating_point()
+
+    @pytest.mark.parametrize(
+        "value, dtype",
+        [
+            (np.zeros(2), torch.float64), (np.zeros(2, np.float32), torch.float32), (np.float64(1), torch.float64),
+            (np.int64(3), torch.int64), (3.0, torch.float32), ([3.0, 4], torch.float32), (3, torch.int32),
+            ([3, 4], torch.int32), (2**40, torch.int64), (True, torch.bool), (torch.ones(1).double(), torch.float64),
+        ],
+        ids=repr,
+    )  # fmt: skip
+    def test_a_value_brings_its_dtype(self, value: Any, dtype: torch.dtype) -> None:
+        with cw.variable_scope("s", dtype="float16"):
+            assert _made(value).dtype == dtype
+        assert _made(value, dtype="float32").dtype == torch.float32
 
     def test_values_are_copied(self) -> None:
         given = torch.ones(2)
@@ -279,14 +295,54 @@ class TestPlainData:
 @pytest.mark.parametrize(
     "old, new",
     [
-        ("zeros", "Zeros"), ("ones", "Ones"), ("constant", "Constant"), ("random_uniform", "RandomUniform"),
-        ("random_normal", "RandomNormal"), ("truncated_normal", "TruncatedNormal"),
-        ("variance_scaling", "VarianceScaling"), ("orthogonal", "Orthogonal"), ("identity", "Identity"),
-        ("glorot_uniform", "GlorotUniform"), ("glorot_normal", "GlorotNormal"),
+        ("zeros", "Zeros"), ("ones", "Ones"), ("constant", "Constant"), ("variance_scaling", "VarianceScaling"),
+        ("orthogonal", "Orthogonal"), ("identity", "Identity"), ("glorot_uniform", "GlorotUniform"),
+        ("glorot_normal", "GlorotNormal"),
     ],
 )  # fmt: skip
 def test_tf1_names(old: str, new: str) -> None:
     assert getattr(initializers, f"{old}_initializer") is getattr(initializers, new)
+
+
+@pytest.mark.parametrize(
+    "old, defaults, keras",
+    [
+        ("RandomUniform", {"minval": 0.0, "maxval": None}, {"minval": -0.05, "maxval": 0.05}),
+        ("RandomNormal", {"mean": 0.0, "stddev": 1.0}, {"mean": 0.0, "stddev": 0.05}),
+        ("TruncatedNormal", {"mean": 0.0, "stddev": 1.0}, {"mean": 0.0, "stddev": 0.05}),
+    ],
+)
+def test_tf1_and_keras_have_other_defaults(old: str, defaults: dict[str, Any], keras: dict[str, Any]) -> None:
+    tf1 = {"RandomUniform": "random_uniform", "RandomNormal": "random_normal", "TruncatedNormal": "truncated_normal"}
+    rest = {"seed": None, "dtype": "float32"}
+    made = initializers.serialize(getattr(initializers, f"{tf1[old]}_initializer")())
+    assert made == {"class_name": old, "config": {**defaults, **rest}}
+    assert initializers.serialize(getattr(initializers, old)()) == {"class_name": old, "config": {**keras, **rest}}
+
+
+def test_a_normal_of_tf1_has_unit_variance_and_a_uniform_ends_at_one() -> None:
+    assert _drawn(initializers.random_normal_initializer(seed=1)).std().item() == pytest.approx(1.0, rel=0.02)
+    drawn = _drawn(initializers.random_uniform_initializer(seed=1))
+    assert drawn.min() >= 0.0 and drawn.min() < 0.001 and 0.999 < drawn.max() < 1.0
+
+
+@pytest.mark.parametrize("kind", [type(value) for value in ALL])
+def test_a_dtype_of_ones_own(kind: Any) -> None:
+    made = kind(dtype=np.float64)
+    assert made.dtype == "float64"
+    assert made((2, 2)).dtype == torch.float64
+    assert made((2, 2), torch.float32).dtype == torch.float32
+    assert initializers.deserialize(initializers.serialize(made), "here") == made
+
+
+def test_whole_numbers() -> None:
+    drawn = initializers.random_uniform_initializer(2, 5, seed=1, dtype="int32")((1000,))
+    assert drawn.dtype == torch.int32
+    assert drawn.unique().tolist() == [2, 3, 4]
+    with pytest.raises(cw.ArgumentError, match="expected maxval for int32, got None"):
+        initializers.random_uniform_initializer()((2,), "int32")
+    with pytest.raises(cw.ArgumentError, match="random_normal_initializer: expected a floating dtype, got int32"):
+        initializers.random_normal_initializer(dtype="int32")
 
 
 @pytest.mark.parametrize("initializer", ALL, ids=_name)

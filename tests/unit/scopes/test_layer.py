@@ -183,7 +183,10 @@ class TestDtype:
 class TestCall:
     def test_the_base_returns_its_inputs(self) -> None:
         assert cw.Layer()(X) is X
-        assert cw.Layer()(None) is None
+
+    def test_nothing_is_no_result(self) -> None:
+        with pytest.raises(cw.ArgumentError, match=r"^Layer\.call: expected a tensor .*got None"):
+            cw.Layer()(None)
 
     def test_further_arguments_reach_call(self) -> None:
         layer = Scale()
@@ -237,7 +240,7 @@ class TestCall:
 
     @pytest.mark.parametrize("reuse", ["yes", 2, []], ids=repr)
     def test_reuse_is_checked(self, reuse: Any) -> None:
-        with pytest.raises(cw.ArgumentTypeError, match=r"GRUCell: expected reuse .*got "):
+        with pytest.raises(cw.ArgumentError, match=r"GRUCell: expected reuse .*got "):
             cw.GRUCell(N, reuse=reuse)
 
 

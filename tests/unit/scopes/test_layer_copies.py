@@ -204,8 +204,8 @@ CONFIGS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         cw.GRUCell,
         {
             "num_units": 5,
-            "kernel_initializer": {"class_name": "Orthogonal", "config": {"gain": 2.0, "seed": 1}},
-            "bias_initializer": {"class_name": "Constant", "config": {"value": 0.5}},
+            "kernel_initializer": {"class_name": "Orthogonal", "config": {"gain": 2.0, "seed": 1, "dtype": "float32"}},
+            "bias_initializer": {"class_name": "Constant", "config": {"value": 0.5, "dtype": "float32"}},
             "activation": "sigmoid",
             "reuse": False,
         },
@@ -224,7 +224,10 @@ CONFIGS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
             "num_units": 5,
             "use_peepholes": True,
             "cell_clip": 0.0,
-            "initializer": {"class_name": "RandomNormal", "config": {"mean": 0.0, "stddev": 0.1, "seed": None}},
+            "initializer": {
+                "class_name": "RandomNormal",
+                "config": {"mean": 0.0, "stddev": 0.1, "seed": None, "dtype": "float32"},
+            },
             "num_proj": 2,
             "proj_clip": 0.25,
             "num_unit_shards": 3,

@@ -112,10 +112,15 @@ class TestOneCall:
         assert cell.count_params() == 72
 
     @pytest.mark.parametrize("member", BY_INDEX)
-    @pytest.mark.parametrize("index", [1, 7, -1])
+    @pytest.mark.parametrize("index", [1, 7, -2])
     def test_indices_outside(self, called: Any, member: str, index: int) -> None:
         with pytest.raises(cw.ArgumentError, match=rf"^GRUCell\.{member}: expected a node index below 1, got {index}"):
             getattr(called[0], member)(index)
+
+    @pytest.mark.parametrize("member", BY_INDEX)
+    def test_indices_from_the_end(self, called: Any, member: str) -> None:
+        last, first = (getattr(called[0], member)(index) for index in (-1, 0))
+        assert last is first or last == first
 
     def test_lists_of_nodes_are_copies(self, called: Any) -> None:
         called[0].inbound_nodes.clear()

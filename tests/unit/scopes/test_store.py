@@ -205,7 +205,7 @@ class TestRefusals:
             _called(cw.GRUCell(N, name="foo"))
             with pytest.raises(cw.ShapeError, match=r"foo/gates/kernel.*\[7, 6\].*got \[9, 10\]"):
                 cw.GRUCell(5, name="foo", reuse=True)(X, torch.zeros(2, 5))
-            with pytest.raises(cw.DTypeError, match=r"foo/gates/kernel.*float32.*got float64"):
+            with pytest.raises(cw.ScopeError, match=r"foo/gates/kernel.*float32.*got float64"):
                 cw.GRUCell(N, name="foo", reuse=cw.AUTO_REUSE)(X.double(), H.double())
 
     def test_a_built_cell_with_another_depth(self) -> None:

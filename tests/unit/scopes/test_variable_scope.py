@@ -61,10 +61,28 @@ class TestPaths:
             assert a.reuse is False  # the object itself is not changed by opening it
         assert list(store.variables) == ["a/v"]
 
-    @pytest.mark.parametrize("name", ["", "/a", "a/", "a//b"])
-    def test_no_paths(self, name: str) -> None:
-        with pytest.raises(cw.ArgumentError, match=r"variable_scope: expected a name .*got "), cw.variable_scope(name):
+    def test_no_path(self) -> None:
+        with pytest.raises(cw.ArgumentError, match=r"variable_scope: expected a name .*got "), cw.variable_scope("/a"):
             pass
+
+    @pytest.mark.parametrize("name, made", [("", "v"), ("a/", "a//v"), ("a//b", "a//b/v")])
+    def test_empty_parts_are_kept(self, name: str, made: str) -> None:
+        with cw.VariableStore() as store:
+            with cw.variable_scope(name):
+                cw.get_variable("v", [1])
+            with cw.variable_scope("s"), cw.variable_scope(name):
+                cw.get_variable("v", [1])
+        assert list(store.variables) == [made, f"s/{made}" if name else "s//v"]
+
+    def test_cells_in_an_empty_scope(self) -> None:
+        with cw.VariableStore() as store:
+            bare, named = cw.BasicRNNCell(1), cw.BasicRNNCell(1)
+            bare(torch.ones(1, 1), torch.ones(1, 1), scope="")
+            with cw.variable_scope(""):
+                named(torch.ones(1, 1), torch.ones(1, 1))
+        assert bare.scope_name == ""
+        assert list(store.variables)[::2] == ["kernel", "basic_rnn_cell/kernel"]
+        assert list(cw.variable_names(bare)) == ["kernel", "bias"]
 
     @pytest.mark.parametrize("name", ["a b", "a:0", "\u00e4", "_a", "-a"])
     def test_characters_that_tensorflow_has_not(self, name: str) -> None:
@@ -90,7 +108,7 @@ class TestPaths:
             pass
 
     def test_neither_name_nor_default(self) -> None:
-        with pytest.raises(cw.ArgumentError, match="default name"), cw.variable_scope(None):
+        with pytest.raises(cw.ArgumentTypeError, match="default name"), cw.variable_scope(None):
             pass
 
     def test_a_name_wins_over_the_default_name(self) -> None:
@@ -322,7 +340,7 @@ class TestArguments:
             assert cw.get_variable("v", [2], dtype="float32") is made
             with pytest.raises(cw.ShapeError, match=r"'s/v' of shape \[2\].*got \[3\]"):
                 cw.get_variable("v", [3])
-            with pytest.raises(cw.DTypeError, match=r"'s/v' of dtype float32.*got float64"):
+            with pytest.raises(cw.ScopeError, match=r"'s/v' of dtype float32.*got float64"):
                 cw.get_variable("v", [2], dtype="float64")
 
     def test_a_failed_one_leaves_nothing_in_the_store(self) -> None:

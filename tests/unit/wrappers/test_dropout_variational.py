@@ -34,6 +34,20 @@ def test_one_mask_for_all_steps_and_rows(kind: str) -> None:
     assert streams(wrapper) == {(kind, 0, 0): 3 * D}
 
 
+def test_an_input_size_of_one_masks_whole_rows() -> None:
+    """TF1 broadcasts its noise; a known cell runs step by step then."""
+    options = {"input_keep_prob": 0.5, "input_size": 1, "seed": 4}
+    wrapper, gru = _wrapper(**options), _wrapper(cw.GRUCell(D), **options)
+    masks = [kept(4, "input", 0, (1, 1), 0.5, draw=run).item() for run in range(4)]
+    assert len(set(masks)) == 2
+    for mask in masks:
+        assert torch.equal(_unroll(wrapper)[0], torch.full((T, B, D), 2.0 if mask else 0.0))
+        seen = 2.0 * XS if mask else 0.0 * XS
+        assert torch.allclose(_unroll(gru)[0], _unroll(gru.wrapped_cell, seen)[0], atol=1e-6)
+    with pytest.raises(cw.ShapeError, match=r"expected input \[B, 2\], got \[3, 8\]"):
+        _unroll(_wrapper(input_keep_prob=0.5, input_size=2))
+
+
 def test_state_mask() -> None:
     cell = Ones(D, cw.LSTMStateTuple(D, D))
     wrapper = _wrapper(cell, state_keep_prob=0.5)

@@ -212,3 +212,17 @@ def test_a_residual_of_another_width_in_the_middle() -> None:
     multi = cw.MultiRNNCell([wide, cw.GRUCell(2)])
     multi(X, (H, torch.zeros(2, 2)))
     assert multi.cells[1].gates_kernel.shape == (7 + 2, 4)
+
+
+@pytest.mark.parametrize("nothing", [None, [], (), {}, "", 0], ids=repr)
+def test_nothing_at_all_is_no_cell(nothing: Any) -> None:
+    with pytest.raises(cw.ArgumentError, match="MultiRNNCell: expected at least one cell"):
+        cw.MultiRNNCell(nothing)
+
+
+def test_a_frozen_stack_lists_what_its_cells_train_first() -> None:
+    stack = cw.MultiRNNCell([cw.GRUCell(3, trainable=False), cw.LSTMCell(2)])
+    stack.build([None, 4])
+    stack.trainable = False
+    gru, lstm = (cell.weights for cell in stack.cells)
+    assert [id(weight) for weight in stack.weights] == [id(weight) for weight in (*lstm, *gru)]
