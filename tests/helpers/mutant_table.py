@@ -542,15 +542,15 @@ MUTANTS = (
     Mutant(
         "nn: the reverse direction is reset where the forward one is",
         "nn/_run.py",
-        "return torch.cat([resets[1:], torch.zeros_like(resets[:1])])",
+        "return F.pad(resets, (0, 0, 0, 1))[1:]",
         "return resets",
         ("tests/unit/nn/test_additions.py", "-k", "pieces_between_resets"),
     ),
     Mutant(
         "nn: left padding turned back the wrong way",
         "nn/_lengths.py",
-        "(t + lengths) % steps * count",
-        "(t - lengths) % steps * count",
+        "_wrapped(t + lengths, steps)",
+        "_wrapped(t + steps - lengths, steps)",
         ("tests/unit/nn/test_additions.py", "-k", "test_as_the_loop_has_it and True-never-left"),
     ),
     Mutant(
