@@ -225,8 +225,7 @@ STATE_MAKERS = ("zero_state", "get_initial_state")
 
 def starts_from_zeros(module: Any) -> bool:
     """Whether a cell's own state to start from is plain zeros, by its class and by the object itself."""
-    own = getattr(module, "__dict__", ())
-    if "zero_state" in own or "get_initial_state" in own:
+    if not getattr(module, "__dict__", {}).keys().isdisjoint(STATE_MAKERS):
         return False
     makers = [getattr(type(module), name, None) for name in STATE_MAKERS]
     return all([maker is None or getattr(maker, "gives_zeros", False) for maker in makers])  # noqa: C419  # each call
