@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import cellweave as cw
 from cellweave.checkpoint import open_checkpoint, write_checkpoint
@@ -112,3 +113,19 @@ def test_names_that_no_release_changed_stay(stored: str, later: str, tmp_path: P
     if stored.endswith("/part_0"):
         later = stored  # a lone part has no other name
     assert written(tmp_path / "out") == {later: 1.0, f"train/{later}/Adam": 2.0}
+
+
+def test_a_write_that_fails_halfway_leaves_the_earlier_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "m", "w")
+    out = tmp_path / "out" / "x.pt"
+    out.parent.mkdir()
+    out.write_bytes(b"earlier")
+
+    def full(_: object, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="no space left"):
+        cw.convert_tf1(tmp_path / "m", out, to="torch", overwrite=True)
+    assert [path.name for path in out.parent.iterdir()] == ["x.pt"] and out.read_bytes() == b"earlier"
