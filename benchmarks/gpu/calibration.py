@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from program import NotTaken
 
-from cellweave.ops.common._triton_backend import OPTIONS, Launch, chip, missing_reason
+from cellweave.ops.common._triton_backend import chip, missing_reason
+from cellweave.ops.common._triton_launch import OPTIONS, Launch
 from gpu.clock import Clock
 from gpu.clusters import active_clusters
 from gpu.timing import attempt

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from gpu.plan import (
     BYTES,
     CUDNN,
     DROP,
+    GRAPHED,
     OURS_ON_CUDNN,
     PEEPHOLES,
     PROJECTED,
@@ -32,6 +34,7 @@ _OURS: dict[str, Any] = {"lstm": cw.nn.LSTM, "gru_before": cw.nn.GRU, "gru_after
 #: Calls take turns among so many sets of inputs where one set stays in the device's second cache.
 _SETS, _CACHED = 3, 120e6
 _CELL_CLIP = 3.0
+_STEP_GRAPHS = "CELLWEAVE_STEP_GRAPHS"
 
 Run = Callable[..., Any]  # inputs, and the first state or nothing, to outputs and last state
 
@@ -76,6 +79,7 @@ def layer(name: str, case: GpuCase, device: str, dtype: torch.dtype, backend: st
     run, weights = _with_peepholes(case, device, dtype) if name == PEEPHOLES else _ours(name, case, device, dtype)
 
     def run_forced(x: torch.Tensor, hx: Any = None) -> Any:
+        os.environ[_STEP_GRAPHS] = "1" if name == GRAPHED else "0"  # until the next call: its backward reads it too
         with cw.use_backend(forced):
             return run(x, hx)
 

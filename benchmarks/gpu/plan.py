@@ -71,8 +71,10 @@ OURS_ON_CUDNN = "torch backend"
 TRITON = "triton"
 #: Variations of our own cell; each is compared with the bare one.
 WRAPPED, PROJECTED, PEEPHOLES = "triton, wrapped", "triton, projected", "triton, peepholes and clip"
+#: Kernels of single steps, put into CUDA graphs.
+GRAPHED = "triton, steps in graphs"
 EAGER_LOOP, COMPILED_LOOP = "loop of torch's cells", "compiled cell in a CUDA graph"
-KERNELS_OF_OURS = (TRITON, WRAPPED, PROJECTED, PEEPHOLES)
+KERNELS_OF_OURS = (TRITON, WRAPPED, PROJECTED, PEEPHOLES, GRAPHED)
 #: Steps of the eager loop, whose time grows with them, and what it is scaled from.
 LOOP_STEPS = 64
 #: What "wrapped" is: variational masks on inputs, h and outputs; zoneout of h and c; residual; a reset every so many
@@ -89,6 +91,7 @@ class Plan:
         warmups, repeats: Calls of each contestant: before, and at most.
         seconds: A contestant's share of a case's time; at least three calls are made all the same.
         check_steps: T of a correctness check. repeats_equal: How often its bits must be the same.
+        graph_steps: T of such a check where steps are put into graphs.
         scale: Divides the sizes of what is calibrated.
     """
 
@@ -100,6 +103,7 @@ class Plan:
     seconds: float = 0.4
     check_steps: int = 16
     repeats_equal: int = 5
+    graph_steps: int = 100
     scale: int = 1
 
 
@@ -158,10 +162,16 @@ def _tried_on_the_cpu() -> Plan:
 PLANS = {"cuda": _on_device(), "cpu": _tried_on_the_cpu()}
 
 
+#: Elements of h beyond which the kernels are those of single steps.
+_STEPS_FROM = 1 << 15
+
+
 def variations(case: GpuCase) -> tuple[str, ...]:
-    """Of our kernels, beside the bare cell: everything in training, more options of an LSTM at the anchor."""
+    """Of our kernels, beside the bare cell: everything in training, graphs, more options of an LSTM at the anchor."""
     if not case.training:
         return ()
+    if case.B * case.H > _STEPS_FROM:
+        return (WRAPPED, GRAPHED)
     at_anchor = (case.T, case.B, case.H) == ANCHOR
     options = (PROJECTED, PEEPHOLES) if case.kind == "lstm" and case.dtype == "bfloat16" and at_anchor else ()
     return (WRAPPED, *options)
@@ -169,11 +179,13 @@ def variations(case: GpuCase) -> tuple[str, ...]:
 
 def checks(plan: Plan) -> list[tuple[GpuCase, str]]:
     """What must be correct before it is timed, each size and dtype once, in the order of timing."""
-    found = []
-    for case in plan.ours:
-        wanted = replace(case, mode="training", T=plan.check_steps)
-        found += [(wanted, name) for name in (TRITON, *variations(case))]
-    return list(dict.fromkeys(found))
+    names = ((case, name) for case in plan.ours for name in (TRITON, *variations(case)))
+    return list(dict.fromkeys((checked_as(case, name, plan), name) for case, name in names))
+
+
+def checked_as(case: GpuCase, name: str, plan: Plan) -> GpuCase:
+    """The case that a kernel must be right at before it is timed at this one."""
+    return replace(case, mode="training", T=plan.graph_steps if name == GRAPHED else plan.check_steps)
 
 
 # -- what must be reached ---------------------------------------------------------------------------------------------

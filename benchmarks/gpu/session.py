@@ -31,6 +31,7 @@ from gpu.plan import (
     RESERVE,
     TRITON,
     GpuCase,
+    checked_as,
     checks,
     variations,
 )
@@ -225,7 +226,7 @@ class Session:
         """Why a contestant is not timed; a kernel of ours that was not checked yet is checked now."""
         if name not in KERNELS_OF_OURS:
             return None
-        checked = GpuCase(case.kind, "training", case.dtype, self._plan.check_steps, case.B, case.H)
+        checked = checked_as(case, name, self._plan)
         if (checked, name) in self._verdicts:
             return self._verdicts[checked, name]
         return self._check(checked, name)

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 from gpu import calibration
 
-from cellweave.ops.common._triton_backend import Launch
+from cellweave.ops.common._triton_launch import Launch
 from helpers.cross_compile import compile_launch
 
 ATOMIC = r"(ATOM|ATOMG|RED|REDG)\.\S*"

@@ -7,6 +7,7 @@ import torch
 
 from cellweave.ops.common import BoundMask, LayerCall
 from cellweave.ops.common._masks import apply_mask
+from cellweave.ops.common._triton_graphs import CHUNK
 from cellweave.specs import MaskSpec, RNNSpec, RunSpec
 from helpers.gate_mask_cases import gate_call
 from helpers.layer_cases import VARIANTS, LayerCase, LayerData, backend_of, context_of, make_call, make_data, on_device
@@ -58,6 +59,25 @@ def test_half_precision_step_by_step(name: str, dtype: str, device: str, monkeyp
     take_steps(monkeypatch)
     variant = next(v for v in VARIANTS if v.name == name)
     _check(LayerCase(variant, 3, 3, 11, "none", "ragged", "given", dtype=dtype), "triton", device, STEPS[dtype])
+
+
+@pytest.mark.parametrize("name", ["rnn", "gru", "gru-after", "lstm", "all"])
+def test_steps_in_graphs(name: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two graphs' worth and some: the bits of steps that are launched one by one, at the second call too."""
+    if device == "cpu":
+        pytest.skip("graphs need a CUDA device")
+    take_steps(monkeypatch)
+    variant = next(v for v in VARIANTS if v.name == name)
+    case = LayerCase(variant, 3 * CHUNK + 5, 3, 40, "zones", "ragged", "given", True, dtype="float32")
+    call = on_device(make_call(case, make_data(case)), device)
+    first: list[torch.Tensor] = []
+    for setting in ("0", "1", "1"):
+        monkeypatch.setenv("CELLWEAVE_STEP_GRAPHS", setting)
+        out, state, _ = backend_of(call.spec, "triton").run(call)
+        got = [out, *state, *torch.autograd.grad(out.sum(), [call.x, *call.state, *call.weights.values()])]
+        for number, (a, b) in enumerate(zip(got, first or got, strict=True)):
+            assert_same_bits(f"result {number}, graphs {setting}", a, b)
+        first = first or got
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

@@ -18,7 +18,7 @@ from triton.compiler import ASTSource
 
 from cellweave.ops.common import BoundMask, LayerCall
 from cellweave.ops.common._triton_autograd import with_products
-from cellweave.ops.common._triton_backend import Launch
+from cellweave.ops.common._triton_launch import Launch
 from cellweave.ops.common._triton_steps import Step
 from cellweave.specs import MaskSpec, RunSpec
 
@@ -73,10 +73,10 @@ class Compiled:
 
 def compile_launch(launch: Launch) -> Compiled:
     """Compile what a launch would run."""
-    function, arguments = launch.function(), {"step": 0, "gate": 0} | launch.arguments | {"SPINS": 0}  # as on a device
+    function = launch.function()
     signature, constants, attributes = {}, {}, {}
-    for number, parameter in enumerate(function.params):
-        value = arguments[parameter.name]
+    for number, (parameter, value) in enumerate(zip(function.params, launch.values(), strict=True)):
+        value = 0 if parameter.name == "SPINS" else value  # as on a device
         if parameter.is_constexpr or value is None:
             signature[parameter.name], constants[(number,)] = "constexpr", value
         elif isinstance(value, torch.Tensor):
@@ -140,7 +140,7 @@ def compiled_steps(loop: Any, tensors: list[Any], *, gates: bool) -> list[tuple[
     dense = with_products(loop, [None if tensor is None else tensor.contiguous() for tensor in tensors])
     launches: dict[Any, Launch] = {}
 
-    def note(kernel: Step, **_: int) -> None:
+    def note(kernel: Step, number: int = 0) -> None:
         launches[kernel.launch.kernel, kernel.launch.arguments.get("WIDTH")] = kernel.launch
 
     with pytest.MonkeyPatch.context() as patch:

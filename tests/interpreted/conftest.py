@@ -25,7 +25,7 @@ def all_programs_at_once() -> Iterator[None]:
 @pytest.fixture
 def launches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the kernels that are launched from now on; a step's counts each time."""
-    from cellweave.ops.common._triton_backend import Launch
+    from cellweave.ops.common._triton_launch import Launch
     from cellweave.ops.common._triton_steps import Step
 
     found: list[str] = []
@@ -35,9 +35,9 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         found.append(self.kernel)
         whole(self)
 
-    def run_step(self: Step, **given: int) -> None:
+    def run_step(self: Step, number: int = 0) -> None:
         found.append(self.launch.kernel)
-        step(self, **given)
+        step(self, number)
 
     monkeypatch.setattr(Launch, "run", run_whole)
     monkeypatch.setattr(Step, "__call__", run_step)

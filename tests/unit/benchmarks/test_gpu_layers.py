@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from gpu.clock import Clock
 from gpu.layers import Layer, Work
 from gpu.plan import (
     CUDNN,
+    GRAPHED,
     KERNELS_OF_OURS,
     OURS_ON_CUDNN,
     PEEPHOLES,
@@ -26,6 +28,8 @@ from gpu.plan import (
     variations,
 )
 from program import NotTaken
+
+from cellweave.ops.common._triton_graphs import CHUNK
 
 CLOCK, PLAN = Clock("cpu"), PLANS["cpu"]
 SIZES = (3, 2, 6)
@@ -255,10 +259,28 @@ def test_all_that_is_timed_of_ours_is_checked(device: str) -> None:
     checked = set(checks(plan))
     for case in (*plan.ours, *plan.loops):
         short = dataclasses.replace(case, mode="training", T=plan.check_steps)
-        assert {(short, name) for name in (TRITON, *variations(case))} <= checked
+        long_enough = dataclasses.replace(short, T=plan.graph_steps)
+        names = (TRITON, *variations(case))
+        assert {(long_enough if name == GRAPHED else short, name) for name in names} <= checked
     assert len(checked) == len(checks(plan))
 
 
-def test_the_anchor_shows_every_option() -> None:
-    names = {name for case in PLANS["cuda"].ours for name in variations(case)}
-    assert names == {WRAPPED, PROJECTED, PEEPHOLES}
+def test_what_is_checked_in_graphs_fills_some() -> None:
+    assert PLANS["cuda"].graph_steps > 3 * CHUNK
+
+
+def test_a_run_shows_every_option() -> None:
+    cases = PLANS["cuda"].ours
+    assert {name for case in cases for name in variations(case)} == {WRAPPED, PROJECTED, PEEPHOLES, GRAPHED}
+    anchor = next(case for case in cases if (case.kind, case.dtype) == ("lstm", "bfloat16"))
+    assert variations(anchor) == (WRAPPED, PROJECTED, PEEPHOLES)
+
+
+@pytest.mark.parametrize("name, setting", [(TRITON, "0"), (GRAPHED, "1")])
+def test_a_call_decides_on_graphs_for_its_backward_too(
+    name: str, setting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CELLWEAVE_STEP_GRAPHS", "unknown")
+    run = layers.layer(name, GRU, "cpu", torch.float32, "reference").run
+    run(torch.zeros(GRU.T, GRU.B, GRU.H))
+    assert os.environ["CELLWEAVE_STEP_GRAPHS"] == setting

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cellweave import BackendError
-from cellweave._env import native_is_wanted, wanted_isa
+from cellweave._env import native_is_wanted, step_graphs_are_wanted, wanted_isa
 
 
 @pytest.mark.parametrize("value, wanted", [(None, True), ("", True), ("1", True), ("0", False)])
@@ -20,6 +20,13 @@ def test_native_refuses_other_values(value: str, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("CELLWEAVE_NATIVE", value)
     with pytest.raises(BackendError, match=f"CELLWEAVE_NATIVE: expected 0 or 1, got '{value}'"):
         native_is_wanted()
+
+
+@pytest.mark.parametrize("value, wanted", [(None, False), ("", False), ("1", True), ("0", False)])
+def test_step_graphs(value: str | None, wanted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if value is not None:
+        monkeypatch.setenv("CELLWEAVE_STEP_GRAPHS", value)
+    assert step_graphs_are_wanted() is wanted
 
 
 @pytest.mark.parametrize("value, wanted", [(None, None), ("", None), ("avx2", "avx2")])

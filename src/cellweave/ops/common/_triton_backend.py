@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 
@@ -18,8 +18,9 @@ from cellweave.ops.common._masks import BoundMask
 from cellweave.ops.common._normalize import added_to_variance
 from cellweave.ops.common._records import RunContext
 from cellweave.ops.common._sequence import read_in_order, reading_order, without_padding
+from cellweave.ops.common._triton_graphs import CHUNK, steps_in_graphs
 from cellweave.ops.common._triton_masks import MOST_MASKS, MaskTable
-from cellweave.ops.common._triton_schedule import HOPPER, LONGEST_ROW, WARPS, Chip, Schedule
+from cellweave.ops.common._triton_schedule import HOPPER, LONGEST_ROW, Chip, Schedule
 from cellweave.specs import CellSpec, RunSpec
 
 #: Activations that the kernels know, by the number under which `_triton_device.activated` has them.
@@ -30,8 +31,6 @@ ACTIVATIONS = {
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 #: Bytes of shared memory that are left to the compiler.
 _RESERVED = 3 << 10
-#: What every kernel is compiled with. Cooperative: a grid that does not fit fails, where it would wait forever.
-OPTIONS = {"num_warps": WARPS, "maxnreg": 255, "launch_cooperative_grid": True, "enable_fp_fusion": True}
 #: Looks at a counter after which an interpreted program gives up waiting: a wrong kernel fails, and does not hang.
 _INTERPRETED_SPINS = 20_000
 
@@ -116,8 +115,11 @@ def only_by_steps(spec: RunSpec) -> str | None:
 def steps_remark(schedules: tuple[Schedule | None, Schedule | None], spec: RunSpec, context: RunContext) -> str | None:
     """Which way is run step by step, and why; None where one kernel runs the whole sequence both ways."""
     why = None if foldable(spec) and not spec.cell.layer_norm else only_by_steps(spec)
+    form = "one kernel per step"
+    if steps_in_graphs(context.T):
+        form += f", {CHUNK} steps to a CUDA graph"
     if why is not None:
-        return f"one kernel per step: {why}"
+        return f"{form}: {why}"
     cell: Any = spec.cell
     forward, backward = (schedule is None for schedule in schedules)
     backward = backward and context.needs_grad
@@ -126,7 +128,7 @@ def steps_remark(schedules: tuple[Schedule | None, Schedule | None], spec: RunSp
     ways = "" if forward and (backward or not context.needs_grad) else "forward, " if forward else "backward, "
     found = chip()
     return (
-        f"{ways}one kernel per step: {cell.units} units at {context.B} rows do not fit: all programs of one for the "
+        f"{ways}{form}: {cell.units} units at {context.B} rows do not fit: all programs of one for the "
         f"whole sequence must be at once on {found.processors} multiprocessors, each with its weights in "
         f"{found.shared >> 10} KiB of shared memory"
     )
@@ -136,36 +138,6 @@ def precision(dtype: torch.dtype) -> str:
     """How products of float32 are made: as torch is told to for its own recurrent layers."""
     setting = torch.backends.cudnn.rnn.fp32_precision  # type: ignore[attr-defined]  # "none": nobody asked for TF32
     return "tf32" if dtype == torch.float32 and setting == "tf32" else "ieee"
-
-
-class Launch(NamedTuple):
-    """A kernel with everything that it is launched with.
-
-    Attributes:
-        kernel: Its name in `module`. grid: Programs. arguments: By name, tensors and constants. options: What it is
-            compiled with.
-    """
-
-    module: str
-    kernel: str
-    grid: int
-    arguments: dict[str, Any]
-    options: dict[str, Any] = OPTIONS
-
-    def function(self) -> Any:
-        """The kernel."""
-        return getattr(importlib.import_module(self.module), self.kernel)
-
-    def run(self) -> None:
-        """Launch it; where it is interpreted, fail if a program gave up waiting."""
-        counters: torch.Tensor = self.arguments["counters"]
-        if not counters.is_cuda:
-            self.function()[(self.grid,)](**self.arguments)
-            if counters[:, 1].any():
-                raise RuntimeError(f"{self.kernel}: expected all programs to meet, got one that waited in vain.")
-            return
-        with torch.cuda.device(counters.device):
-            self.function()[(self.grid,)](**self.arguments, **self.options)
 
 
 def used_inputs(call: LayerCall) -> torch.Tensor:

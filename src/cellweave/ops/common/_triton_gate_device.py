@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 from cellweave.ops.common._triton_device import row_lengths
-from cellweave.ops.common._triton_step_device import step_factors, tile_of
+from cellweave.ops.common._triton_step_device import step_at, step_factors, tile_of
 
 #: Place of masks, as `_triton_masks.PLACES` numbers it.
 _GATE_H = tl.constexpr(6)
@@ -24,7 +24,7 @@ def _factors_of(
 
 @triton.jit(do_not_specialize=["B", "step"])
 def gate_operands(
-    value, operands, table, scales, given, B, step, WIDTH: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr,
+    value, operands, table, scales, given, B, step, clock, WIDTH: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr,
     GATES: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr, COUNT: tl.constexpr, KINDS: tl.constexpr,
     BITS: tl.constexpr,
 ):  # fmt: skip
@@ -33,6 +33,7 @@ def gate_operands(
     Args:
         value: `[B, WIDTH]`.
     """
+    step = step_at(step, clock)
     rows, _, columns, inside = tile_of(B, WIDTH, ROWS, U)
     at = rows[:, None] * WIDTH + columns[None, :]
     found = tl.load(value + at, mask=inside, other=0.0).to(tl.float32)
@@ -44,11 +45,12 @@ def gate_operands(
 
 @triton.jit(do_not_specialize=["B", "step"])
 def gate_gradients(
-    operands, value, table, scales, given, B, step, WIDTH: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr,
+    operands, value, table, scales, given, B, step, clock, WIDTH: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr,
     GATES: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr, COUNT: tl.constexpr, KINDS: tl.constexpr,
     BITS: tl.constexpr,
 ):  # fmt: skip
     """The gradient of `value` in `gate_operands` from those of the operands."""
+    step = step_at(step, clock)
     rows, _, columns, inside = tile_of(B, WIDTH, ROWS, U)
     at = rows[:, None] * WIDTH + columns[None, :]
     found = tl.zeros((ROWS, U), tl.float32)

@@ -35,6 +35,14 @@ def tile_of(B, WIDTH: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr):
 
 
 @triton.jit
+def step_at(step, clock):
+    """The number of a step: counted from the one that stands in `clock`, an int32 in memory, where there is one."""
+    if clock is not None:
+        step += tl.load(clock)
+    return step
+
+
+@triton.jit
 def gate_columns(GATES: tl.constexpr, WIDTH: tl.constexpr, U: tl.constexpr):
     """Columns `GATES * unit + gate` of the tile's units."""
     return (tl.program_id(0) % tl.cdiv(WIDTH, U)) * (GATES * U) + tl.arange(0, GATES * U)

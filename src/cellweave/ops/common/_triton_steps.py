@@ -1,8 +1,7 @@
 """Running a recurrence as one kernel per step, where one for the whole sequence does not fit the device.
 
 Each step is a product of torch's, of h and the recurrent weight, and an elementwise kernel; a cell with two products in
-a row has two of each. Where each gate multiplies an h of its own, a kernel makes these before the product. Nothing is
-captured into a CUDA graph.
+a row has two of each. Where each gate multiplies an h of its own, a kernel makes these before the product.
 """
 
 from __future__ import annotations
@@ -15,9 +14,12 @@ from typing import Any
 import torch
 
 from cellweave.ops.common._gate_columns import GateColumns
-from cellweave.ops.common._triton_backend import Launch
+from cellweave.ops.common._triton_graphs import clock_for, run_in_graphs
+from cellweave.ops.common._triton_launch import NUMBERS, Launch
 from cellweave.ops.common._triton_schedule import step_tile, step_warps
 
+#: Of a step: launches what it takes, given the step's number.
+Part = Callable[[int], object]
 _COMMON, _OF_GATES = (f"cellweave.ops.common._triton_{name}_device" for name in ("step", "gate"))
 
 
@@ -29,14 +31,15 @@ class Step:
     """
 
     def __init__(self, launch: Launch) -> None:
-        self.launch = launch
-        self._start = launch.function()[(launch.grid,)]
-        on_device = any(isinstance(value, torch.Tensor) and value.is_cuda for value in launch.arguments.values())
-        self._arguments = launch.arguments | (launch.options if on_device else {})
+        names = launch.function().arg_names
+        self._place = next((place for place, name in enumerate(names) if name in NUMBERS), None)
+        self.launch, self._start, self._values = launch, launch.starter(), launch.values()
 
-    def __call__(self, **step: int) -> None:
-        """Launch it."""
-        self._start(**self._arguments, **step)
+    def __call__(self, number: int = 0) -> None:
+        """Launch it, at a step or for a gate."""
+        if self._place is not None:
+            self._values[self._place] = number
+        self._start(*self._values)
 
 
 class Steps:
@@ -45,10 +48,27 @@ class Steps:
     Args:
         module: Where the recurrence has its own.
         given: Arguments by name; a kernel takes those that it knows. BY_GATE: each gate has an h of its own.
+        over: Input products of the steps that `run` runs, `[T, B, W]`.
     """
 
-    def __init__(self, module: str, given: Mapping[str, Any]) -> None:
-        self._module, self._given = module, given
+    def __init__(self, module: str, given: Mapping[str, Any], over: torch.Tensor | None = None) -> None:
+        self._count = 0 if over is None else over.shape[0]
+        self._clock = None if over is None else clock_for(over, self._count)
+        self._module, self._given = module, {**given, "clock": self._clock}
+
+    def run(self, *parts: Part, backward: bool = False) -> None:
+        """Run all steps, each by its parts in turn, from the first to the last or the other way round."""
+        first, way = (self._count - 1, -1) if backward else (0, 1)
+
+        def one(step: int) -> None:
+            for part in parts:
+                part(step)
+
+        if self._clock is not None:
+            run_in_graphs(one, self._count, self._clock, first, way)
+            return
+        for number in range(self._count):
+            one(first + way * number)
 
     def cell(self, name: str) -> Step:
         """One of the recurrence's kernels, over the cell's units: of whole rows where those are normalized."""
@@ -69,7 +89,7 @@ class Steps:
         tile, columns = step_tile(count, width, whole_rows=whole_rows)
         known = {**self._given, "ROWS": tile, "U": columns, "WIDTH": width, **(more or {})}
         function = getattr(importlib.import_module(module or self._module), name)
-        arguments = {name: known[name] for name in function.arg_names if name not in ("step", "gate")}
+        arguments = {name: known[name] for name in function.arg_names if name not in NUMBERS}
         grid = -(-count // tile) * -(-width // columns)
         # programs wait for nobody, so the launch is an ordinary one
         options = {"num_warps": step_warps(columns), "enable_fp_fusion": True}
@@ -77,7 +97,7 @@ class Steps:
 
     def product(
         self, value: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, columns: Sequence[GateColumns]
-    ) -> Callable[[int], object]:
+    ) -> Part:
         """What fills `out [B, n]` at a step with the product of `value [B, P]` and a weight.
 
         Args:
@@ -90,7 +110,7 @@ class Steps:
         parts = [(part.own(operands, columns), part.of(weight), part.of(out)) for part in columns]
 
         def run(step: int) -> None:
-            operate(step=step)
+            operate(step)
             for operand, own, there in parts:
                 torch.bmm(operand, own, out=there)
 
@@ -98,17 +118,18 @@ class Steps:
 
     def product_back(
         self, d_out: torch.Tensor, weight: torch.Tensor, d_value: torch.Tensor, columns: Sequence[GateColumns]
-    ) -> Callable[[int], object]:
+    ) -> Part:
         """What fills `d_value` at a step with the gradient of the value in `product`."""
         if not self._given["BY_GATE"]:
-            return lambda step: torch.mm(d_out, weight.t(), out=d_value)
+            back = weight.t()
+            return lambda step: torch.mm(d_out, back, out=d_value)
         operands, gather = self._over_gates("gate_gradients", d_value, columns)
         parts = [(part.of(d_out), part.of(weight).mT, part.own(operands, columns)) for part in columns]
 
         def run(step: int) -> None:
             for d, own, operand in parts:
                 torch.bmm(d, own, out=operand)
-            gather(step=step)
+            gather(step)
 
         return run
 
@@ -177,11 +198,12 @@ def _operands(
     T, B, width = values.shape
     operand = torch.empty_like(values)
     more = {"values": values, "operands": operand, "ALL": T * B}
-    kernel = Steps(_OF_GATES, given).kernel("operands_of_gate", width, more=more, rows=T * B)
+    with device_of(values):
+        kernel = Steps(_OF_GATES, given).kernel("operands_of_gate", width, more=more, rows=T * B)
     for part in columns:
         for gate in range(part.last - part.first):
             with device_of(values):
-                kernel(gate=part.first + gate)
+                kernel(part.first + gate)
             yield operand.flatten(0, 1), part, gate
 
 

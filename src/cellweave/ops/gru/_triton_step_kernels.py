@@ -17,6 +17,7 @@ from cellweave.ops.common._triton_step_device import (
     gate_columns,
     normalized,
     normalized_back,
+    step_at,
     tile_of,
     unfinish_step,
 )
@@ -83,11 +84,12 @@ def _candidate_of(
 
 @triton.jit(do_not_specialize=["T", "B", "step"])
 def gru_fwd_reset(
-    x_gates, product, norms, lengths, h, rh, rhs, T, B, step, epsilon,
+    x_gates, product, norms, lengths, h, rh, rhs, T, B, step, clock, epsilon,
     H: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr, NORM: tl.constexpr,
     GATE_ACTIVATION: tl.constexpr, LENGTHS: tl.constexpr, REVERSE: tl.constexpr, SAVE: tl.constexpr,
 ):  # fmt: skip
     """The operand r * h: `rh [B, H]`, and by memory index `rhs`."""
+    step = step_at(step, clock)
     rows, here, units, inside = tile_of(B, H, ROWS, U)
     columns = gate_columns(2, H, U)
     in_gates = here[:, None] & (columns < 2 * H)[None, :]
@@ -105,7 +107,7 @@ def gru_fwd_reset(
 @triton.jit(do_not_specialize=["T", "B", "step"])
 def gru_fwd_step(
     x_gates, product, bias, norms, reset_h, lengths, resets, table, scales, given, h, out, hs, gates, values, from_h,
-    all_h, T, B, step, epsilon,
+    all_h, T, B, step, clock, epsilon,
     H: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr, NORM: tl.constexpr, AFTER: tl.constexpr, BIAS: tl.constexpr,
     ACTIVATION: tl.constexpr, GATE_ACTIVATION: tl.constexpr, LENGTHS: tl.constexpr, RESETS: tl.constexpr,
     GIVEN_RESETS: tl.constexpr, REVERSE: tl.constexpr, COUNT: tl.constexpr, KINDS: tl.constexpr, BITS: tl.constexpr,
@@ -118,6 +120,7 @@ def gru_fwd_step(
             u, c and, with the reset after the product, of the recurrent product, `[6 or 8, H]`. h: State, `[B, H]`;
             overwritten. The rest as `gru_fwd_persistent` has it; what is normalized is kept as totals.
     """
+    step = step_at(step, clock)
     rows, here, units, inside = tile_of(B, H, ROWS, U)
     columns = gate_columns(2, H, U)
     in_gates = here[:, None] & (columns < 2 * H)[None, :]
@@ -137,7 +140,7 @@ def gru_fwd_step(
 @triton.jit(do_not_specialize=["T", "B", "step"])
 def gru_bwd_step(
     product, norms, lengths, resets, table, scales, given, hs, gates, values, from_h, d_out, d_all_h, past_h,
-    sum_reset_h, d_norms, d_gates, d_from_h, d_totals, T, B, step, epsilon,
+    sum_reset_h, d_norms, d_gates, d_from_h, d_totals, T, B, step, clock, epsilon,
     H: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr, NORM: tl.constexpr,
     AFTER: tl.constexpr, ACTIVATION: tl.constexpr, GATE_ACTIVATION: tl.constexpr, LENGTHS: tl.constexpr,
     RESETS: tl.constexpr, GIVEN_RESETS: tl.constexpr, REVERSE: tl.constexpr, COUNT: tl.constexpr, KINDS: tl.constexpr,
@@ -151,6 +154,7 @@ def gru_bwd_step(
         d_gates, d_from_h: By memory index, as `gru_bwd_exchange` has them. d_totals: `[B, 3H]`, what the recurrent
             weights multiply next.
     """
+    step = step_at(step, clock)
     rows, here, units, inside = tile_of(B, H, ROWS, U)
     columns = gate_columns(2, H, U)
     in_gates = here[:, None] & (columns < 2 * H)[None, :]
@@ -202,11 +206,12 @@ def gru_bwd_step(
 
 @triton.jit(do_not_specialize=["T", "B", "step"])
 def gru_bwd_reset(
-    d_rh, norms, lengths, hs, gates, past_h, d_norms, d_gates, d_totals, T, B, step, epsilon,
+    d_rh, norms, lengths, hs, gates, past_h, d_norms, d_gates, d_totals, T, B, step, clock, epsilon,
     H: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr, NORM: tl.constexpr,
     GATE_ACTIVATION: tl.constexpr, LENGTHS: tl.constexpr, REVERSE: tl.constexpr,
 ):  # fmt: skip
     """Gradient of r's total from that of r * h, `d_rh [B, H]`: a column for each unit of `d_totals` and `d_gates`."""
+    step = step_at(step, clock)
     rows, here, units, inside = tile_of(B, H, ROWS, U)
     columns = gate_columns(2, H, U)
     in_gates = here[:, None] & (columns < 2 * H)[None, :]

@@ -37,29 +37,22 @@ def forward(tensors: Tensors, made: Mapping[str, Any], given: Mapping[str, Any])
             arguments.
     """
     x_gates, h0, fresh, gates_weight, candidate, bias, _ = tensors
-    (T, B), H, after = x_gates.shape[:2], h0.shape[1], given["AFTER"]
+    B, H, after = x_gates.shape[1], h0.shape[1], given["AFTER"]
     h, rh, product = torch.empty_like(h0), torch.empty_like(h0), x_gates.new_empty(B, 3 * H)
     steps = Steps(_KERNELS, {
         **given, **made, "x_gates": x_gates, "product": product, "bias": bias, "BIAS": bias is not None,
         "reset_h": fresh, "h": h, "rh": rh,
-    })  # fmt: skip
+    }, over=x_gates)  # fmt: skip
     with device_of(x_gates):
         steps.first_state(h0, h, made["hs"], fresh)
         cells = steps.cell("gru_fwd_step")
         if after:
-            multiply = steps.product(h, torch.cat([candidate, gates_weight], 1), product, columns(H))
-            for step in range(T):
-                multiply(step)
-                cells(step=step)
+            steps.run(steps.product(h, torch.cat([candidate, gates_weight], 1), product, columns(H)), cells)
             return h
         resets = steps.cell("gru_fwd_reset")
         multiply = steps.product(h, gates_weight, product[:, H:], gate_columns(H))
         multiply_reset = steps.product(rh, candidate, product[:, :H], candidate_columns(H))
-        for step in range(T):
-            multiply(step)
-            resets(step=step)
-            multiply_reset(step)
-            cells(step=step)
+        steps.run(multiply, resets, multiply_reset, cells)
     return h
 
 
@@ -70,30 +63,24 @@ def backward(tensors: Tensors, made: dict[str, Any], upstream: Tensors, given: M
         tensors, made, given: As in `forward`, with what that left. upstream: Gradients of outputs and h.
     """
     x_gates, h0, fresh, gates_weight, candidate, _, norms = tensors
-    (T, B), H, after = x_gates.shape[:2], h0.shape[1], given["AFTER"]
+    B, H, after = x_gates.shape[1], h0.shape[1], given["AFTER"]
     d_h, sum_reset = upstream[1].to(torch.float32, copy=True), sums_for(fresh)
     d_totals, product, d_rh = x_gates.new_empty(B, 3 * H), torch.zeros_like(h0), torch.empty_like(h0)
     made["d_norms"] = sums_by_row(norms, B)
     steps = Steps(_KERNELS, {
         **given, **made, "product": product, "d_out": upstream[0], "past_h": d_h, "sum_reset_h": sum_reset,
         "d_totals": d_totals, "d_rh": d_rh,
-    })  # fmt: skip
+    }, over=x_gates)  # fmt: skip
     with device_of(x_gates):
         cells = steps.cell("gru_bwd_step")
         if after:
             multiply = steps.product_back(d_totals, torch.cat([candidate, gates_weight], 1), product, columns(H))
-            for step in reversed(range(T)):
-                cells(step=step)
-                multiply(step)
+            steps.run(cells, multiply, backward=True)
         else:
             resets = steps.cell("gru_bwd_reset")
             multiply = steps.product_back(d_totals[:, H:], gates_weight, product, gate_columns(H))
             multiply_reset = steps.product_back(d_totals[:, :H], candidate, d_rh, candidate_columns(H))
-            for step in reversed(range(T)):
-                cells(step=step)
-                multiply_reset(step)
-                resets(step=step)
-                multiply(step)
+            steps.run(cells, multiply_reset, resets, multiply, backward=True)
         steps.first_gradient(d_h, product, made["d_h0"], sum_reset)
     made["d_reset_h"] = in_dtype(sum_reset, h0.dtype)
 

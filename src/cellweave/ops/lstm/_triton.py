@@ -13,7 +13,6 @@ from cellweave.ops.common._records import Backend, RunContext
 from cellweave.ops.common._triton_autograd import Tensors
 from cellweave.ops.common._triton_backend import (
     ACTIVATIONS,
-    Launch,
     activation_refused,
     as_columns,
     call_arguments,
@@ -31,6 +30,7 @@ from cellweave.ops.common._triton_backend import (
     surroundings,
     triton_refuses,
 )
+from cellweave.ops.common._triton_launch import Launch
 from cellweave.ops.common._triton_masks import mask_table
 from cellweave.ops.common._triton_ops import TritonOp, define_triton_ops, runner
 from cellweave.ops.common._triton_schedule import Product, Schedule, plan_programs

@@ -25,6 +25,7 @@ from cellweave.ops.common._triton_step_device import (
     leave_step,
     normalized,
     normalized_back,
+    step_at,
     step_factors,
     tile_of,
     unfinish_step,
@@ -55,7 +56,7 @@ def _normalized_gates(i, j, f, o, norms, units, inside, H: tl.constexpr, epsilon
 @triton.jit(do_not_specialize=["T", "B", "step"])
 def lstm_fwd_step(
     x_gates, product, peephole, norms, reset_h, reset_c, lengths, resets, table, scales, given, h, c, m, out, hs, cs,
-    gates, ms, all_h, all_c, T, B, step, forget_bias, cell_clip, epsilon,
+    gates, ms, all_h, all_c, T, B, step, clock, forget_bias, cell_clip, epsilon,
     H: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr, NORM: tl.constexpr,
     ACTIVATION: tl.constexpr, GATE_ACTIVATION: tl.constexpr, COUPLED: tl.constexpr, PEEPHOLES: tl.constexpr,
     CLIP: tl.constexpr, PROJECTION: tl.constexpr, LENGTHS: tl.constexpr, RESETS: tl.constexpr,
@@ -69,6 +70,7 @@ def lstm_fwd_step(
             State, `[B, H]`, c in float32; overwritten. m: h before its projection, `[B, H]`. The rest as
             `lstm_fwd_persistent` has it; gates that are normalized are kept as totals.
     """
+    step = step_at(step, clock)
     rows, here, units, inside = tile_of(B, H, ROWS, U)
     columns = gate_columns(4, H, U)
     in_gates = here[:, None] & (columns < 4 * H)[None, :]
@@ -114,13 +116,14 @@ def lstm_fwd_step(
 
 @triton.jit(do_not_specialize=["T", "B", "step"])
 def lstm_fwd_output(
-    projected, reset_h, lengths, resets, table, scales, given, h, out, hs, raw, all_h, T, B, step, proj_clip,
+    projected, reset_h, lengths, resets, table, scales, given, h, out, hs, raw, all_h, T, B, step, clock, proj_clip,
     P: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr, PROJ_CLIP: tl.constexpr,
     LENGTHS: tl.constexpr, RESETS: tl.constexpr, GIVEN_RESETS: tl.constexpr, REVERSE: tl.constexpr,
     COUNT: tl.constexpr, KINDS: tl.constexpr, BITS: tl.constexpr, ZONE_H: tl.constexpr, SAVE: tl.constexpr,
     STATES: tl.constexpr,
 ):  # fmt: skip
     """A step from its projected h, `[B, P]`, to h."""
+    step = step_at(step, clock)
     rows, here, places, inside = tile_of(B, P, ROWS, U)
     length = row_lengths(lengths, rows, here, T, LENGTHS)
     new_h = tl.load(projected + rows[:, None] * P + places[None, :], mask=inside, other=0.0).to(tl.float32)
@@ -139,7 +142,7 @@ def lstm_fwd_output(
 @triton.jit(do_not_specialize=["T", "B", "step"])
 def lstm_bwd_output(
     product, lengths, resets, table, scales, given, raw, d_out, d_all_h, past_h, sum_reset_h, d_projected, d_raw,
-    T, B, step, proj_clip,
+    T, B, step, clock, proj_clip,
     P: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr, PROJ_CLIP: tl.constexpr,
     LENGTHS: tl.constexpr, RESETS: tl.constexpr, GIVEN_RESETS: tl.constexpr, REVERSE: tl.constexpr,
     COUNT: tl.constexpr, KINDS: tl.constexpr, BITS: tl.constexpr, ZONE_H: tl.constexpr, STATES: tl.constexpr,
@@ -150,6 +153,7 @@ def lstm_bwd_output(
         product: Of the later step's gates' gradients and the recurrent weight, `[B, P]`. past_h: float32, what else
             reaches h; overwritten. sum_reset_h: float32, of given states; added to.
     """
+    step = step_at(step, clock)
     rows, here, places, inside = tile_of(B, P, ROWS, U)
     length = row_lengths(lengths, rows, here, T, LENGTHS)
     d_h, d_old = unfinish_step(
@@ -169,7 +173,8 @@ def lstm_bwd_output(
 @triton.jit(do_not_specialize=["T", "B", "step"])
 def lstm_bwd_step(
     product, d_m, peephole, norms, lengths, resets, table, scales, given, cs, gates, d_out, d_all_h, d_all_c, past_h,
-    d_c, sum_reset_h, sum_reset_c, d_peephole, d_norms, d_gates, d_totals, T, B, step, forget_bias, cell_clip, epsilon,
+    d_c, sum_reset_h, sum_reset_c, d_peephole, d_norms, d_gates, d_totals, T, B, step, clock, forget_bias, cell_clip,
+    epsilon,
     H: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr, NORM: tl.constexpr,
     ACTIVATION: tl.constexpr, GATE_ACTIVATION: tl.constexpr, COUPLED: tl.constexpr, PEEPHOLES: tl.constexpr,
     CLIP: tl.constexpr, PROJECTION: tl.constexpr, LENGTHS: tl.constexpr, RESETS: tl.constexpr,
@@ -183,6 +188,7 @@ def lstm_bwd_step(
             projection. d_m: Gradient of h before its projection, `[B, H]`. d_c: float32, of c; overwritten.
             d_peephole, d_norms: float32 `[3, B, H]`, `[10, B, H]`; added to.
     """
+    step = step_at(step, clock)
     rows, here, units, inside = tile_of(B, H, ROWS, U)
     columns = gate_columns(4, H, U)
     in_gates = here[:, None] & (columns < 4 * H)[None, :]

@@ -9,7 +9,7 @@ import torch
 
 from cellweave.ops.common._gate_columns import GateColumns
 from cellweave.ops.common._triton_autograd import Tensors
-from cellweave.ops.common._triton_steps import Steps, add_products, device_of, in_dtype, sums_by_row, sums_for
+from cellweave.ops.common._triton_steps import Part, Steps, add_products, device_of, in_dtype, sums_by_row, sums_for
 from cellweave.specs import LSTMSpec
 
 _KERNELS = "cellweave.ops.lstm._triton_step_kernels"
@@ -30,24 +30,20 @@ def forward(
         given: Their other arguments.
     """
     x_gates, c0, h0, fresh_c, fresh_h, weight, peephole, projection, _ = tensors
-    (T, B), H, P = x_gates.shape[:2], spec.units, spec.output_size
+    B, H, P = x_gates.shape[1], spec.units, spec.output_size
     h, c, product = torch.empty_like(h0), torch.empty_like(c0, dtype=torch.float32), x_gates.new_empty(B, 4 * H)
     m, projected = x_gates.new_empty(B, H), x_gates.new_empty(B, P)
     steps = Steps(_KERNELS, {
         **given, **made, "x_gates": x_gates, "product": product, "peephole": peephole, "reset_h": fresh_h,
         "reset_c": fresh_c, "h": h, "c": c, "m": m, "projected": projected,
-    })  # fmt: skip
+    }, over=x_gates)  # fmt: skip
     with device_of(x_gates):
         steps.first_state(h0, h, made["hs"], fresh_h)
         steps.first_state(c0, c, made["cs"], fresh_c)
-        cells, multiply = steps.cell("lstm_fwd_step"), steps.product(h, weight, product, columns(spec))
-        outputs = steps.kernel("lstm_fwd_output", P) if projection is not None else None
-        for step in range(T):
-            multiply(step)
-            cells(step=step)
-            if outputs is not None:
-                torch.mm(m, projection, out=projected)
-                outputs(step=step)
+        parts: list[Part] = [steps.product(h, weight, product, columns(spec)), steps.cell("lstm_fwd_step")]
+        if projection is not None:
+            parts += [lambda step: torch.mm(m, projection, out=projected), steps.kernel("lstm_fwd_output", P)]
+        steps.run(*parts)
     return c.to(c0.dtype), h
 
 
@@ -60,7 +56,7 @@ def backward(
         spec, tensors, made, given: As in `forward`, with what that left. upstream: Gradients of outputs, c and h.
     """
     x_gates, c0, _, fresh_c, fresh_h, weight, peephole, projection, norms = tensors
-    (T, B), H, P, dtype = x_gates.shape[:2], spec.units, spec.output_size, x_gates.dtype
+    B, H, P, dtype = x_gates.shape[1], spec.units, spec.output_size, x_gates.dtype
     d_out, d_c, d_h = upstream[0], upstream[1].to(torch.float32, copy=True), upstream[2].to(torch.float32, copy=True)
     d_totals, product = x_gates.new_empty(B, 4 * H), x_gates.new_zeros(B, P)
     d_m, d_raw = x_gates.new_empty(B, H), x_gates.new_empty(B, P)
@@ -71,17 +67,14 @@ def backward(
     steps = Steps(_KERNELS, {
         **given, **made, "product": product, "d_m": d_m, "peephole": peephole, "d_out": d_out, "past_h": d_h,
         "d_c": d_c, "sum_reset_h": sum_reset_h, "sum_reset_c": sum_reset_c, "d_totals": d_totals, "d_raw": d_raw,
-    })  # fmt: skip
+    }, over=x_gates)  # fmt: skip
     with device_of(x_gates):
-        cells = steps.cell("lstm_bwd_step")
         multiply = steps.product_back(d_totals, weight, product, columns(spec))
-        outputs = steps.kernel("lstm_bwd_output", P) if projection is not None else None
-        for step in reversed(range(T)):
-            if outputs is not None:
-                outputs(step=step)
-                torch.mm(d_raw, projection.t(), out=d_m)
-            cells(step=step)
-            multiply(step)
+        parts: list[Part] = [steps.cell("lstm_bwd_step"), multiply]
+        if projection is not None:
+            back = projection.t()
+            parts = [steps.kernel("lstm_bwd_output", P), lambda step: torch.mm(d_raw, back, out=d_m), *parts]
+        steps.run(*parts, backward=True)
         steps.first_gradient(d_h, product, made["d_h0"], sum_reset_h)
     made["d_c0"] = d_c.to(dtype)
     made["d_reset_h"], made["d_reset_c"] = in_dtype(sum_reset_h, dtype), in_dtype(sum_reset_c, dtype)

@@ -6,13 +6,20 @@ import triton
 import triton.language as tl
 
 from cellweave.ops.common._triton_device import activated, row_lengths, slope, step_rows
-from cellweave.ops.common._triton_step_device import finish_step, normalized, normalized_back, tile_of, unfinish_step
+from cellweave.ops.common._triton_step_device import (
+    finish_step,
+    normalized,
+    normalized_back,
+    step_at,
+    tile_of,
+    unfinish_step,
+)
 
 
 @triton.jit(do_not_specialize=["T", "B", "step"])
 def rnn_fwd_step(
     x_gates, product, norms, reset_h, lengths, resets, table, scales, given, h, out, hs, gates, all_h, T, B, step,
-    epsilon, H: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr, NORM: tl.constexpr, ACTIVATION: tl.constexpr,
+    clock, epsilon, H: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr, NORM: tl.constexpr, ACTIVATION: tl.constexpr,
     LENGTHS: tl.constexpr, RESETS: tl.constexpr, GIVEN_RESETS: tl.constexpr, REVERSE: tl.constexpr,
     COUNT: tl.constexpr, KINDS: tl.constexpr, BITS: tl.constexpr, ZONE_H: tl.constexpr, SAVE: tl.constexpr,
     STATES: tl.constexpr,
@@ -23,6 +30,7 @@ def rnn_fwd_step(
         product: Of h and the recurrent weight, `[B, H]`. norms: Gamma and beta, `[2, H]`. h: State, `[B, H]`;
             overwritten. The rest as `rnn_fwd_persistent` has it; totals that are normalized are kept as such.
     """
+    step = step_at(step, clock)
     rows, here, units, inside = tile_of(B, H, ROWS, U)
     length = row_lengths(lengths, rows, here, T, LENGTHS)
     first, near = step_rows(step, T, B, length, rows, LENGTHS, REVERSE)
@@ -43,7 +51,7 @@ def rnn_fwd_step(
 @triton.jit(do_not_specialize=["T", "B", "step"])
 def rnn_bwd_step(
     product, norms, lengths, resets, table, scales, given, gates, d_out, d_all_h, past_h, sum_reset_h, d_norms, d_gates,
-    d_totals, T, B, step, epsilon,
+    d_totals, T, B, step, clock, epsilon,
     H: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr, NORM: tl.constexpr, ACTIVATION: tl.constexpr,
     LENGTHS: tl.constexpr, RESETS: tl.constexpr, GIVEN_RESETS: tl.constexpr, REVERSE: tl.constexpr,
     COUNT: tl.constexpr, KINDS: tl.constexpr, BITS: tl.constexpr, ZONE_H: tl.constexpr, STATES: tl.constexpr,
@@ -54,6 +62,7 @@ def rnn_bwd_step(
         product: Of the later step's totals' gradients and the recurrent weight, `[B, H]`. past_h: float32, what else
             reaches h; overwritten. sum_reset_h, d_norms: float32, of given states, and `[2, B, H]`; added to.
     """
+    step = step_at(step, clock)
     rows, here, units, inside = tile_of(B, H, ROWS, U)
     length = row_lengths(lengths, rows, here, T, LENGTHS)
     d_new, d_old = unfinish_step(

@@ -28,13 +28,11 @@ def forward(tensors: Tensors, made: Mapping[str, Any], given: Mapping[str, Any])
     """
     x_gates, h0, fresh, weight, _ = tensors
     h, product = torch.empty_like(h0), torch.empty_like(h0)
-    steps = Steps(_KERNELS, {**given, **made, "x_gates": x_gates, "product": product, "reset_h": fresh, "h": h})
+    buffers = {"x_gates": x_gates, "product": product, "reset_h": fresh, "h": h}
+    steps = Steps(_KERNELS, {**given, **made, **buffers}, over=x_gates)
     with device_of(x_gates):
         steps.first_state(h0, h, made["hs"], fresh)
-        cells, multiply = steps.cell("rnn_fwd_step"), steps.product(h, weight, product, columns(given["H"]))
-        for step in range(x_gates.shape[0]):
-            multiply(step)
-            cells(step=step)
+        steps.run(steps.product(h, weight, product, columns(given["H"])), steps.cell("rnn_fwd_step"))
     return h
 
 
@@ -51,13 +49,10 @@ def backward(tensors: Tensors, made: dict[str, Any], upstream: Tensors, given: M
     steps = Steps(_KERNELS, {
         **given, **made, "product": product, "d_out": upstream[0], "past_h": d_h, "sum_reset_h": sum_reset,
         "d_totals": d_totals,
-    })  # fmt: skip
+    }, over=x_gates)  # fmt: skip
     with device_of(x_gates):
-        cells = steps.cell("rnn_bwd_step")
         multiply = steps.product_back(d_totals, weight, product, columns(given["H"]))
-        for step in reversed(range(x_gates.shape[0])):
-            cells(step=step)
-            multiply(step)
+        steps.run(steps.cell("rnn_bwd_step"), multiply, backward=True)
         steps.first_gradient(d_h, product, made["d_h0"], sum_reset)
     made["d_reset_h"] = in_dtype(sum_reset, h0.dtype)
 

@@ -80,6 +80,17 @@ def test_what_does_not_fit_the_chip_runs_step_by_step(cell: Any, changes: dict[s
     assert remark is None if words is None else str(remark).startswith(words)
 
 
+@pytest.mark.parametrize(
+    "steps, words", [(64, "one kernel per step: "), (65, "one kernel per step, 32 steps to a CUDA graph: ")]
+)
+def test_a_plan_says_that_steps_go_into_graphs(steps: int, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CELLWEAVE_STEP_GRAPHS", "1")
+    for cell in (RNNSpec(5000), RNNSpec(4, layer_norm=True)):
+        remarks = RECORDS[RNNSpec].remarks
+        assert remarks is not None
+        assert str(remarks(RunSpec(cell), dataclasses.replace(CONTEXT, T=steps))).startswith(words)
+
+
 def test_a_plain_layer_on_a_cuda_device_is_not_refused() -> None:
     assert RECORD.refuses(RunSpec(LSTMSpec(4)), CONTEXT) is None
     assert RECORD.refuses(RunSpec(LSTMSpec(4)), dataclasses.replace(CONTEXT, dtype=torch.bfloat16)) is None
