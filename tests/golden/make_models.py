@@ -1,7 +1,7 @@
 """Writes models that tests/golden/test_inspected_models.py reads, with TensorFlow 2.15: `python make_models.py OUT`.
 
-`unnamed`, `objects`, `keras`, `misleading`, `activations`, `decoder` and `frozen`. Each is made in a process of its
-own, because TensorFlow 1's mode cannot be left again.
+`unnamed`, `objects`, `keras`, `keras_cudnn`, `misleading`, `activations`, `decoder` and `frozen`. Each is made in a
+process of its own, because TensorFlow 1's mode cannot be left again.
 """
 
 from __future__ import annotations
@@ -78,6 +78,49 @@ def keras(out: Path) -> None:
         return {"first": first, "second": second, "third": third}
 
     _save(out, build)
+
+
+def keras_cudnn(out: Path) -> None:
+    """Layers that only a GPU runs, with their graph; the outputs are others', which Keras gives these weights."""
+    import tensorflow.compat.v1 as tf
+    from keras.src.saving.legacy.hdf5_format import preprocess_weights_for_loading
+
+    tf.disable_v2_behavior()
+    rng, layers = np.random.default_rng(7), tf.keras.layers
+    given = rng.normal(size=(2, 5, 3)).astype(np.float32)
+
+    def chain(x: Any, lstm: Any, gru: Any) -> tuple[list[Any], Any]:
+        made = [lstm(4), gru(3), layers.Bidirectional(lstm(2))]
+        for layer in made:
+            x = layer(x)
+        return made, x
+
+    with tf.Graph().as_default():
+        x = tf.placeholder(tf.float32, [None, 5, 3], name="x")
+        every = {"return_sequences": True}
+        cudnn, y = chain(x, lambda n: layers.CuDNNLSTM(n, **every), lambda n: layers.CuDNNGRU(n, **every))
+        tf.train.export_meta_graph(str(out / "model.ckpt.meta"))
+        tf.train.AdamOptimizer(0.01).minimize(tf.reduce_sum(y))
+        values: dict[str, Any] = {}
+        for variable in tf.global_variables():
+            found = rng.normal(scale=0.4, size=variable.shape.as_list()).astype(np.float32)
+            values[variable.op.name] = np.abs(found) if variable.op.name.endswith("Adam_1") else found
+        values |= {"beta1_power": np.float32(0.9**4), "beta2_power": np.float32(0.999**4)}
+    with tf.Graph().as_default(), tf.Session() as session:
+        for name, value in values.items():
+            tf.get_variable(name, initializer=value)
+        session.run(tf.global_variables_initializer())
+        tf.train.Saver().save(session, str(out / "model.ckpt"), write_state=False, write_meta_graph=False)
+    with tf.Graph().as_default(), tf.Session() as session:
+        tf.keras.backend.set_session(session)
+        x = tf.placeholder(tf.float32, [None, 5, 3])
+        every["recurrent_activation"] = "sigmoid"
+        plain, y = chain(x, lambda n: layers.LSTM(n, **every), lambda n: layers.GRU(n, reset_after=True, **every))
+        session.run(tf.global_variables_initializer())
+        for layer, other in zip(plain, cudnn, strict=True):
+            stored = [values[weight.op.name] for weight in other.weights]
+            layer.set_weights(preprocess_weights_for_loading(layer, stored, "2"))
+        np.savez(out / "expected.npz", x=given, y=session.run(y, {x: given}))
 
 
 def misleading(out: Path) -> None:
@@ -179,7 +222,7 @@ def objects(out: Path) -> None:
 
 def main(arguments: list[str]) -> None:
     """Make one model, or each in a process."""
-    models = (unnamed, objects, keras, misleading, activations, decoder, frozen)
+    models = (unnamed, objects, keras, keras_cudnn, misleading, activations, decoder, frozen)
     made = {model.__name__: model for model in models}
     for name in arguments[1:] or made:
         out = Path(arguments[0]) / name

@@ -3,14 +3,15 @@
 `nested` is a stack in a stack, with peepholes, projection, both clips, a forget bias and an activation of its own;
 `same` is one cell twice (`[cell] * 2`); `unnamed` has layers whose names tell nothing. Of this only sizes are in the
 checkpoints; the rest is read from the graphs. `objects` is a Keras model of TensorFlow 2, saved by its attributes.
-`keras` has TF1's Keras layers; in `misleading` names say of cells and layers what they are not; `activations` has
-unusual ones and dropouts; in `decoder` a dense layer's output comes back; `frozen` is a graph without the operations
-that read variables. make_models.py wrote all but the first two.
+`keras` has TF1's Keras layers, `keras_cudnn` those that only a GPU runs; in `misleading` names say of cells and layers
+what they are not; `activations` has unusual ones and dropouts; in `decoder` a dense layer's output comes back; `frozen`
+is a graph without the operations that read variables. make_models.py wrote all but the first two.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,59 @@ def test_keras_cells_without_a_graph_have_the_defaults_of_tf1(tmp_path: Path) ->
     with np.load(MODELS / "keras" / "expected.npz") as expected:
         y, _ = cw.dynamic_rnn(names["model"]["first"], torch.from_numpy(expected["x"]), dtype="float32")
         torch.testing.assert_close(y.detach(), torch.from_numpy(expected["first"]), rtol=0, atol=1e-6)
+
+
+def test_keras_cells_of_cudnn(tmp_path: Path) -> None:
+    path = MODELS / "keras_cudnn" / "model.ckpt"
+    names = run_printed(path, tmp_path)
+    model = names["model"]
+    assert {row.note for row in names["report"].loaded} == {"cuDNN's layout"}
+    with np.load(MODELS / "keras_cudnn" / "expected.npz") as expected:
+        x = torch.from_numpy(expected["x"])
+        for part in ("cu_dnnlstm", "cu_dnngru"):
+            x, _ = cw.dynamic_rnn(model[part], x, dtype="float32")
+        directions = [model[f"{way}_cu_dnnlstm_1"] for way in ("forward", "backward")]
+        both, _ = cw.bidirectional_dynamic_rnn(*directions, x, dtype="float32")
+        torch.testing.assert_close(torch.cat(both, 2).detach(), torch.from_numpy(expected["y"]), rtol=0, atol=1e-6)
+
+
+def test_slots_of_keras_cells_of_cudnn() -> None:
+    """A kernel's slots lie as the kernel does; an LSTM's two biases have one gradient, and each its slots."""
+    path = MODELS / "keras_cudnn" / "model.ckpt"
+    model = nn.ModuleDict({"lstm": cw.keras.LSTMCell(4), "gru": cw.keras.GRUCell(3)})
+    places = {"lstm": "cu_dnnlstm", "gru": "cu_dnngru"}
+    cw.load_tf1(model, path, map=places)
+    optimizer = torch.optim.Adam(model.parameters())
+    cw.load_tf1(model, path, map=places, optimizer=optimizer)
+    with open_checkpoint(path) as arrays:
+        for part, gates in (("lstm", 4), ("gru", 3)):
+            stored = torch.tensor(arrays[f"cu_dnn{part}/kernel/Adam"])
+            depth, units = stored.shape[0], stored.shape[1] // gates
+            found = optimizer.state[model[part].kernel]["exp_avg"]
+            for gate in range(gates):
+                own = slice(gate * units, (gate + 1) * units)
+                assert torch.equal(found[:, own], stored[:, own].reshape(units, depth).t())
+            bias = torch.tensor(arrays[f"cu_dnn{part}/bias/Adam_1"])
+            wanted = bias.view(2, -1) if part == "gru" else bias[: gates * units]
+            assert torch.equal(optimizer.state[model[part].bias]["exp_avg_sq"], wanted)
+
+
+@pytest.mark.parametrize(
+    "cell, place, reason",
+    [
+        (cw.keras.LSTMCell(4, recurrent_activation="hard_sigmoid"), "cu_dnnlstm",
+         "is cuDNN's, with recurrent_activation='sigmoid', the module's cell has 'hard_sigmoid'"),
+        (cw.keras.LSTMCell(4, activation="relu"), "cu_dnnlstm",
+         "is cuDNN's, with activation='tanh', the module's cell has 'relu'"),
+        (cw.keras.GRUCell(3, reset_after=False), "cu_dnngru",
+         "is cuDNN's, with reset_after=True, the module's cell has False"),
+        (cw.keras.LSTMCell(3), "cu_dnnlstm", "recurrent_kernel is [4, 16], expected [3, 12]"),
+    ],
+)  # fmt: skip
+def test_cells_that_cudnn_does_not_compute(cell: cw.RNNCell, place: str, reason: str) -> None:
+    with pytest.raises(cw.CheckpointError, match=re.escape(reason)):
+        cw.load_tf1(cell, MODELS / "keras_cudnn" / "model.ckpt", scope=place)
+    assert not cell.built
 
 
 def test_dropouts_of_later_releases() -> None:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from cellweave.transfer._keras_cudnn import is_keras_cudnn
+
 Shapes = Mapping[str, tuple[int, ...]]
 
 #: Cells whose kernel has so many columns per unit, by the scope that TF1 gives them.
@@ -159,8 +161,10 @@ def _keras_kind(base: str, shapes: Shapes, objects: bool) -> Kind | None:
     gates, rest = divmod(recurrent[1], units) if units else (0, 1)
     if rest or gates not in _KERAS or kernel[1] != recurrent[1]:
         return None
-    bias = shapes.get("bias")
-    if bias not in (None, recurrent[1:], (2, recurrent[1])):  # cuDNN's two biases in one, and its layout of kernels
+    bias, suffixes = shapes.get("bias"), ("kernel", "recurrent_kernel", "bias")
+    if bias is not None and is_keras_cudnn(recurrent, bias):
+        return Kind(_KERAS[gates], units, kernel[0], {}, suffixes)  # whose activations are cuDNN's, the defaults
+    if bias not in (None, recurrent[1:], (2, recurrent[1])):
         return None
     options = {} if bias is not None else {"use_bias": "False"}
     unknown = {"activation": "'tanh'"}
@@ -172,7 +176,7 @@ def _keras_kind(base: str, shapes: Shapes, objects: bool) -> Kind | None:
         unknown["recurrent_activation"] = "'sigmoid'" if later else "'hard_sigmoid'"
         if not later:
             options["recurrent_activation"] = "'hard_sigmoid'"
-    return Kind(_KERAS[gates], units, kernel[0], options, ("kernel", "recurrent_kernel", "bias"), unknown)
+    return Kind(_KERAS[gates], units, kernel[0], options, suffixes, unknown)
 
 
 def _gru_kind(base: str, shapes: Shapes) -> Kind | None:

@@ -161,6 +161,7 @@ class _Loading:
         notes = ["summed"] if len(stored) > 1 else []
         notes += ["slices joined"] if len(stored[0].keys) > 1 else []
         notes += ["transposed"] if reading.axes else []
+        notes += ["cuDNN's layout"] if reading.layout else []
         notes += ["moving average"] if stored[0] is reading.sources[0].average else []
         self.values[path] = reading.read(self.arrays, self.averaged)
         self.readings[path] = reading

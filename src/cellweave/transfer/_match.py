@@ -7,12 +7,14 @@ wins over a looser one, and two equally close ones are never chosen between sile
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Any
 
 from cellweave.checkpoint import Inventory, StoredVariable
 from cellweave.specs import LSTMSpec
+from cellweave.transfer._keras_cudnn import KerasCudnnLayout, gates_of, is_keras_cudnn
 from cellweave.transfer._needs import CellNeed, LayerNeed, Weight
 from cellweave.transfer._reading import Reading
 
@@ -28,8 +30,8 @@ class Closeness(IntEnum):
 #: Names of cells whose weights mean the same.
 _FAMILIES = {
     "lstm": ("lstm_cell", "basic_lstm_cell", "lstm_block_cell", "lstm_fused_cell", "lstm_block_fused_cell",
-             "lstm_block_wrapper", "lstm"),
-    "gru": ("gru_cell", "gru_block_cell", "gru_block_cell_v2", "gru"),
+             "lstm_block_wrapper", "lstm", "cu_dnnlstm"),
+    "gru": ("gru_cell", "gru_block_cell", "gru_block_cell_v2", "gru", "cu_dnngru"),
     "rnn": ("basic_rnn_cell", "simple_rnn_cell", "simple_rnn"),
     "nas": ("nas_cell", "nas_rnn"),
 }  # fmt: skip
@@ -155,6 +157,7 @@ class Finder:
                 continue
             problems += self._strangers(layer, scope)
             problems += _forget_bias_problem(need, layer, name)
+            problems += _activation_problem(need, layer, name, readings)
             options.append((closeness, len(problems), scope, readings, problems, depth))
         if not options:
             candidate.problems.append(f"{join(directory, layer.base)} is not there")
@@ -185,8 +188,11 @@ class Finder:
     def _fill(self, layer: LayerNeed, scope: str, depth: int) -> tuple[dict[tuple[str, str], Reading], list[str], int]:
         readings: dict[tuple[str, str], Reading] = {}
         problems = []
+        layout = self._layout(layer, scope)
         for weight in layer.weights:
             reading = self.reading(scope, weight)
+            if reading is not None and layout is not None:
+                reading = Reading(reading.sources, layout=layout)
             if reading is None:
                 problems.append(f"{join(scope, weight.suffix)} {weight.shown} is missing")
                 continue
@@ -209,6 +215,16 @@ class Finder:
             if pair[0] is not None and pair[1] is not None:
                 return Reading((pair[0], pair[1]))
         return None
+
+    def _layout(self, layer: LayerNeed, scope: str) -> KerasCudnnLayout | None:
+        """The layout of Keras's cuDNN layers, where one is stored there and a Keras cell is looked for."""
+        if not {"recurrent_kernel", "bias"} <= {weight.suffix for weight in layer.weights}:
+            return None
+        names = (join(scope, suffix) for suffix in ("recurrent_kernel", "bias"))
+        recurrent, bias = (self.inventory.variables.get(name) for name in names)
+        if recurrent is None or bias is None or not is_keras_cudnn(recurrent.shape, bias.shape):
+            return None
+        return KerasCudnnLayout(gates_of(recurrent.shape))
 
     def _strangers(self, layer: LayerNeed, scope: str) -> list[str]:
         wanted = {weight.suffix for weight in layer.weights}
@@ -259,3 +275,18 @@ def _forget_bias_problem(need: CellNeed, layer: LayerNeed, name: str) -> list[st
     if not isinstance(spec, LSTMSpec) or spec.forget_bias == 0:
         return []
     return [f"{name} adds no forget bias, the module's cell adds {spec.forget_bias:g}; build it with forget_bias=0"]
+
+
+def _activation_problem(
+    need: CellNeed, layer: LayerNeed, name: str, readings: Mapping[tuple[str, str], Reading]
+) -> list[str]:
+    """Keras's cuDNN layers have cuDNN's activations, and a GRU its place of the reset."""
+    if need.exact or all(reading.layout is None for reading in readings.values()):
+        return []
+    spec: Any = getattr(need.root.get_submodule(layer.path), "_spec", None)
+    wanted = {"activation": "tanh", "recurrent_activation": "sigmoid", "reset_after": True}
+    return [
+        f"{name} is cuDNN's, with {field}={value!r}, the module's cell has {getattr(spec, field)!r}"
+        for field, value in wanted.items()
+        if getattr(spec, field, value) != value
+    ]

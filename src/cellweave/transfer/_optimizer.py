@@ -117,7 +117,7 @@ def read_slots(
             found.keys.update(stored.keys)
             if key == "momentum_buffer" and not group.get("momentum"):
                 continue  # TF1's has one nevertheless, which counts for nothing
-            value = as_tensor(readings[path].arranged(stored.read(arrays)), stored_dtype(stored.dtype))
+            value = as_tensor(readings[path].slot(stored.read(arrays)), stored_dtype(stored.dtype))
             if key == "momentum_buffer" and kind.slot == "RMSProp":
                 value = value / group["lr"]  # TF1's momentum holds the learning rate, torch's does not
             state[key] = value.to(parameter.device)

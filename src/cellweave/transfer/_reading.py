@@ -11,26 +11,31 @@ import torch
 
 from cellweave._errors import CheckpointError
 from cellweave.checkpoint import Stored, StoredVariable
+from cellweave.transfer._keras_cudnn import KerasCudnnLayout
 
 Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
 class Reading:
-    """One parameter's values: a stored variable with its axes in another order, or the sum of two.
+    """One parameter's values: a stored variable, as it is or in another layout, or the sum of two.
 
     Attributes:
         sources: The variables; more than one are added up.
         axes: Order of the stored axes in the parameter; None: as they are stored.
+        layout: The stored variable is part of a layer in another layout; None: it is not.
     """
 
     sources: tuple[StoredVariable, ...]
     axes: tuple[int, ...] | None = None
+    layout: KerasCudnnLayout | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the parameter."""
         shape = self.sources[0].shape
+        if self.layout is not None:
+            return self.layout.shape_of(shape)
         return shape if self.axes is None else tuple(shape[axis] for axis in self.axes)
 
     def stored(self, averaged: bool) -> tuple[Stored, ...]:
@@ -59,10 +64,14 @@ class Reading:
     def read(self, arrays: Mapping[str, Array], averaged: bool) -> Array:
         """The values in the parameter's layout."""
         parts = [stored.read(arrays) for stored in self.stored(averaged)]
-        return self.arranged(parts[0] if len(parts) == 1 else np.sum(parts, axis=0, dtype=parts[0].dtype))
+        array = parts[0] if len(parts) == 1 else np.sum(parts, axis=0, dtype=parts[0].dtype)
+        return self._arranged(array) if self.layout is None else self.layout.value(array)
 
-    def arranged(self, array: Array) -> Array:
-        """A stored array in the parameter's layout."""
+    def slot(self, array: Array) -> Array:
+        """A stored slot of the first source, as the slot of the parameter."""
+        return self._arranged(array) if self.layout is None else self.layout.slot(array)
+
+    def _arranged(self, array: Array) -> Array:
         return array if self.axes is None else np.transpose(array, self.axes)
 
 

@@ -167,8 +167,7 @@ def test_cells_of_contrib(make: Callable[[], cw.RNNCell], tmp_path: Path) -> Non
         {"rnn/conv_2d_lstm_cell/kernel": (3, 3, 7, 16), "rnn/conv_2d_lstm_cell/biases": (16,)},
         {"rnn/intersection_rnn_cell/kernel": (8, 16), "rnn/intersection_rnn_cell/bias": (16,)},
         {"rnn/phased_lstm_cell/new_input/kernel": (12, 8), "rnn/phased_lstm_cell/new_input/bias": (8,)},
-        {"cu_dnnlstm/kernel": (6, 32), "cu_dnnlstm/recurrent_kernel": (8, 32), "cu_dnnlstm/bias": (64,)},
-        {"cu_dnngru/kernel": (8, 15), "cu_dnngru/recurrent_kernel": (5, 15), "cu_dnngru/bias": (30,)},
+        {"rnn/simple/kernel": (6, 8), "rnn/simple/recurrent_kernel": (8, 8), "rnn/simple/bias": (16,)},
     ],
 )
 def test_what_is_not_told_whole_is_not_told_as_something_else(
