@@ -57,4 +57,5 @@ class KerasCudnnLayout:
         """A slot of the parameter: both biases of an LSTM have the same gradient, so one's slot is the other's."""
         if stored.ndim == _MATRIX or len(self.shape_of(stored.shape)) == _MATRIX:
             return self.value(stored)
-        return stored.reshape(2, -1)[0]
+        half: Array = stored.reshape(2, -1)[0]
+        return half
