@@ -129,6 +129,18 @@ def test_a_cell_with_a_name_of_its_own(tmp_path: Path, rng: np.random.Generator)
     assert isinstance(names["model"], cw.BasicLSTMCell)
 
 
+def test_cells_beside_each_other_in_one_scope(tmp_path: Path, rng: np.random.Generator) -> None:
+    """As in a cell of one's own that calls several: a place that is said is that one, not its neighbour."""
+    names = ("lstm_cell", "lstm_cell_1", "lstm_cell_2")
+    shapes = lstm("rnn/own/lstm_cell") | lstm("rnn/own/lstm_cell_1", depth=12) | lstm("rnn/own/lstm_cell_2", depth=12)
+    path = write(tmp_path, rng, shapes)
+    run = run_printed(path, tmp_path)
+    assert not run["report"].left
+    with open_checkpoint(path) as checkpoint:
+        for name, cell in zip(names, run["model"].values(), strict=True):
+            assert torch.equal(cell.kernel, checkpoint.read_tensor(f"rnn/own/{name}/kernel"))
+
+
 @pytest.mark.parametrize("name", ["class", "print", "list", "model", "while", "x²", "ü", 'a"b', "a\\b", "a\nb", "it's"])
 def test_names_that_are_no_names_of_python(name: str, tmp_path: Path, rng: np.random.Generator) -> None:
     for number, shapes in enumerate((dense(name), dense(f"{name}/{name}") | LSTM | lstm("b/lstm_cell"))):
