@@ -4,8 +4,9 @@
 `same` is one cell twice (`[cell] * 2`); `unnamed` has layers whose names tell nothing. Of this only sizes are in the
 checkpoints; the rest is read from the graphs. `objects` is a Keras model of TensorFlow 2, saved by its attributes.
 `keras` has TF1's Keras layers; in `misleading` names say of cells and layers what they are not; `activations` has
-unusual ones and dropouts; in `decoder` a dense layer's output comes back; `frozen` is a graph without the operations
-that read variables. make_models.py wrote all but the first two.
+unusual ones and dropouts; in `decoder` and `window` a dense layer's output comes back; `frozen` is a graph without
+the operations that read variables; in `residuals` inputs are added to outputs, among dropouts; `oldest` has the
+operations of TF 0.x. make_models.py wrote all but `nested` and `same`.
 """
 
 from __future__ import annotations
@@ -101,6 +102,50 @@ def test_keras_cells_without_a_graph_have_the_defaults_of_tf1(tmp_path: Path) ->
     with np.load(MODELS / "keras" / "expected.npz") as expected:
         y, _ = cw.dynamic_rnn(names["model"]["first"], torch.from_numpy(expected["x"]), dtype="float32")
         torch.testing.assert_close(y.detach(), torch.from_numpy(expected["first"]), rtol=0, atol=1e-6)
+
+
+def test_residuals_and_the_dropouts_that_they_are_around(tmp_path: Path) -> None:
+    names = run_printed(MODELS / "residuals" / "model.ckpt", tmp_path)
+    code = cw.inspect_tf1(MODELS / "residuals" / "model.ckpt").code
+    assert not names["report"].left
+    for text in (
+        "cw.GRUCell(3),\n",
+        "cw.ResidualWrapper(cw.DropoutWrapper(cw.GRUCell(3), input_keep_prob=keep)),\n",
+        "cw.ResidualWrapper(cw.BasicLSTMCell(3)),\n",
+        "cw.DropoutWrapper(cw.ResidualWrapper(cw.LSTMCell(3)), output_keep_prob=keep),\n",
+        "cw.ResidualWrapper(cw.DropoutWrapper(cw.BasicRNNCell(3), output_keep_prob=keep)),\n",
+        'variational_recurrent=True, dtype="float32", input_size=3)',
+        "cw.DropoutWrapper(cw.GRUCell(3), state_keep_prob=0.75)",
+    ):
+        assert text in code
+    with np.load(MODELS / "residuals" / "expected.npz") as expected:
+        x = torch.from_numpy(expected["x"])
+        for part in ("first", "second"):
+            x, _ = cw.dynamic_rnn(names["model"][part], x, dtype="float32")
+            torch.testing.assert_close(x.detach(), torch.from_numpy(expected[part]), rtol=0, atol=1e-6)
+
+
+def test_cells_in_the_operations_of_tf_0(tmp_path: Path) -> None:
+    names = run_printed(MODELS / "oldest" / "model.ckpt", tmp_path)
+    code = cw.inspect_tf1(MODELS / "oldest" / "model.ckpt").code
+    assert "cw.DropoutWrapper(cw.BasicLSTMCell(4, forget_bias=0.5), input_keep_prob=keep)" in code
+    with np.load(MODELS / "oldest" / "expected.npz") as expected:
+        y, _ = cw.dynamic_rnn(names["cell"], torch.from_numpy(expected["x"]), dtype="float32")
+        torch.testing.assert_close(y.detach(), torch.from_numpy(expected["y"]), rtol=0, atol=1e-6)
+
+
+def test_a_dense_layer_that_comes_back_through_a_window_is_no_cell(tmp_path: Path) -> None:
+    names = run_printed(MODELS / "window" / "model.ckpt", tmp_path)
+    first, second, attention = (names["model"][part] for part in ("own", "own_1", "attention"))
+    with np.load(MODELS / "window" / "expected.npz") as expected:
+        x, given = torch.from_numpy(expected["x"]), torch.from_numpy(expected["y"])
+    states, seen = [cell.zero_state(len(x), "float32") for cell in (first, second)], torch.zeros(len(x), 3)
+    for step in range(x.shape[1]):
+        output, states[0] = first(torch.cat([seen, x[:, step]], dim=1), states[0])
+        weights = nn.functional.softplus(attention(torch.cat([seen, x[:, step], output], dim=1)))
+        seen = torch.einsum("bt,bti->bi", weights, x)
+        output, states[1] = second(torch.cat([x[:, step], output, seen], dim=1), states[1])
+        torch.testing.assert_close(output.detach(), given[:, step], rtol=0, atol=1e-6)
 
 
 def test_dropouts_of_later_releases() -> None:
