@@ -1,7 +1,7 @@
 """Writes models that tests/golden/test_inspected_models.py reads, with TensorFlow 2.15: `python make_models.py OUT`.
 
-`unnamed`, `objects`, `keras`, `misleading`, `activations`, `decoder`, `frozen`, `residuals`, `oldest` and `window`.
-Each is made in a process of its own, because TensorFlow 1's mode cannot be left again.
+`unnamed`, `objects`, `keras`, `misleading`, `activations`, `decoder`, `frozen`, `residuals`, `oldest`, `window`
+and `functional`. Each is made in a process of its own, because TensorFlow 1's mode cannot be left again.
 """
 
 from __future__ import annotations
@@ -43,12 +43,17 @@ def unnamed(out: Path) -> None:
         tf.train.Saver().save(session, str(out / "model.ckpt"), write_state=False)
 
 
-def _save(out: Path, build: Callable[[Any, Any], dict[str, Any]], *, frozen: bool = False) -> None:
+def _save(
+    out: Path, build: Callable[[Any, Any], dict[str, Any]], *, frozen: bool = False, functional: bool = False
+) -> None:
     """A model of inputs `x` with weights drawn anew, its outputs, and its graph; or both in one frozen graph."""
     import tensorflow.compat.v1 as tf
 
-    tf.disable_v2_behavior()
-    tf.disable_control_flow_v2()
+    if functional:
+        tf.disable_eager_execution()
+    else:
+        tf.disable_v2_behavior()
+        tf.disable_control_flow_v2()
     rng = np.random.default_rng(7)
     given = rng.normal(size=(2, 5, 3)).astype(np.float32)
     x = tf.placeholder(tf.float32, [None, None, 3], name="x")
@@ -239,6 +244,34 @@ def window(out: Path) -> None:
     _save(out, build)
 
 
+def functional(out: Path) -> None:
+    """A program of TF1 under TensorFlow 2, whose loops and branches are functions of the graph's library."""
+
+    def build(tf: Any, x: Any) -> dict[str, Any]:
+        cells = tf.nn.rnn_cell
+        kept = tf.placeholder_with_default(1.0, [], name="kept")
+        with tf.variable_scope("parts", partitioner=tf.fixed_size_partitioner(2)):
+            cell = cells.LSTMCell(4, forget_bias=0.5, activation=tf.nn.relu)
+            first, _ = tf.nn.dynamic_rnn(cell, x, dtype=tf.float32, sequence_length=[5, 5])
+        stack = cells.MultiRNNCell(
+            [
+                cells.DropoutWrapper(cells.GRUCell(4), output_keep_prob=kept),
+                cells.ResidualWrapper(cells.LSTMCell(4, cell_clip=0.2)),
+            ]
+        )
+        second, _ = tf.nn.dynamic_rnn(stack, first, dtype=tf.float32)
+        last = cells.BasicRNNCell(3, activation=tf.nn.elu)
+        third = tf.cond(
+            tf.placeholder_with_default(True, []),
+            lambda: tf.nn.dynamic_rnn(last, second, dtype=tf.float32, scope="branch")[0],
+            lambda: second[:, :, :3],
+        )
+        y = tf.tensordot(third, tf.get_variable("turn", [3, 2]), 1) + tf.get_variable("shift", [2])
+        return {"first": first, "second": second, "third": third, "y": y}
+
+    _save(out, build, functional=True)
+
+
 def frozen(out: Path) -> None:
     """A frozen graph without the operations that read variables: a table, a partitioned cell, a dense layer."""
 
@@ -272,7 +305,7 @@ def objects(out: Path) -> None:
 
 def main(arguments: list[str]) -> None:
     """Make one model, or each in a process."""
-    models = (unnamed, objects, keras, misleading, activations, decoder, frozen, residuals, oldest, window)
+    models = (unnamed, objects, keras, misleading, activations, decoder, frozen, residuals, oldest, window, functional)
     made = {model.__name__: model for model in models}
     for name in arguments[1:] or made:
         out = Path(arguments[0]) / name

@@ -6,7 +6,7 @@ checkpoints; the rest is read from the graphs. `objects` is a Keras model of Ten
 `keras` has TF1's Keras layers; in `misleading` names say of cells and layers what they are not; `activations` has
 unusual ones and dropouts; in `decoder` and `window` a dense layer's output comes back; `frozen` is a graph without
 the operations that read variables; in `residuals` inputs are added to outputs, among dropouts; `oldest` has the
-operations of TF 0.x. make_models.py wrote all but `nested` and `same`.
+operations of TF 0.x; in `functional` loops are functions. make_models.py wrote all but `nested` and `same`.
 """
 
 from __future__ import annotations
@@ -52,8 +52,9 @@ CHAINS = {
     "misleading": ("cell", "mixed", "cell_out", "enc", "dense", "lstm"),
     "activations": ("first", "second", "third"),
     "frozen": ("table", "cell", "classes"),
+    "functional": ("parts", "cell", "branch", "turn"),
 }
-OUTPUTS = {"keras": "third", "misleading": "last", "activations": "third", "frozen": "y"}
+OUTPUTS = {"keras": "third", "misleading": "last", "activations": "third", "frozen": "y", "functional": "y"}
 
 
 def run_chain(model: nn.ModuleDict, name: str, x: torch.Tensor) -> torch.Tensor:

@@ -49,7 +49,7 @@ def gates_shown(reader: GraphReader, kernel: StoredVariable) -> int | None:
 
     A cell's kernel is multiplied with inputs and state in one tensor, and what comes out goes into the next product.
     """
-    node = node_of(kernel)
+    node = node_of(reader, kernel)
     if node not in reader.graph:
         return None
     if reader.user(node, *_BLOCKS) is not None:
@@ -74,7 +74,7 @@ def cell_facts(reader: GraphReader, cell: FoundCell) -> CellFacts | None:
     variable = cell.variables.get(suffix) or cell.variables.get("candidate/hidden_projection/kernel")
     if variable is None:
         return None
-    node_name = node_of(variable)
+    node_name = node_of(reader, variable)
     if node_name not in reader.graph:
         return None
     facts = CellFacts(places=_places(reader, node_name, cell))
@@ -106,7 +106,7 @@ def cell_facts(reader: GraphReader, cell: FoundCell) -> CellFacts | None:
 def _keras_facts(reader: GraphReader, cell: FoundCell) -> CellFacts | None:
     """Activations of a Keras cell: each copy of its step has one for the candidate, one for each of the other gates."""
     gates = _KERAS_GATES[cell.kind.cls]
-    counts = Counter(first_activations(reader, node_of(cell.variables["recurrent_kernel"])))
+    counts = Counter(first_activations(reader, node_of(reader, cell.variables["recurrent_kernel"])))
     copies, rest = divmod(counts.total(), gates)
     if copies == 0 or rest:
         return None
@@ -253,7 +253,7 @@ def _wrapper_facts(reader: GraphReader, product: Node, output: Node | None, cell
     if output is None:
         return
     gates = cell.variables.get("gates/kernel")
-    first = None if gates is None else reader.user(node_of(gates), "MatMul")
+    first = None if gates is None else reader.user(node_of(reader, gates), "MatMul")
     masks = list(dropouts_of(reader, output.name))
     states = [mask for mask in masks if _comes_round(reader, mask, first or product)]
     outputs = [mask for mask in masks if mask not in states]
@@ -279,7 +279,7 @@ def _makers(reader: GraphReader, node: Node) -> list[Node | None]:
 def _sum_with(reader: GraphReader, node: Node, *inputs: Node | None) -> Node | None:
     """The sum of what a node gives and one of these, if that is what comes out of a cell."""
     users = list(reader.users(node.name))
-    if any(user.op.startswith(("TensorArrayWrite", "Pack")) for user in users):
+    if any(user.op.startswith(("TensorArrayWrite", "TensorListSetItem", "Pack")) for user in users):
         return None
     wanted = [made for made in inputs if made is not None]
     sums = [user for user in users if user.op in ("Add", "AddV2")]

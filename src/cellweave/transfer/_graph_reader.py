@@ -136,9 +136,10 @@ def is_partitions(node: Node) -> bool:
     return node.op.startswith("Concat") and "/ConcatPartitions" in node.name
 
 
-def node_of(variable: StoredVariable) -> str:
-    """The operation that makes a variable."""
-    return variable.any_value.keys[0].removesuffix(":0").removesuffix("/ExponentialMovingAverage")
+def node_of(reader: GraphReader, variable: StoredVariable) -> str:
+    """The operation that makes a variable; the first part of one that the graph has in parts only."""
+    name = variable.any_value.keys[0].removesuffix(":0").removesuffix("/ExponentialMovingAverage")
+    return name if name in reader.graph else f"{name}/part_0"
 
 
 def is_dropout(node: Node) -> bool:

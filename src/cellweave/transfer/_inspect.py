@@ -12,6 +12,7 @@ from pathlib import Path
 from cellweave.checkpoint import Checkpoint, Inventory, StoredVariable, open_checkpoint, take_inventory
 from cellweave.transfer._code import CodeWriter
 from cellweave.transfer._graph_facts import CellFacts, cell_facts, gates_shown
+from cellweave.transfer._graph_functions import flattened
 from cellweave.transfer._graph_layers import add_layers_of_graph
 from cellweave.transfer._graph_reader import GraphReader
 from cellweave.transfer._kinds import CELL_SUFFIXES
@@ -118,7 +119,7 @@ def inspect_tf1(path: str | PathLike[str]) -> Inspection:
     with open_checkpoint(fspath(path)) as checkpoint:
         inventory = take_inventory(variable_table(checkpoint))
         graph = graph_beside(checkpoint)
-        reader = None if graph is None else GraphReader(graph)
+        reader = None if graph is None else GraphReader(flattened(graph))
         found = recognise(inventory) if reader is None else recognise(inventory, partial(gates_shown, reader))
         facts = {
             cell.scope: told
