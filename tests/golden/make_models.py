@@ -1,7 +1,7 @@
 """Writes models that tests/golden/test_inspected_models.py reads, with TensorFlow 2.15: `python make_models.py OUT`.
 
-`unnamed`, `objects`, `keras`, `keras_cudnn`, `misleading`, `activations`, `decoder` and `frozen`. Each is made in a
-process of its own, because TensorFlow 1's mode cannot be left again.
+`unnamed`, `objects`, `keras`, `keras_cudnn`, `misleading`, `activations`, `decoder`, `frozen`, `residuals`, `oldest`,
+`window` and `functional`. Each is made in a process of its own, because TensorFlow 1's mode cannot be left again.
 """
 
 from __future__ import annotations
@@ -43,12 +43,17 @@ def unnamed(out: Path) -> None:
         tf.train.Saver().save(session, str(out / "model.ckpt"), write_state=False)
 
 
-def _save(out: Path, build: Callable[[Any, Any], dict[str, Any]], *, frozen: bool = False) -> None:
+def _save(
+    out: Path, build: Callable[[Any, Any], dict[str, Any]], *, frozen: bool = False, functional: bool = False
+) -> None:
     """A model of inputs `x` with weights drawn anew, its outputs, and its graph; or both in one frozen graph."""
     import tensorflow.compat.v1 as tf
 
-    tf.disable_v2_behavior()
-    tf.disable_control_flow_v2()
+    if functional:
+        tf.disable_eager_execution()
+    else:
+        tf.disable_v2_behavior()
+        tf.disable_control_flow_v2()
     rng = np.random.default_rng(7)
     given = rng.normal(size=(2, 5, 3)).astype(np.float32)
     x = tf.placeholder(tf.float32, [None, None, 3], name="x")
@@ -189,6 +194,127 @@ def decoder(out: Path) -> None:
     _save(out, build)
 
 
+def residuals(out: Path) -> None:
+    """Inputs added to outputs inside and outside of dropouts, and one mask for every step; whatever is fed is kept."""
+
+    def build(tf: Any, x: Any) -> dict[str, Any]:
+        cells = tf.nn.rnn_cell
+        kept = tf.placeholder_with_default(1.0, [], name="kept")
+        stack = cells.MultiRNNCell(
+            [
+                cells.GRUCell(3),
+                cells.ResidualWrapper(cells.DropoutWrapper(cells.GRUCell(3), input_keep_prob=kept)),
+                cells.ResidualWrapper(cells.BasicLSTMCell(3)),
+                cells.DropoutWrapper(cells.ResidualWrapper(cells.LSTMCell(3)), output_keep_prob=kept),
+                cells.ResidualWrapper(cells.DropoutWrapper(cells.BasicRNNCell(3), output_keep_prob=kept)),
+            ]
+        )
+        first, _ = tf.nn.dynamic_rnn(stack, x, dtype=tf.float32, scope="first")
+        same = cells.DropoutWrapper(
+            cells.GRUCell(3), kept, kept, kept, variational_recurrent=True, input_size=3, dtype=tf.float32
+        )
+        second, _ = tf.nn.dynamic_rnn(same, first, dtype=tf.float32, scope="second", sequence_length=[5, 5])
+        kept_state = cells.DropoutWrapper(cells.GRUCell(3), state_keep_prob=0.75, seed=3)
+        third, _ = tf.nn.dynamic_rnn(kept_state, second, dtype=tf.float32, scope="third", sequence_length=[5, 4])
+        fourth, _ = tf.nn.static_rnn(kept_state, tf.unstack(second, 5, 1), dtype=tf.float32, scope="fourth")
+        return {"first": first, "second": second, "third": third, "fourth": tf.stack(fourth, 1)}
+
+    _save(out, build)
+
+
+def oldest(out: Path) -> None:
+    """Two LSTMs in the operations of TF 0.x, unrolled: tensors are joined by another one, whose axis comes first."""
+
+    def build(tf: Any, x: Any) -> dict[str, Any]:
+        kept = tf.placeholder_with_default(1.0, [], name="kept")
+        dropped = [True, False]
+
+        def step(cell: int, inputs: Any, state: Any) -> Any:
+            c, h = state
+            with tf.variable_scope(f"RNN/MultiRNNCell/Cell{cell}/BasicLSTMCell/Linear", reuse=tf.AUTO_REUSE):
+                if dropped[cell]:
+                    floor = tf.floor(kept + tf.random.uniform(tf.shape(inputs), seed=1))
+                    inputs = tf.multiply(tf.div(inputs, kept), floor, name="dropout/mul")
+                joined = tf.raw_ops.Concat(concat_dim=1, values=[inputs, h])
+                kernel = tf.get_variable("Matrix", [joined.shape[1], 16], use_resource=False)
+                bias = tf.get_variable("Bias", [16], use_resource=False)
+                i, j, f, o = tf.split(tf.matmul(joined, kernel) + bias, 4, 1)
+            c = c * tf.sigmoid(f + 0.5) + tf.sigmoid(i) * tf.tanh(j)
+            return c, tf.tanh(c) * tf.sigmoid(o)
+
+        x = tf.ensure_shape(x, [None, 5, 3])
+        zeros = tf.zeros([tf.shape(x)[0], 4])
+        states, outputs = [(zeros, zeros)] * 2, []
+        for inputs in tf.split(x, 5, 1):
+            output = inputs[:, 0]
+            for cell in range(2):
+                states[cell] = step(cell, output, states[cell])
+                output = states[cell][1]
+            outputs.append(output)
+        return {"y": tf.stack(outputs, 1)}
+
+    _save(out, build)
+
+
+def window(out: Path) -> None:
+    """A cell of one's own in which a dense layer's output comes back, by way of a window over other inputs."""
+
+    def build(tf: Any, x: Any) -> dict[str, Any]:
+        class Window(tf.nn.rnn_cell.RNNCell):  # type: ignore[misc]
+            def __init__(self) -> None:
+                super().__init__(name="own")
+                self.cells = [tf.nn.rnn_cell.LSTMCell(4), tf.nn.rnn_cell.LSTMCell(4)]
+
+            @property
+            def state_size(self) -> Any:
+                return [cell.state_size for cell in self.cells], 3
+
+            @property
+            def output_size(self) -> int:
+                return 4
+
+            def call(self, inputs: Any, state: Any) -> Any:
+                (first, second), seen = state
+                output, first = self.cells[0](tf.concat([seen, inputs], 1), first)
+                joined = tf.concat([seen, inputs, output], 1)
+                weights = tf.layers.dense(joined, 5, activation=tf.nn.softplus, name="attention")
+                seen = tf.reduce_sum(weights[:, :, None] * tf.ensure_shape(x, [None, 5, 3]), 1)
+                output, second = self.cells[1](tf.concat([inputs, output, seen], 1), second)
+                return output, ([first, second], seen)
+
+        return {"y": tf.nn.dynamic_rnn(Window(), x, dtype=tf.float32)[0]}
+
+    _save(out, build)
+
+
+def functional(out: Path) -> None:
+    """A program of TF1 under TensorFlow 2, whose loops and branches are functions of the graph's library."""
+
+    def build(tf: Any, x: Any) -> dict[str, Any]:
+        cells = tf.nn.rnn_cell
+        kept = tf.placeholder_with_default(1.0, [], name="kept")
+        with tf.variable_scope("parts", partitioner=tf.fixed_size_partitioner(2)):
+            cell = cells.LSTMCell(4, forget_bias=0.5, activation=tf.nn.relu)
+            first, _ = tf.nn.dynamic_rnn(cell, x, dtype=tf.float32, sequence_length=[5, 5])
+        stack = cells.MultiRNNCell(
+            [
+                cells.DropoutWrapper(cells.GRUCell(4), output_keep_prob=kept),
+                cells.ResidualWrapper(cells.LSTMCell(4, cell_clip=0.2)),
+            ]
+        )
+        second, _ = tf.nn.dynamic_rnn(stack, first, dtype=tf.float32)
+        last = cells.BasicRNNCell(3, activation=tf.nn.elu)
+        third = tf.cond(
+            tf.placeholder_with_default(True, []),
+            lambda: tf.nn.dynamic_rnn(last, second, dtype=tf.float32, scope="branch")[0],
+            lambda: second[:, :, :3],
+        )
+        y = tf.tensordot(third, tf.get_variable("turn", [3, 2]), 1) + tf.get_variable("shift", [2])
+        return {"first": first, "second": second, "third": third, "y": y}
+
+    _save(out, build, functional=True)
+
+
 def frozen(out: Path) -> None:
     """A frozen graph without the operations that read variables: a table, a partitioned cell, a dense layer."""
 
@@ -222,7 +348,10 @@ def objects(out: Path) -> None:
 
 def main(arguments: list[str]) -> None:
     """Make one model, or each in a process."""
-    models = (unnamed, objects, keras, keras_cudnn, misleading, activations, decoder, frozen)
+    models = (
+        unnamed, objects, keras, keras_cudnn, misleading, activations, decoder, frozen, residuals, oldest, window,
+        functional,
+    )  # fmt: skip
     made = {model.__name__: model for model in models}
     for name in arguments[1:] or made:
         out = Path(arguments[0]) / name

@@ -4,8 +4,10 @@
 `same` is one cell twice (`[cell] * 2`); `unnamed` has layers whose names tell nothing. Of this only sizes are in the
 checkpoints; the rest is read from the graphs. `objects` is a Keras model of TensorFlow 2, saved by its attributes.
 `keras` has TF1's Keras layers, `keras_cudnn` those that only a GPU runs; in `misleading` names say of cells and layers
-what they are not; `activations` has unusual ones and dropouts; in `decoder` a dense layer's output comes back; `frozen`
-is a graph without the operations that read variables. make_models.py wrote all but the first two.
+what they are not; `activations` has unusual ones and dropouts; in `decoder` and `window` a dense layer's output comes
+back; `frozen` is a graph without the operations that read variables; in `residuals` inputs are added to outputs, among
+dropouts; `oldest` has the operations of TF 0.x; in `functional` loops are functions. make_models.py wrote all but
+`nested` and `same`.
 """
 
 from __future__ import annotations
@@ -52,8 +54,9 @@ CHAINS = {
     "misleading": ("cell", "mixed", "cell_out", "enc", "dense", "lstm"),
     "activations": ("first", "second", "third"),
     "frozen": ("table", "cell", "classes"),
+    "functional": ("parts", "cell", "branch", "turn"),
 }
-OUTPUTS = {"keras": "third", "misleading": "last", "activations": "third", "frozen": "y"}
+OUTPUTS = {"keras": "third", "misleading": "last", "activations": "third", "frozen": "y", "functional": "y"}
 
 
 def run_chain(model: nn.ModuleDict, name: str, x: torch.Tensor) -> torch.Tensor:
@@ -155,6 +158,50 @@ def test_cells_that_cudnn_does_not_compute(cell: cw.RNNCell, place: str, reason:
     with pytest.raises(cw.CheckpointError, match=re.escape(reason)):
         cw.load_tf1(cell, MODELS / "keras_cudnn" / "model.ckpt", scope=place)
     assert not cell.built
+
+
+def test_residuals_and_the_dropouts_that_they_are_around(tmp_path: Path) -> None:
+    names = run_printed(MODELS / "residuals" / "model.ckpt", tmp_path)
+    code = cw.inspect_tf1(MODELS / "residuals" / "model.ckpt").code
+    assert not names["report"].left
+    for text in (
+        "cw.GRUCell(3),\n",
+        "cw.ResidualWrapper(cw.DropoutWrapper(cw.GRUCell(3), input_keep_prob=keep)),\n",
+        "cw.ResidualWrapper(cw.BasicLSTMCell(3)),\n",
+        "cw.DropoutWrapper(cw.ResidualWrapper(cw.LSTMCell(3)), output_keep_prob=keep),\n",
+        "cw.ResidualWrapper(cw.DropoutWrapper(cw.BasicRNNCell(3), output_keep_prob=keep)),\n",
+        'variational_recurrent=True, dtype="float32", input_size=3)',
+        "cw.DropoutWrapper(cw.GRUCell(3), state_keep_prob=0.75)",
+    ):
+        assert text in code
+    with np.load(MODELS / "residuals" / "expected.npz") as expected:
+        x = torch.from_numpy(expected["x"])
+        for part in ("first", "second"):
+            x, _ = cw.dynamic_rnn(names["model"][part], x, dtype="float32")
+            torch.testing.assert_close(x.detach(), torch.from_numpy(expected[part]), rtol=0, atol=1e-6)
+
+
+def test_cells_in_the_operations_of_tf_0(tmp_path: Path) -> None:
+    names = run_printed(MODELS / "oldest" / "model.ckpt", tmp_path)
+    code = cw.inspect_tf1(MODELS / "oldest" / "model.ckpt").code
+    assert "cw.DropoutWrapper(cw.BasicLSTMCell(4, forget_bias=0.5), input_keep_prob=keep)" in code
+    with np.load(MODELS / "oldest" / "expected.npz") as expected:
+        y, _ = cw.dynamic_rnn(names["cell"], torch.from_numpy(expected["x"]), dtype="float32")
+        torch.testing.assert_close(y.detach(), torch.from_numpy(expected["y"]), rtol=0, atol=1e-6)
+
+
+def test_a_dense_layer_that_comes_back_through_a_window_is_no_cell(tmp_path: Path) -> None:
+    names = run_printed(MODELS / "window" / "model.ckpt", tmp_path)
+    first, second, attention = (names["model"][part] for part in ("own", "own_1", "attention"))
+    with np.load(MODELS / "window" / "expected.npz") as expected:
+        x, given = torch.from_numpy(expected["x"]), torch.from_numpy(expected["y"])
+    states, seen = [cell.zero_state(len(x), "float32") for cell in (first, second)], torch.zeros(len(x), 3)
+    for step in range(x.shape[1]):
+        output, states[0] = first(torch.cat([seen, x[:, step]], dim=1), states[0])
+        weights = nn.functional.softplus(attention(torch.cat([seen, x[:, step], output], dim=1)))
+        seen = torch.einsum("bt,bti->bi", weights, x)
+        output, states[1] = second(torch.cat([x[:, step], output, seen], dim=1), states[1])
+        torch.testing.assert_close(output.detach(), given[:, step], rtol=0, atol=1e-6)
 
 
 def test_dropouts_of_later_releases() -> None:

@@ -7,6 +7,7 @@ from cellweave.checkpoint._eras import ModernName as ModernName
 from cellweave.checkpoint._eras import modern_name as modern_name
 from cellweave.checkpoint._graph import Graph as Graph
 from cellweave.checkpoint._graph import Node as Node
+from cellweave.checkpoint._graph import Signature as Signature
 from cellweave.checkpoint._graph import read_graph as read_graph
 from cellweave.checkpoint._inventory import Inventory as Inventory
 from cellweave.checkpoint._inventory import Stored as Stored

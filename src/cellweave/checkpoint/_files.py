@@ -27,13 +27,17 @@ CHUNK = 1 << 18
 MAP_FROM = 1 << 18
 
 
+#: How the files begin that a clone of a repository has in place of large ones.
+_LFS = b"version https://git-lfs.github.com/spec/"
+
+
 class File:
     """A regular file, open for reading.
 
     Args:
         path: The file.
     Raises:
-        CheckpointError: there is no such file, it is no regular file, or it cannot be opened.
+        CheckpointError: there is no such file, it is no regular file, it cannot be opened, it is a pointer of Git LFS.
     """
 
     def __init__(self, path: Path) -> None:
@@ -47,6 +51,9 @@ class File:
         except OSError as error:
             raise CheckpointError(f"{path}: expected a file that can be read, got {error.strerror}.") from error
         self.size = os.fstat(self._file.fileno()).st_size
+        if self.read(0, min(self.size, len(_LFS)), self.place) == _LFS:
+            self.close()
+            raise self.place.error("TensorFlow's bytes", "a pointer of Git LFS to them", advice="Run git lfs pull.")
 
     def close(self) -> None:
         """Close the file; arrays that map it stay valid."""

@@ -72,6 +72,19 @@ class Node:
 
 
 @dataclass(frozen=True)
+class Signature:
+    """What a function of a graph's library takes and gives.
+
+    Args:
+        inputs: Names of its arguments, as its operations take them.
+        outputs: The tensors that it gives, as its operations call them: `node:output:0`, or an argument.
+    """
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Graph:
     """A graph that was read from a file.
 
@@ -80,12 +93,14 @@ class Graph:
         nodes: Its operations, in the file's order.
         functions: The operations of each function in its library, by the function's name.
         tags: What a SavedModel says the graph is for, such as "serve"; empty elsewhere.
+        signatures: What each of these functions takes and gives.
     """
 
     path: Path
     nodes: tuple[Node, ...]
     functions: Mapping[str, tuple[Node, ...]]
     tags: tuple[str, ...] = ()
+    signatures: Mapping[str, Signature] = field(default_factory=dict)
     _by_name: Mapping[str, Node] = field(default_factory=dict, repr=False, compare=False)
 
     def __getitem__(self, name: str) -> Node:
@@ -171,6 +186,7 @@ def _graph(path: Path, data: Buffer, start: int, end: int, tags: tuple[str, ...]
     """GraphDef: `node` 1, repeated; `library` 2 with `function` 1, repeated."""
     nodes: list[Node] = []
     functions: dict[str, tuple[Node, ...]] = {}
+    signatures: dict[str, Signature] = {}
     count = 0
     for part in fields(data, start, end, place):
         if part.number == 1:
@@ -179,25 +195,42 @@ def _graph(path: Path, data: Buffer, start: int, end: int, tags: tuple[str, ...]
         elif part.number == 2:
             for inner in fields(data, part.start, expect(part, LENGTH, place).end, place):
                 if inner.number == 1:
-                    name, body = _function(data, expect(inner, LENGTH, place), place)
+                    name, body, signatures[name] = _function(data, expect(inner, LENGTH, place), place)
                     functions[name] = body
                     count += len(body)
         if count > MAX_NODES:
             raise place.error(f"at most {MAX_NODES} nodes", "more")
-    return Graph(path, tuple(nodes), functions, tags, {node.name: node for node in nodes})
+    return Graph(path, tuple(nodes), functions, tags, signatures, {node.name: node for node in nodes})
 
 
-def _function(data: Buffer, span: Field, place: Place) -> tuple[str, tuple[Node, ...]]:
-    """FunctionDef: `signature` 1 with `name` 1, `node_def` 3, repeated."""
+def _function(data: Buffer, span: Field, place: Place) -> tuple[str, tuple[Node, ...], Signature]:
+    """FunctionDef: `signature` 1, `node_def` 3, repeated, `ret` 4: a map of outputs' names to tensors.
+
+    The signature: `name` 1, `input_arg` 2 and `output_arg` 3, repeated, each with a `name` 1.
+    """
     name, nodes = "", []
+    arguments: dict[int, list[str]] = {2: [], 3: []}
+    given: dict[str, str] = {}
     for part in fields(data, span.start, span.end, place):
         if part.number == 1:
             for inner in fields(data, part.start, expect(part, LENGTH, place).end, place):
                 if inner.number == 1:
                     name = text(data, inner, place)
+                elif inner.number in arguments:
+                    arguments[inner.number].append(_texts(data, inner, place).get(1, ""))
         elif part.number == 3:
             nodes.append(_node(data, expect(part, LENGTH, place), place))
-    return name, tuple(nodes)
+        elif part.number == 4:
+            entry = _texts(data, part, place)
+            given[entry.get(1, "")] = entry.get(2, "")
+    outputs = tuple(given.get(output, "") for output in arguments[3])
+    return name, tuple(nodes), Signature(tuple(arguments[2]), outputs)
+
+
+def _texts(data: Buffer, span: Field, place: Place) -> dict[int, str]:
+    """The texts among the first two fields of a message, by number: a name, or a map's entry."""
+    parts = fields(data, span.start, expect(span, LENGTH, place).end, place)
+    return {part.number: text(data, part, place) for part in parts if part.number in (1, 2) and part.kind == LENGTH}
 
 
 def _node(data: Buffer, span: Field, place: Place) -> Node:

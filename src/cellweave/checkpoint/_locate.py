@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from cellweave._errors import CheckpointError
 from cellweave.checkpoint._bundle import Bundle, index_path
 from cellweave.checkpoint._files import File
 from cellweave.checkpoint._frozen import FrozenGraph
@@ -17,6 +18,7 @@ from cellweave.checkpoint._variables import Source
 
 _DATA = re.compile(r"(.+)\.data-\d{5}-of-\d{5}")
 _SHARD = re.compile(r"(.+)-(?:\d{5}|\?{5})-of-(\d{5})")
+_HDF5 = b"\x89HDF\r\n\x1a\n"
 _NAMED = 5  # how many candidates an error names
 
 
@@ -42,10 +44,7 @@ def locate(path: Path, *, verify: bool) -> tuple[Path, Source]:
     file = File(path)
     try:
         if not is_table(file):
-            advice = "Its graph is read by read_graph." if path.suffix == ".meta" else "A frozen graph is called *.pb."
-            raise file.place.error(
-                "a checkpoint", "a file that does not end as a table of TensorFlow's does", advice=advice
-            )
+            raise _no_table(file)
     finally:
         file.close()
     return path, V1([path])
@@ -66,6 +65,16 @@ def _in_folder(folder: Path) -> Path:
     got = f"{len(found)} of them: {names}" if found else "none"
     advice = "Give the path of one." if found else ""
     raise Place(str(folder)).error("a folder with a checkpoint", got, advice=advice)
+
+
+def _no_table(file: File) -> CheckpointError:
+    """The error for a file that is of none of the formats."""
+    got = "a file that does not end as a table of TensorFlow's does"
+    if file.read(0, min(file.size, len(_HDF5)), file.place) == _HDF5:
+        advice = "Keras saves its own weights as a checkpoint by save_weights(path, save_format='tf')."
+        return file.place.error("a checkpoint", "an HDF5 file", advice=advice)
+    advice = "Its graph is read by read_graph." if file.path.suffix == ".meta" else "A frozen graph is called *.pb."
+    return file.place.error("a checkpoint", got, advice=advice)
 
 
 def _bundle_prefix(path: Path) -> Path | None:

@@ -148,10 +148,21 @@ class CodeWriter:
         text = f"cw.{cls}({text})"
         if told is not None and told.reversed:
             text = f"cw.contrib.TimeReversedFusedRNN({text})"
-        if told is None or not told.dropout:
-            return text
-        keeps = [f"{what}_keep_prob={self._keep(keep.value, keep.placeholder)}" for what, keep in told.dropout.items()]
-        return f"cw.DropoutWrapper({text}, {', '.join(keeps)})"
+        return text if told is None else self._wrapped(cell, told, text)
+
+    def _wrapped(self, cell: FoundCell, told: CellFacts, text: str) -> str:
+        """A cell's text within the wrappers that the graph shows."""
+        if told.residual == "inside":
+            text = f"cw.ResidualWrapper({text})"
+        if told.dropout:
+            keeps = told.dropout.items()
+            options = [f"{what}_keep_prob={self._keep(keep.value, keep.placeholder)}" for what, keep in keeps]
+            if any(keep.shared for _, keep in keeps):
+                dtype = next(iter(cell.variables.values())).dtype
+                options += ["variational_recurrent=True", f"dtype={_quoted(dtype)}"]
+                options += [f"input_size={cell.kind.depth}"] if "input" in told.dropout else []
+            text = f"cw.DropoutWrapper({text}, {', '.join(options)})"
+        return f"cw.ResidualWrapper({text})" if told.residual == "outside" else text
 
     def _keep(self, value: str | None, placeholder: str | None) -> str:
         if value is not None:

@@ -19,7 +19,10 @@ _LINEAR = ("MatMul", "StridedSlice", "Slice", "Mul")
 #: The slope of tf.nn.leaky_relu.
 _LEAKY_SLOPE = 0.2
 #: How the operations begin that take what a cell gives as it is.
-_TAKING = ("NextIteration", "TensorArrayWrite", "Concat", "Exit", "Pack", "MatMul", "Select", "RealDiv", "Mul")
+_TAKING = (
+    "NextIteration", "TensorArrayWrite", "TensorListSetItem", "Concat", "Exit", "Pack", "MatMul", "Select", "RealDiv",
+    "Mul",
+)  # fmt: skip
 
 
 def activated(reader: GraphReader, tensor: str) -> tuple[str, Node] | None:

@@ -6,11 +6,10 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from cellweave.checkpoint import Node, StoredVariable
 from cellweave.transfer._graph_activations import activated, first_activations
-from cellweave.transfer._graph_reader import ADDING, GraphReader, is_dropout, node_of
+from cellweave.transfer._graph_dropout import Keep, dropouts_of, keep_of, number, undropped
+from cellweave.transfer._graph_reader import ADDING, GraphReader, joined_parts, node_of
 from cellweave.transfer._recognise import FoundCell
 
 #: Kernels' columns for each unit of Keras' cells.
@@ -18,30 +17,6 @@ _KERAS_GATES = {"keras.LSTMCell": 4, "keras.GRUCell": 3, "keras.SimpleRNNCell": 
 _BLOCKS = ("LSTMBlockCell", "BlockLSTM", "BlockLSTMV2", "GRUBlockCell")
 #: What the block operations' attributes are when a graph leaves them out.
 _BLOCK_DEFAULTS = {"forget_bias": 1.0, "cell_clip": 3.0}
-
-
-@dataclass(frozen=True)
-class Keep:
-    """A keep probability.
-
-    Attributes:
-        node: The operation that applies the mask.
-        value: The probability where it is a constant.
-        placeholder: The placeholder that it is fed by.
-    """
-
-    node: str
-    value: str | None = None
-    placeholder: str | None = None
-
-    @property
-    def shown(self) -> str:
-        """In words."""
-        if self.value is not None:
-            return f"keep probability {self.value}"
-        if self.placeholder is not None:
-            return f"keep probability fed by {self.placeholder}"
-        return "keep probability not told"
 
 
 @dataclass
@@ -56,6 +31,7 @@ class CellFacts:
         stack_one_tensor: Whether the state of the stack around it is.
         reversed: Whether a fused cell reads its inputs backwards.
         places: In how many places of the stack around it the one cell stands (`[cell] * 2`).
+        residual: Whether its inputs are added to its outputs: `inside` of its dropouts, or `outside` of them.
     """
 
     options: dict[str, str] = field(default_factory=dict)
@@ -65,6 +41,7 @@ class CellFacts:
     stack_one_tensor: bool = False
     reversed: bool = False
     places: int = 1
+    residual: str | None = None
 
 
 def gates_shown(reader: GraphReader, kernel: StoredVariable) -> int | None:
@@ -72,7 +49,7 @@ def gates_shown(reader: GraphReader, kernel: StoredVariable) -> int | None:
 
     A cell's kernel is multiplied with inputs and state in one tensor, and what comes out goes into the next product.
     """
-    node = node_of(kernel)
+    node = node_of(reader, kernel)
     if node not in reader.graph:
         return None
     if reader.user(node, *_BLOCKS) is not None:
@@ -80,12 +57,13 @@ def gates_shown(reader: GraphReader, kernel: StoredVariable) -> int | None:
     product = reader.user(node, "MatMul")
     if product is None:  # a dense layer of a sequence multiplies with a matrix that it has reshaped
         return None if reader.user(node, "Reshape", "Transpose") is None else 0
-    joined = reader.maker(product.inputs[0])
-    if joined is None or not joined.op.startswith("Concat") or not reader.comes_back(product):
+    if not joined_parts(reader, product) or not reader.comes_back(product):
         return 0
     summed = reader.user(product.name, *ADDING) or product
     split = reader.user(summed.name, "Split")
-    return 1 if split is None else 4 if split.attrs.get("num_split") == 4 else None
+    if split is None:
+        return 1 if reader.comes_back(product, whole=True) else 0
+    return 4 if split.attrs.get("num_split") == 4 else None
 
 
 def cell_facts(reader: GraphReader, cell: FoundCell) -> CellFacts | None:
@@ -96,7 +74,7 @@ def cell_facts(reader: GraphReader, cell: FoundCell) -> CellFacts | None:
     variable = cell.variables.get(suffix) or cell.variables.get("candidate/hidden_projection/kernel")
     if variable is None:
         return None
-    node_name = node_of(variable)
+    node_name = node_of(reader, variable)
     if node_name not in reader.graph:
         return None
     facts = CellFacts(places=_places(reader, node_name, cell))
@@ -121,14 +99,14 @@ def cell_facts(reader: GraphReader, cell: FoundCell) -> CellFacts | None:
         _state_facts(reader, product, cell, facts)
     else:
         return None
-    _dropout_facts(reader, product, output, facts)
+    _wrapper_facts(reader, product, output, cell, facts)
     return facts
 
 
 def _keras_facts(reader: GraphReader, cell: FoundCell) -> CellFacts | None:
     """Activations of a Keras cell: each copy of its step has one for the candidate, one for each of the other gates."""
     gates = _KERAS_GATES[cell.kind.cls]
-    counts = Counter(first_activations(reader, node_of(cell.variables["recurrent_kernel"])))
+    counts = Counter(first_activations(reader, node_of(reader, cell.variables["recurrent_kernel"])))
     copies, rest = divmod(counts.total(), gates)
     if copies == 0 or rest:
         return None
@@ -244,10 +222,10 @@ def _sru_facts(reader: GraphReader, product: Node, facts: CellFacts) -> Node | N
 
 def _state_facts(reader: GraphReader, product: Node, cell: FoundCell, facts: CellFacts) -> None:
     """Whether the state comes out of one tensor: cut out of a stack's by Slice, or into c and h by Split or Slice."""
-    joined = reader.maker(product.inputs[0])
-    if joined is None or not joined.op.startswith("Concat") or len(joined.inputs) < 2:
+    parts = joined_parts(reader, product)
+    if len(parts) < 2:
         return
-    state = reader.maker(joined.inputs[1])
+    state = reader.maker(parts[1])
     if state is not None and cell.kind.cls == "GRUCell" and state.op == "Mul":
         state = next(
             (made for name in state.inputs if (made := reader.maker(name)) is not None and made.op == "Slice"), None
@@ -264,70 +242,59 @@ def _state_facts(reader: GraphReader, product: Node, cell: FoundCell, facts: Cel
     facts.stack_one_tensor = around is not None and around.op == "Slice"
 
 
-def _dropout_facts(reader: GraphReader, product: Node, output: Node | None, facts: CellFacts) -> None:
-    joined = reader.maker(product.inputs[0])
-    if joined is not None and joined.op.startswith("Concat"):
-        source = reader.maker(joined.inputs[0])
-        if source is not None and is_dropout(source):
-            facts.dropout["input"] = _keep_probability(reader, source, source.name)
+def _wrapper_facts(reader: GraphReader, product: Node, output: Node | None, cell: FoundCell, facts: CellFacts) -> None:
+    """Dropouts, and inputs that are added to outputs."""
+    parts = joined_parts(reader, product)
+    source = reader.maker(parts[0]) if parts else None
+    before = None if source is None else undropped(reader, source)
+    given = None if before is None else reader.maker(before)
+    if source is not None and before is not None:
+        facts.dropout["input"] = keep_of(reader, source)
     if output is None:
         return
-    for node in reader.users(output.name):
-        if node.op not in ("RealDiv", "Mul") or not is_dropout(node):
-            continue
-        masked = (
-            node
-            if node.op == "Mul" and _has_mask(reader, node)
-            else reader.user(node.name, "Mul", "Select", "SelectV2")
-        )
-        if masked is not None:
-            what = "state" if _goes_round(reader, masked) else "output"
-            facts.dropout[what] = _keep_probability(reader, node, masked.name)
+    gates = cell.variables.get("gates/kernel")
+    first = None if gates is None else reader.user(node_of(reader, gates), "MatMul")
+    masks = list(dropouts_of(reader, output.name))
+    states = [mask for mask in masks if _comes_round(reader, mask, first or product)]
+    outputs = [mask for mask in masks if mask not in states]
+    if cell.kind.depth == cell.kind.outputs:
+        added = _sum_with(reader, output, source, given)
+        after = None if added is not None or not outputs else _sum_with(reader, outputs[0], source, given)
+        if added is not None:
+            facts.residual = "outside" if given is not None and given in _makers(reader, added) else "inside"
+            outputs = list(dropouts_of(reader, added.name))
+        elif after is not None:
+            facts.residual = "outside"
+            if given not in _makers(reader, after):  # what is added has the mask already: it is another cell's
+                facts.dropout.pop("input", None)
+    for what, found in (("state", states), ("output", outputs)):
+        if found:
+            facts.dropout[what] = keep_of(reader, found[0])
 
 
-def _has_mask(reader: GraphReader, node: Node) -> bool:
-    return any((made := reader.maker(name)) is not None and made.op in ("Floor", "Cast") for name in node.inputs)
+def _makers(reader: GraphReader, node: Node) -> list[Node | None]:
+    return [reader.maker(name) for name in node.inputs]
 
 
-def _goes_round(reader: GraphReader, node: Node) -> bool:
-    """Whether a tensor is the next step's state and nothing else."""
-    ops = {user.op for user in reader.users(node.name)}
-    return bool(ops) and ops <= {"NextIteration"}
+def _sum_with(reader: GraphReader, node: Node, *inputs: Node | None) -> Node | None:
+    """The sum of what a node gives and one of these, if that is what comes out of a cell."""
+    users = list(reader.users(node.name))
+    if any(user.op.startswith(("TensorArrayWrite", "TensorListSetItem", "Pack")) for user in users):
+        return None
+    wanted = [made for made in inputs if made is not None]
+    sums = [user for user in users if user.op in ("Add", "AddV2")]
+    return next((user for user in sums if any(made in wanted for made in _makers(reader, user))), None)
 
 
-def _keep_probability(reader: GraphReader, node: Node, masked: str) -> Keep:
-    """Where the keep probability of a dropout comes from: followed from the division by it, or from the drawing."""
-    divided = node if node.op == "RealDiv" else None
-    if divided is None:
-        divided = next(
-            (made for name in node.inputs if (made := reader.maker(name)) is not None and made.op == "RealDiv"), None
-        )
-    if divided is not None and len(divided.inputs) == 2:
-        source = reader.maker(divided.inputs[1])
-        value = reader.constant(divided.inputs[1])
-        if value is not None and 0.0 < value < 1.0:
-            return Keep(masked, value=number(value))
-        if source is not None and source.op.startswith("Placeholder"):
-            return Keep(masked, placeholder=source.name)
-    return _keep_of_rate(reader, masked)
-
-
-def _keep_of_rate(reader: GraphReader, masked: str) -> Keep:
-    """The same where numbers are compared with the rate of what is dropped, as TF 1.13 and later do."""
-    made = [reader.maker(name) for name in reader.graph[masked].inputs]
-    made += [reader.maker(node.inputs[0]) for node in made if node is not None and node.op == "Cast"]
-    drawing = next((node for node in made if node is not None and node.op == "GreaterEqual"), None)
-    rate = None if drawing is None else reader.constant(drawing.inputs[1])
-    if rate is not None and 0.0 < rate < 1.0:
-        return Keep(masked, value=number(1.0 - rate))
-    source = None if drawing is None else reader.maker(drawing.inputs[1])
-    if source is not None and source.op == "Sub" and reader.constant(source.inputs[0]) == 1.0:
-        kept = reader.maker(source.inputs[1])
-        if kept is not None and kept.op.startswith("Placeholder"):
-            return Keep(masked, placeholder=kept.name)
-    return Keep(masked)
-
-
-def number(value: float) -> str:
-    """A float32's shortest text that gives it back."""
-    return repr(float(str(np.float32(value))))
+def _comes_round(reader: GraphReader, node: Node, product: Node) -> bool:
+    """Whether a tensor is the cell's next state: in a loop, or joined with the inputs of the next step."""
+    seen: set[str] = set()
+    open_names = [node.name]
+    while open_names:
+        for user, place in reader.uses(open_names.pop()):
+            if user.op == "NextIteration" or (place and reader.is_joined_for(user, place, product)):
+                return True
+            if user.op.startswith("Select") and user.name not in seen:
+                seen.add(user.name)
+                open_names.append(user.name)
+    return False

@@ -11,7 +11,7 @@ _LOOKING_UP = ("Gather", "GatherV2", "ResourceGather")
 
 def add_layers_of_graph(reader: GraphReader, found: Recognised) -> None:
     """Move variables that the graph shows to be an embedding's or a dense layer's from the others to the layers."""
-    left = {node: variable for variable in found.others if (node := node_of(variable)) in reader.graph}
+    left = {node: variable for variable in found.others if (node := node_of(reader, variable)) in reader.graph}
     for node, variable in list(left.items()):
         if node not in left or len(variable.shape) != 2:
             continue
@@ -55,7 +55,8 @@ def _dense(reader: GraphReader, node: str, left: dict[str, StoredVariable]) -> F
 
 
 def _bias(reader: GraphReader, product: Node, size: int, left: dict[str, StoredVariable]) -> StoredVariable | None:
-    summed = reader.user(product.name, *ADDING)
+    reshaped = reader.user(product.name, "Reshape")  # of a product with the matrix of a sequence's rows
+    summed = reader.user(product.name, *ADDING) or (reshaped and reader.user(reshaped.name, *ADDING))
     for tensor in () if summed is None else summed.inputs:
         maker = reader.maker(tensor)
         bias = None if maker is None else left.get(maker.name)

@@ -23,6 +23,11 @@ _PASSING = (
 )
 #: Operations that add.
 ADDING = ("Add", "AddV2", "BiasAdd")
+#: Operations that give something of another width than what they take.
+_RESIZING = (
+    "Split", "SplitV", "Sum", "Mean", "Max", "Min", "Prod", "ArgMax", "ExpandDims", "Tile", "Gather", "GatherV2",
+    "BatchMatMul", "BatchMatMulV2", "Conv2D", "OneHot",
+)  # fmt: skip
 #: As many outputs of an operation are followed: a Split into gates has the most.
 _MOST_OUTPUTS = 8
 
@@ -32,28 +37,32 @@ class GraphReader:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self._users: dict[str, list[Node]] = {}
+        self._uses: dict[str, list[tuple[Node, int]]] = {}
         for node in graph.nodes:
             if node.name.split("/")[0].startswith("gradients") or "/gradients/" in node.name:
                 continue
-            for name in node.inputs:
+            for place, name in enumerate(node.inputs):
                 if not name.startswith("^"):
-                    self._users.setdefault(tensor_name(name), []).append(node)
+                    self._uses.setdefault(tensor_name(name), []).append((node, place))
 
     def users(self, tensor: str) -> Iterator[Node]:
         """Operations that take a tensor, past those that hand it on."""
+        return (node for node, _ in self.uses(tensor))
+
+    def uses(self, tensor: str) -> Iterator[tuple[Node, int]]:
+        """The same with the place of the tensor among an operation's inputs, the first one."""
         seen: set[str] = set()
         open_names = [tensor_name(tensor)]
         while open_names:
             name = open_names.pop(0)
-            for node in self._users.get(name, ()):
+            for node, place in self._uses.get(name, ()):
                 if node.name in seen:
                     continue
                 seen.add(node.name)
                 if node.op in _PASSING or is_partitions(node):
                     open_names += [node.name, f"{node.name}:1"] if "Switch" in node.op else [node.name]
                 else:
-                    yield node
+                    yield node, place
 
     def user(self, tensor: str, *ops: str) -> Node | None:
         """The first operation of these kinds that takes a tensor."""
@@ -71,20 +80,33 @@ class GraphReader:
             tensor = node.inputs[0]
         return None
 
-    def comes_back(self, product: Node) -> bool:
-        """Whether what a product gives, past no other one, is multiplied with its matrix again: later, or in a loop."""
-        matrix = self.maker(product.inputs[1])
+    def comes_back(self, product: Node, *, whole: bool = False) -> bool:
+        """Whether what a product gives, past no other one, is the state that its matrix is multiplied with next.
+
+        Args:
+            product: A product with inputs and state in one tensor.
+            whole: Past no operation either that gives something of another width.
+        """
         seen: set[str] = set()
         open_names = [product.name]
         while open_names:
-            for node in self.users(open_names.pop()):
-                if node.op == product.op:
-                    if matrix is not None and self.maker(node.inputs[1]) == matrix:
-                        return True
-                elif node.name not in seen:
-                    seen.add(node.name)
-                    open_names += [f"{node.name}:{index}" for index in range(_MOST_OUTPUTS)]
+            for node, place in self.uses(open_names.pop()):
+                if self.is_joined_for(node, place, product):
+                    return True
+                if node.op == product.op or node.name in seen or (whole and node.op in _RESIZING):
+                    continue
+                seen.add(node.name)
+                open_names += [f"{node.name}:{index}" for index in range(_MOST_OUTPUTS)]
         return False
+
+    def is_joined_for(self, node: Node, place: int, product: Node) -> bool:
+        """Whether an operation joins what stands at this place, as the last part, for a product with that matrix."""
+        parts = parts_of(node)
+        if not parts or node.inputs[place] != parts[-1]:
+            return False
+        matrix = self.maker(product.inputs[1])
+        products = [user for user in self.users(node.name) if user.op == product.op]
+        return matrix is not None and any(self.maker(user.inputs[1]) == matrix for user in products)
 
     def constant(self, tensor: str) -> float | None:
         """The value of a constant of one element."""
@@ -97,14 +119,27 @@ class GraphReader:
         return next((value for name in node.inputs if (value := self.constant(name)) is not None), None)
 
 
+def parts_of(node: Node) -> tuple[str, ...]:
+    """What an operation joins; of TF 0.x's the axis comes first, of later ones last. Empty when it joins nothing."""
+    inputs = tuple(name for name in node.inputs if not name.startswith("^"))
+    return {"Concat": inputs[1:], "ConcatV2": inputs[:-1]}.get(node.op, ())
+
+
+def joined_parts(reader: GraphReader, product: Node) -> tuple[str, ...]:
+    """What a cell's product takes in one tensor: inputs and state. Empty when it takes a single one."""
+    joined = reader.maker(product.inputs[0])
+    return () if joined is None else parts_of(joined)
+
+
 def is_partitions(node: Node) -> bool:
     """Whether an operation puts the parts of a partitioned variable together."""
     return node.op.startswith("Concat") and "/ConcatPartitions" in node.name
 
 
-def node_of(variable: StoredVariable) -> str:
-    """The operation that makes a variable."""
-    return variable.any_value.keys[0].removesuffix(":0").removesuffix("/ExponentialMovingAverage")
+def node_of(reader: GraphReader, variable: StoredVariable) -> str:
+    """The operation that makes a variable; the first part of one that the graph has in parts only."""
+    name = variable.any_value.keys[0].removesuffix(":0").removesuffix("/ExponentialMovingAverage")
+    return name if name in reader.graph else f"{name}/part_0"
 
 
 def is_dropout(node: Node) -> bool:

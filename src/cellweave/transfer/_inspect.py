@@ -12,6 +12,7 @@ from pathlib import Path
 from cellweave.checkpoint import Checkpoint, Inventory, StoredVariable, open_checkpoint, take_inventory
 from cellweave.transfer._code import CodeWriter
 from cellweave.transfer._graph_facts import CellFacts, cell_facts, gates_shown
+from cellweave.transfer._graph_functions import flattened
 from cellweave.transfer._graph_layers import add_layers_of_graph
 from cellweave.transfer._graph_reader import GraphReader
 from cellweave.transfer._kinds import CELL_SUFFIXES
@@ -105,7 +106,7 @@ class Inspection:
 def inspect_tf1(path: str | PathLike[str]) -> Inspection:
     """Tell what a TF1 checkpoint holds: cells and layers with their sizes, optimizer slots, and how to load it.
 
-    What a checkpoint does not hold (forget biases, activations, clips, dropout) is read from the graph where one lies
+    What a checkpoint does not hold (forget biases, activations, clips, wrappers) is read from the graph where one lies
     beside it, and otherwise named as what the caller must know. Weights are not read.
 
     Args:
@@ -118,7 +119,7 @@ def inspect_tf1(path: str | PathLike[str]) -> Inspection:
     with open_checkpoint(fspath(path)) as checkpoint:
         inventory = take_inventory(variable_table(checkpoint))
         graph = graph_beside(checkpoint)
-        reader = None if graph is None else GraphReader(graph)
+        reader = None if graph is None else GraphReader(flattened(graph))
         found = recognise(inventory) if reader is None else recognise(inventory, partial(gates_shown, reader))
         facts = {
             cell.scope: told
@@ -156,8 +157,10 @@ def _drop_repeated(found: list[Found], facts: dict[str, CellFacts]) -> None:
     }
     for scope, told in facts.items():
         keep = told.dropout.get("input")
-        if keep is not None and masks.get(keep.node, scope) != scope:
-            del told.dropout["input"]
+        below = scope if keep is None else masks.get(keep.node, scope)
+        if below != scope:  # inputs that are added without the mask show that it is the inputs' own
+            owner, what = (facts[below], "output") if told.residual == "outside" else (told, "input")
+            del owner.dropout[what]
 
 
 def _orders(part: InspectedPart, order: Mapping[str, int]) -> list[int]:
@@ -255,6 +258,8 @@ def _settings(cell: FoundCell, told: CellFacts | None, graph: bool) -> tuple[tup
         lines.append("from the graph: " + ", ".join(f"{name} {_plain(value)}" for name, value in known.items()))
     if told is not None:
         lines += [f"from the graph: dropout on its {what}s, {keep.shown}" for what, keep in told.dropout.items()]
+        if told.residual is not None:
+            lines.append("from the graph: its inputs are added to its outputs (ResidualWrapper)")
         if told.one_tensor:
             lines.append("from the graph: its state is one tensor (state_is_tuple=False)")
         if told.reversed:
@@ -314,7 +319,7 @@ def _text(found: Inspection) -> list[str]:
         lines += ["not needed to run", *_rest_lines(found), ""]
     unknown = _unknown_lines(found.parts)
     if found.graph is None and found.parts:
-        unknown = [*unknown, "  dropout, which leaves no trace in names"]
+        unknown = [*unknown, "  dropouts and residual connections, which leave no trace in names"]
     if unknown:
         told = "neither the checkpoint nor the graph tells" if found.graph else "no checkpoint holds"
         lines += [f"for you to know, because {told} it", *unknown, ""]

@@ -96,7 +96,7 @@ class Finder:
         """
         if not need.layers:
             return []
-        found = [self._candidate(need, prefix, scope is not None) for prefix in self._prefixes(need, scope)]
+        found = [self._candidate(need, prefix, scope) for prefix in self._prefixes(need, scope)]
         return sorted(found, key=lambda c: (bool(c.problems), c.closeness, len(c.problems)))
 
     def _prefixes(self, need: CellNeed, scope: str | None) -> Iterator[str]:
@@ -115,15 +115,15 @@ class Finder:
                     seen.add(prefix)
                     yield prefix
 
-    def _candidate(self, need: CellNeed, prefix: str, explicit: bool) -> Candidate:
+    def _candidate(self, need: CellNeed, prefix: str, within: str | None) -> Candidate:
         candidate = Candidate(prefix)
-        loosest = Closeness.STRUCTURE if explicit or need.stacks else Closeness.FAMILY
+        loosest = Closeness.FAMILY if within is None and not need.stacks else Closeness.STRUCTURE
         if need.exact:
             loosest = Closeness.NAME
         for layer in need.layers:
-            self._place_layer(need, layer, candidate, loosest)
+            self._place_layer(need, layer, candidate, loosest, within or "")
         candidate.problems = list(dict.fromkeys(candidate.problems))
-        if not explicit:
+        if within is None:
             candidate.problems += self._wrong_place(need, candidate)
         for stack, count in need.stacks.items():
             beyond = join(prefix, stack, f"cell_{count}")
@@ -146,11 +146,13 @@ class Finder:
                 )
         return found
 
-    def _place_layer(self, need: CellNeed, layer: LayerNeed, candidate: Candidate, loosest: Closeness) -> None:
+    def _place_layer(
+        self, need: CellNeed, layer: LayerNeed, candidate: Candidate, loosest: Closeness, within: str
+    ) -> None:
         directory = join(candidate.prefix, layer.directory)
         options: list[tuple[Closeness, int, str, dict[tuple[str, str], Reading], list[str], int]] = []
         for name, scope, closeness in self._scopes(directory, layer.base):
-            if closeness > loosest:
+            if closeness > loosest or not _inside(scope, within):
                 continue
             readings, problems, depth = self._fill(layer, scope, candidate.depth)
             if len(readings) == 0:

@@ -259,8 +259,9 @@ def _as_cudnn(found: Found, opaque: list[str]) -> Found:
     if cls is None or len(units) != 1:
         return found
     outer = _around_cudnn(found.scope, both)
-    tensors = [] if outer is None else [name for name in opaque if join(*name.split("/")[:-2]) == outer]
-    named = [name.split("/")[-2] for name in tensors if len(name.split("/")) > 1]
+    # Its saveable writes below the scope around the layer; a layer that its first call built, below its own.
+    scopes = [name.rpartition("/")[0] for name in opaque]
+    named = [scope.rpartition("/")[2] for scope in scopes if scope and outer in (scope, scope.rpartition("/")[0])]
     if outer is None or not named:
         return found
     if cls == "CudnnRNNTanh" and any(name.startswith("cudnn_rnn_relu") for name in named):

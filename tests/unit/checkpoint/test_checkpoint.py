@@ -146,3 +146,23 @@ def test_no_file_stays_open(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError):
         open_checkpoint(tmp_path / "bad")
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12345\n"
+
+
+@pytest.mark.parametrize("suffix", [".index", ".data-00000-of-00001"])
+def test_a_pointer_of_git_lfs_in_place_of_a_file(suffix: str, tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "m", {"v": np.zeros(3, np.float32)})
+    (tmp_path / f"m{suffix}").write_bytes(POINTER)
+    with (
+        pytest.raises(CheckpointError, match=rf"m\{suffix}.*got a pointer of Git LFS.*git lfs pull"),
+        open_checkpoint(tmp_path / "m") as checkpoint,
+    ):
+        checkpoint["v"]
+
+
+def test_a_file_of_hdf5(tmp_path: Path) -> None:
+    (tmp_path / "model.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+    with pytest.raises(CheckpointError, match=r"model.h5: expected a checkpoint, got an HDF5 file.*save_format='tf'"):
+        open_checkpoint(tmp_path / "model.h5")

@@ -129,6 +129,39 @@ def test_a_cell_with_a_name_of_its_own(tmp_path: Path, rng: np.random.Generator)
     assert isinstance(names["model"], cw.BasicLSTMCell)
 
 
+def test_cells_beside_each_other_in_one_scope(tmp_path: Path, rng: np.random.Generator) -> None:
+    """As in a cell of one's own that calls several: a place that is said is that one, not its neighbour."""
+    names = ("lstm_cell", "lstm_cell_1", "lstm_cell_2")
+    shapes = lstm("rnn/own/lstm_cell") | lstm("rnn/own/lstm_cell_1", depth=12) | lstm("rnn/own/lstm_cell_2", depth=12)
+    path = write(tmp_path, rng, shapes)
+    run = run_printed(path, tmp_path)
+    assert not run["report"].left
+    with open_checkpoint(path) as checkpoint:
+        for name, cell in zip(names, run["model"].values(), strict=True):
+            assert torch.equal(cell.kernel, checkpoint.read_tensor(f"rnn/own/{name}/kernel"))
+
+
+@pytest.mark.parametrize("direction", ["unidirectional", "bidirectional"])
+@pytest.mark.parametrize("inside", [False, True])
+def test_cudnn_layers_whose_saveable_wrote_around_or_inside_of_their_scope(
+    direction: str, inside: bool, tmp_path: Path
+) -> None:
+    """TF1 opens a layer's scope before its first call builds it; `build` by hand is outside."""
+    layers = [cw.CudnnLSTM(2, 3, direction=direction), cw.CudnnLSTM(1, 4, direction=direction)]
+    arrays: dict[str, np.ndarray] = {}
+    for number, layer in enumerate(layers):
+        layer.build([None, None, 5])
+        scope = f"model/part_{number}" + ("/cudnn_lstm" if inside else "")
+        arrays |= {f"{scope}/{end}": tensor.numpy() for end, tensor in layer.tf_canonical_tensors().items()}
+        arrays[f"model/part_{number}/cudnn_lstm/opaque_kernel"] = np.zeros(9, np.float32)
+    write_checkpoint(tmp_path / "m", arrays)
+    names = run_printed(tmp_path / "m", tmp_path)
+    for layer, read in zip(layers, names["model"].values(), strict=True):
+        assert isinstance(read, cw.CudnnLSTM)
+        stored = zip(read.tf_canonical_tensors().values(), layer.tf_canonical_tensors().values(), strict=True)
+        assert all(torch.equal(found, wanted) for found, wanted in stored)
+
+
 @pytest.mark.parametrize("name", ["class", "print", "list", "model", "while", "x²", "ü", 'a"b', "a\\b", "a\nb", "it's"])
 def test_names_that_are_no_names_of_python(name: str, tmp_path: Path, rng: np.random.Generator) -> None:
     for number, shapes in enumerate((dense(name), dense(f"{name}/{name}") | LSTM | lstm("b/lstm_cell"))):
