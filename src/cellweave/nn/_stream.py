@@ -117,7 +117,7 @@ class Stream:
         """
         facts = facts_of(self._module)
         self._check_calm(facts)
-        if not self._steps or facts != self._facts or not self._watch.holds() or not _holds_all_weights(self._module):
+        if not self._steps or facts != self._facts or not self._watch.holds() or not _is_plain(self._module):
             self._leaves, self._steps = self._collected(), []
             self._prepare(facts, inputs)
         if not self._steps:
@@ -160,8 +160,9 @@ class Stream:
     def _prepare(self, facts: Facts, inputs: torch.Tensor) -> None:
         """Make the layers' steps, where the chosen backends have them."""
         module, options = self._module, Options(False, False)
-        # Nothing tells when what a parametrization or others make, or a parameter of inference mode, has changed.
-        if not _holds_all_weights(module) or not can_watch([module]):
+        # A call of the module's own wants to be called. Nothing tells when what a parametrization or others make, or a
+        # parameter of inference mode, has changed.
+        if not _is_plain(module) or not can_watch([module]):
             return
         watch = Watch([module])
         if not watch.holds():
@@ -186,8 +187,10 @@ class Stream:
         self._facts, self._watch = facts, watch
 
 
-def _holds_all_weights(module: RecurrentModule) -> bool:
-    """It runs on parameters of its own, and on nothing that was put into their place."""
+def _is_plain(module: RecurrentModule) -> bool:
+    """Its call is cellweave's, on parameters of its own, with nothing put into their place."""
+    if type(module).forward is not RecurrentModule.forward or "forward" in vars(module):
+        return False
     return all(map(is_, map(module._parameters.get, module._flat_weights_names), module._flat_weights))
 
 
