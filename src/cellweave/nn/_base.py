@@ -15,7 +15,7 @@ from cellweave.nn._entry import Extras, enter, leave
 from cellweave.nn._norms import add_norms, reset_norms
 from cellweave.nn._plan_table import table_of
 from cellweave.nn._run import run_stack
-from cellweave.nn._weights import parameter
+from cellweave.nn._weights import given_weights, parameter
 from cellweave.weave import Plan
 
 
@@ -103,7 +103,10 @@ class RecurrentModule(torch.nn.RNNBase):
 
     def check_input(self, input: torch.Tensor, batch_sizes: torch.Tensor | None) -> None:  # noqa: A002
         """Raise as torch.nn does, unless inputs have the weights' dtype and the module's width."""
-        weight, where = parameter(self, "weight_ih_l0"), type(self).__name__
+        weight: torch.Tensor | None = self._parameters.get("weight_ih_l0")
+        if weight is None:
+            weight = parameter(self, "weight_ih_l0", given_weights(self))
+        where = type(self).__name__
         if input.dtype != weight.dtype and not torch._C._is_any_autocast_enabled():
             wanted, got = dtype_name(weight.dtype), dtype_name(input.dtype)
             raise ArgumentError(

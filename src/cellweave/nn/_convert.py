@@ -10,12 +10,14 @@ from torch.nn.utils import parametrize
 
 from cellweave._errors import ArgumentError
 from cellweave.nn._additions import Additions
+from cellweave.nn._base import RecurrentModule
 from cellweave.nn._gru import GRU
 from cellweave.nn._gru_cell import GRUCell
 from cellweave.nn._lstm import LSTM
 from cellweave.nn._lstm_cell import LSTMCell
 from cellweave.nn._rnn import RNN
 from cellweave.nn._rnn_cell import RNNCell
+from cellweave.nn._single_step import SingleStep
 
 _OURS: dict[type, type] = {
     torch.nn.RNN: RNN,
@@ -97,8 +99,7 @@ def convert(model: torch.nn.Module) -> ModelConversion:
             _change_class(module, _OURS[base])
             rows.append(ConvertedModule(name, _shown(base), _shown(_OURS[base]), note))
         elif isinstance(module, (torch.nn.RNNBase, torch.nn.RNNCellBase)):
-            why = "it is cellweave's already" if base in _THEIRS else "a class of its own, which may compute otherwise"
-            rows.append(ConvertedModule(name, _shown(base), _shown(base), why))
+            rows.append(ConvertedModule(name, _shown(base), _shown(base), _why_it_stays(base)))
     return ModelConversion(model, tuple(rows))
 
 
@@ -118,11 +119,14 @@ def convert_back(model: torch.nn.Module) -> ModelConversion:
     if lost:
         raise ArgumentError(f"convert_back: expected modules that torch.nn can be, got {'; '.join(lost)}.")
     rows = []
-    for name, module, base in ours:
-        for held in ("additions", "draws"):
-            module.__dict__.pop(held, None)
-        _change_class(module, _THEIRS[base])
-        rows.append(ConvertedModule(name, _shown(base), _shown(_THEIRS[base])))
+    for name, module, base in found:
+        if base in _THEIRS:
+            for held in ("additions", "draws"):
+                module.__dict__.pop(held, None)
+            _change_class(module, _THEIRS[base])
+            rows.append(ConvertedModule(name, _shown(base), _shown(_THEIRS[base])))
+        elif isinstance(module, (RecurrentModule, SingleStep)):
+            rows.append(ConvertedModule(name, _shown(base), _shown(base), "a class of its own"))
     return ModelConversion(model, tuple(rows))
 
 
@@ -133,8 +137,16 @@ def _without_form(module: Any) -> str:
     return ", ".join(f"{name}={getattr(given, name)}" for name in changed if name not in _WITHOUT_EFFECT)
 
 
+def _why_it_stays(base: type) -> str:
+    if base in _THEIRS:
+        return "it is cellweave's already"
+    if issubclass(base, (RecurrentModule, SingleStep)):
+        return "a subclass of cellweave's already"
+    return "a class of its own, which may compute otherwise"
+
+
 #: Names that a module of cellweave's gives a meaning.
-_TAKEN = {"additions", "draws", *(field.name for field in fields(Additions))}
+_TAKEN = {"forward", "additions", "draws", *(field.name for field in fields(Additions))}
 #: Say how masks are drawn, if any are.
 _WITHOUT_EFFECT = ("variational", "mask_per_row", "mask_per_gate")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from cellweave.nn._plans import choices_for, facts_of, stack_plan
 from cellweave.nn._run import Feed, options_of, surroundings_of
-from cellweave.nn._weights import named_parameters
+from cellweave.nn._weights import given_weights, named_parameters
 from cellweave.weave import Plan, PlanRow, inside_of, size_of
 
 
@@ -14,7 +14,8 @@ def table_of(module: Any, feed: Feed) -> Plan:
     """One row for each layer and direction."""
     facts, options = facts_of(module), options_of(feed)
     plan = stack_plan(facts, options)
-    weights = [named_parameters(module, place) for place in plan.places]
+    given = given_weights(module)
+    weights = [named_parameters(module, place, given) for place in plan.places]
     choices = choices_for(facts, options, surroundings_of(feed, weights))
     rows = []
     for number, (place, choice) in enumerate(zip(plan.places, choices, strict=True)):

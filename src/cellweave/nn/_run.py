@@ -12,7 +12,7 @@ from cellweave._errors import BackendError
 from cellweave.nn._cell_masks import next_draws
 from cellweave.nn._masks import bound_masks, draw_seeds
 from cellweave.nn._plans import Options, StackPlan, Surroundings, choices_for, facts_of, stack_plan
-from cellweave.nn._weights import weights_of
+from cellweave.nn._weights import given_weights, weights_of
 from cellweave.ops.common import LayerCall, LayerResult, within, without_padding
 from cellweave.weave import asked_backend, autocast_is_on, is_transformed, needs_steps
 
@@ -77,7 +77,8 @@ def run_eagerly(module: Any, feed: Feed) -> Ran:
     plan = stack_plan(facts, options)
     held = next_draws(module, plan, feed.x) if facts.single and plan.draws else None
     dropped = None if held is None else held.dropped
-    weights = [weights_of(module, place, plan.weight_dropout, dropped) for place in plan.places]
+    given = given_weights(module)
+    weights = [weights_of(module, place, given, plan.weight_dropout, dropped) for place in plan.places]
     choices = choices_for(facts, options, surroundings_of(feed, weights))
     seeds: list[int] = []
     if plan.masks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import is_
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from cellweave._errors import ArgumentError, ArgumentTypeError, MisfitError
 from cellweave.nn._base import RecurrentModule
 from cellweave.nn._plans import Facts, Options, choices_for, facts_of, stack_plan
 from cellweave.nn._run import Feed, States, surroundings_of
-from cellweave.nn._weights import parameter, weights_of
+from cellweave.nn._weights import given_weights, parameter, weights_of
 from cellweave.ops.common import LayerCall, StepFunction
 from cellweave.weave import Watch, can_watch
 
@@ -52,7 +53,7 @@ class Stream:
         self._steps = []
         sizes = _sizes(self._module)
         if state is None:
-            like = parameter(self._module, "weight_ih_l0")
+            like = parameter(self._module, "weight_ih_l0", given_weights(self._module))
             shapes = [(self._module.num_layers, batch_size, size) for size in sizes]
             self._leaves = tuple(torch.zeros(s, dtype=like.dtype, device=like.device) for s in shapes)
             return
@@ -116,7 +117,7 @@ class Stream:
         """
         facts = facts_of(self._module)
         self._check_calm(facts)
-        if not self._steps or facts != self._facts or not self._watch.holds():
+        if not self._steps or facts != self._facts or not self._watch.holds() or not _is_plain(self._module):
             self._leaves, self._steps = self._collected(), []
             self._prepare(facts, inputs)
         if not self._steps:
@@ -159,14 +160,15 @@ class Stream:
     def _prepare(self, facts: Facts, inputs: torch.Tensor) -> None:
         """Make the layers' steps, where the chosen backends have them."""
         module, options = self._module, Options(False, False)
-        # Nothing tells when what a parametrization makes, or a parameter of inference mode, has changed.
-        if len(module._parameters) < len(list(module.parameters())) or not can_watch([module]):
+        # A call of the module's own wants to be called. Nothing tells when what a parametrization or others make, or a
+        # parameter of inference mode, has changed.
+        if not _is_plain(module) or not can_watch([module]):
             return
         watch = Watch([module])
         if not watch.holds():
             return  # hooks want the module to be called
         plan = stack_plan(facts, options)
-        weights = [weights_of(module, place, 0.0) for place in plan.places]
+        weights = [weights_of(module, place, {}, 0.0) for place in plan.places]
         feed = Feed(inputs[None], self._leaves, None, None, None, False, False)
         choices = choices_for(facts, options, surroundings_of(feed, weights))
         if any(choice.backend is None or choice.backend.step is None for choice in choices):
@@ -183,6 +185,13 @@ class Stream:
                 steps.append(make(LayerCall(place.spec, x, state, weights[number])))
         self._steps, self._adds = steps, [place.spec.residual for place in plan.places]
         self._facts, self._watch = facts, watch
+
+
+def _is_plain(module: RecurrentModule) -> bool:
+    """Its call is cellweave's, on parameters of its own, with nothing put into their place."""
+    if type(module).forward is not RecurrentModule.forward or "forward" in vars(module):
+        return False
+    return all(map(is_, map(module._parameters.get, module._flat_weights_names), module._flat_weights))
 
 
 def _sizes(module: RecurrentModule) -> tuple[int, ...]:

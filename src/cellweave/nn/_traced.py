@@ -30,7 +30,7 @@ from cellweave.nn._plans import (
     stack_plan,
 )
 from cellweave.nn._run import Feed, Ran, States, options_of, run_eagerly, through_layers
-from cellweave.nn._weights import weights_of
+from cellweave.nn._weights import given_weights, weights_of
 from cellweave.ops.common import LayerCall, LayerResult
 from cellweave.ops.common._in_graphs import run_in_graph
 from cellweave.ops.common._run_text import RunText, run_to_text
@@ -157,7 +157,8 @@ def run_traced(module: Any, feed: Feed) -> Ran:
         return outside
     held = next_draws(module, stack.plan, x) if facts.single and stack.plan.draws else None
     dropped = None if held is None else held.dropped
-    weights = [weights_of(module, traced.place, stack.plan.weight_dropout, dropped) for traced in stack.places]
+    given, rate = given_weights(module), stack.plan.weight_dropout
+    weights = [weights_of(module, traced.place, given, rate, dropped) for traced in stack.places]
     streams, keeps = None, None
     if len(stack.keeps) > 0:
         rule = 0 if module.training else 2  # in evaluation a mask is the expected one, and nothing is drawn

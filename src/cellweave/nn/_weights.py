@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,9 +12,12 @@ from cellweave._errors import MisfitError
 from cellweave.nn._norms import norms_of
 from cellweave.nn._plans import Place
 
+#: Weights by their parameters' names.
+Given = Mapping[str, torch.Tensor]
+
 
 def weights_of(
-    module: Any, place: Place, dropout: float, dropped: torch.Tensor | None = None
+    module: Any, place: Place, given: Given, dropout: float, dropped: torch.Tensor | None = None
 ) -> dict[str, torch.Tensor]:
     """The weights of one place, by the names of its spec.
 
@@ -21,11 +25,12 @@ def weights_of(
     too, by torch's own dropout: one mask for the whole call.
 
     Args:
+        given: As `given_weights` finds them.
         dropout: Probability of dropping a recurrent weight. dropped: What they are multiplied by instead, drawn before.
     Raises:
         MisfitError: a parameter has become one of another shape.
     """
-    found = named_parameters(module, place)
+    found = named_parameters(module, place, given)
     if dropped is not None:
         found["recurrent_kernel"] = found["recurrent_kernel"] * dropped
     elif dropout > 0:
@@ -42,16 +47,16 @@ def weights_of(
     return found
 
 
-def named_parameters(module: Any, place: Place) -> dict[str, torch.Tensor]:
+def named_parameters(module: Any, place: Place, given: Given) -> dict[str, torch.Tensor]:
     """The parameters of one place, by what they are."""
     suffix = place.suffix
-    found = {"kernel": parameter(module, "weight_ih" + suffix)}
-    found["recurrent_kernel"] = parameter(module, "weight_hh" + suffix)
+    found = {"kernel": parameter(module, "weight_ih" + suffix, given)}
+    found["recurrent_kernel"] = parameter(module, "weight_hh" + suffix, given)
     if module.bias:
-        found["bias"] = parameter(module, "bias_ih" + suffix)
-        found["recurrent_bias"] = parameter(module, "bias_hh" + suffix)
+        found["bias"] = parameter(module, "bias_ih" + suffix, given)
+        found["recurrent_bias"] = parameter(module, "bias_hh" + suffix, given)
     if module.proj_size > 0:
-        found["projection/kernel"] = parameter(module, "weight_hr" + suffix)
+        found["projection/kernel"] = parameter(module, "weight_hr" + suffix, given)
     for name, gates in norms_of(place.spec.cell):
         for kind, ours in (("gamma", "norm_weight"), ("beta", "norm_bias")):
             parts = parameter(module, ours + name + suffix).chunk(len(gates))
@@ -59,7 +64,28 @@ def named_parameters(module: Any, place: Place) -> dict[str, torch.Tensor]:
     return found
 
 
-def parameter(module: Any, name: str) -> torch.Tensor:
-    """A parameter, or what a parametrization puts in its place."""
-    found = module._parameters.get(name)
-    return getattr(module, name) if found is None else found  # type: ignore[no-any-return]
+def given_weights(module: Any) -> dict[str, torch.Tensor]:
+    """What torch.nn would run on in place of parameters: tensors that were put into its list `_flat_weights` by hand.
+
+    As in torch.nn a parameter that was replaced comes before them.
+    """
+    found: dict[str, torch.Tensor] = {}
+    if isinstance(module, torch.nn.RNNCellBase):
+        return found
+    own, refs = module._parameters, module._flat_weight_refs
+    for number, (name, flat) in enumerate(zip(module._flat_weights_names, module._flat_weights, strict=False)):
+        if flat is None or own.get(name) is flat or hasattr(type(module), name):  # the class: of a parametrization
+            continue
+        held = getattr(module, name, None)
+        made = refs[number]() if number < len(refs) and refs[number] is not None else None
+        if held is not flat and (held is None or held is made):
+            found[name] = flat
+    return found
+
+
+def parameter(module: Any, name: str, given: Given | None = None) -> torch.Tensor:
+    """A parameter, what a parametrization puts in its place, or what is given in its place."""
+    found = given.get(name) if given else module._parameters.get(name)
+    if found is None:
+        found = getattr(module, name)
+    return found

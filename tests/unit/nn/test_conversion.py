@@ -182,6 +182,25 @@ def test_copies_keep_additions() -> None:
     assert module.zoneout == 0.2
 
 
+def test_own_subclasses_of_cellweave_are_told_as_such() -> None:
+    class Mine(cellweave.nn.GRU):
+        pass
+
+    model = nn.Sequential(Mine(5, 7), cellweave.nn.LSTM(7, 7))
+    assert "a subclass of cellweave's" in cellweave.convert(model).modules[0].note
+    report = cellweave.convert_back(model)
+    assert [(row.name, row.changed) for row in report.modules] == [("0", False), ("1", True)]
+    assert type(model[0]) is Mine and "a class of its own" in report.modules[0].note
+
+
+def test_a_forward_of_the_modules_own_is_not_hidden() -> None:
+    model = nn.Sequential(nn.LSTM(3, 4))
+    torch_forward = model[0].forward
+    model[0].forward = lambda *args: torch_forward(*args)  # as accelerate's hooks do
+    assert "its own attributes forward would hide" in str(cellweave.convert(model))
+    assert type(model[0]) is nn.LSTM
+
+
 @pytest.mark.parametrize("name", ["additions", "draws", "zoneout"])
 def test_attributes_of_the_models_own_are_not_hidden(name: str) -> None:
     model = nn.Sequential(nn.LSTM(3, 4), nn.GRU(4, 2))

@@ -89,6 +89,30 @@ def test_changed_weights_are_seen() -> None:
         assert_same_bits("after a change", stream.step(x[1]), wanted[0])
 
 
+class Doubled(cellweave.nn.GRU):
+    """A subclass as people write them."""
+
+    def forward(self, input: Any, hx: Any = None, **more: Any) -> Any:  # noqa: A002  # as in torch.nn
+        return super().forward(input * 2, hx, **more)
+
+
+@pytest.mark.parametrize("when", ["class", "before", "later"])
+def test_steps_call_a_forward_of_the_modules_own(when: str) -> None:
+    module: Any = (Doubled if when == "class" else cellweave.nn.GRU)(I, H).eval()
+    x, stream = torch.randn(3, 2, I), cellweave.nn.Stream(module, batch_size=2)
+    own = module.forward
+    if when == "later":
+        stream.step(x[0])
+        stream.reset(batch_size=2)
+        stream.step(x[0])
+    if when != "class":
+        module.forward = lambda inputs, hx=None: own(inputs * 2, hx)
+    state = stream.state
+    with torch.no_grad():
+        wanted, _ = module(x[1:], state)
+    assert_same_bits("two steps", torch.stack([stream.step(x[1]), stream.step(x[2])]), wanted)
+
+
 @pytest.mark.parametrize("change", ["residual", "zoneout", "hook", "inference"])
 def test_other_changes_are_seen(change: str) -> None:
     with torch.inference_mode(change == "inference"):
