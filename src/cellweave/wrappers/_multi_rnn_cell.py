@@ -93,6 +93,10 @@ class MultiRNNCell(RNNCell):
         """The cells inside, as data. A subclass that changes a step has to give its own."""
         return StackSpec(tuple([describe(cell)[0] for cell in self.cells_inside()]), not self._state_is_tuple)
 
+    def extra_repr(self) -> str:
+        """Whether the state is one tensor; the cells stand below."""
+        return "" if self._state_is_tuple else "state_is_tuple=False"
+
     def cells_inside(self) -> list[Any]:
         """The cells, lowest first."""
         modules = self._modules.get("cells")  # the short way: torch looks an attribute up in a slow one
