@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -9,6 +10,14 @@ import torch
 from cellweave._errors import ArgumentError, ArgumentTypeError, DTypeError, MisfitError, ShapeError, StructureError
 from cellweave._nest import is_nested
 from cellweave._types import dtype_name
+
+
+def require_packages(where: str, extra: str, *names: str) -> None:
+    """Raise ModuleNotFoundError, with what to install, unless these packages are there."""
+    for name in names:
+        if find_spec(name) is None:
+            what = f"{where}: expected the package {name}, got none. Install it: pip install 'cellweave[{extra}]'"
+            raise ModuleNotFoundError(what, name=name)
 
 
 def check_weight_dtype(where: str, dtype: torch.dtype | None) -> None:
