@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 
-from cellweave._errors import ArgumentError, ArgumentTypeError, DTypeError, ShapeError, StructureError
+from cellweave._errors import ArgumentError, ArgumentTypeError, DTypeError, MisfitError, ShapeError, StructureError
 from cellweave._nest import is_nested
 from cellweave._types import dtype_name
+
+
+def require_packages(where: str, extra: str, *names: str) -> None:
+    """Raise ModuleNotFoundError, with what to install, unless these packages are there."""
+    for name in names:
+        if find_spec(name) is None:
+            what = f"{where}: expected the package {name}, got none. Install it: pip install 'cellweave[{extra}]'"
+            raise ModuleNotFoundError(what, name=name)
 
 
 def check_weight_dtype(where: str, dtype: torch.dtype | None) -> None:
@@ -27,6 +36,15 @@ def check_positive_int(where: str, value: Any) -> int:
     if number <= 0:
         raise ArgumentError(f"{where}: expected a positive int, got {number}.")
     return number
+
+
+def check_flag(where: str, value: Any) -> bool:
+    """Return `value` as a bool; raise for whole numbers other than 0 and 1, which are sizes in the wrong place."""
+    if hasattr(value, "__index__") and int(value.__index__()) not in (0, 1):
+        raise ArgumentTypeError(
+            f"{where}: expected True or False, got {value!r}. A cell takes no input size: its first inputs tell it."
+        )
+    return bool(value)
 
 
 def check_number(where: str, value: Any) -> float:
@@ -49,6 +67,15 @@ def check_matrix(where: str, what: str, value: Any, depth: int | None, batch: in
     fits = len(shape) == 2 and depth in (None, shape[1]) and batch in (None, shape[0])
     if not fits:
         raise ShapeError(f"{where}: expected {what} {wanted}, got {shape}.")
+
+
+def check_same_device(where: str, expected: torch.device, **tensors: torch.Tensor) -> None:
+    """Raise unless every tensor is on the expected device."""
+    for name, tensor in tensors.items():
+        if tensor.device != expected:
+            raise MisfitError(
+                f"{where}: expected {name} on {expected}, got {tensor.device}. Nothing is moved: use .to(device)."
+            )
 
 
 def check_same_dtype(where: str, expected: torch.dtype, **tensors: torch.Tensor) -> None:

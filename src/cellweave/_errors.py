@@ -11,7 +11,7 @@ CellweaveError
 ├── OrderError (RuntimeError)        a call comes too early, or a second time
 ├── NodeError (AttributeError)       a layer has no (or no single) recorded node
 ├── MemberError (AttributeError)     an object lacks a member that was needed
-├── MisfitError (RuntimeError)       inputs or a state do not fit a module of cellweave.nn
+├── MisfitError (RuntimeError)       inputs or a state do not fit, or lie elsewhere
 ├── BackendError (RuntimeError)      no backend can run what was asked
 ├── CheckpointError (ValueError)     a checkpoint is damaged or does not fit
 └── RunError (RuntimeError)          a training run's folder or data cannot be used
@@ -65,7 +65,7 @@ class MemberError(CellweaveError, AttributeError):
 
 
 class MisfitError(CellweaveError, RuntimeError):
-    """Inputs or a state do not fit a module of `cellweave.nn`: a RuntimeError, as torch.nn raises it."""
+    """Inputs or a state do not fit a module of `cellweave.nn`, or lie elsewhere: a RuntimeError, as of torch."""
 
 
 class BackendError(CellweaveError, RuntimeError):

@@ -65,7 +65,8 @@ def _copy_with_fault(package: Path, parent: Path, file: str, old: str, new: str)
     """Make the copy; returns what is wrong with the table's entry, if anything."""
     shutil.copytree(package, parent / "cellweave", copy_function=os.link)  # links are made quicker than copies
     for path in native_files():
-        (parent / "cellweave" / path.name).symlink_to(path)
+        if not (parent / "cellweave" / path.name).exists():  # it may lie among the sources
+            (parent / "cellweave" / path.name).symlink_to(path)
     if not file:
         return ""
     path = parent / "cellweave" / file

@@ -85,4 +85,4 @@ def public_names() -> list[str]:
     for folder in ("checkpoint", "nn", "onnx", "training"):
         inner = exported_names(PACKAGE / folder / "__init__.py")
         names += [f"cellweave.{folder}.{name}" for name in inner if (folder, name) not in shared_by_nn]
-    return names
+    return [name for name in names if not name.rpartition(".")[2].startswith("_")]

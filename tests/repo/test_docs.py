@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 import re
 from pathlib import Path
 
 import pytest
 
+from cellweave import specs
 from repo.source_files import DOCS, ROOT, source_files
 
 BLOCK = re.compile(r"^```python[^\n]*\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
 README = ROOT / "README.md"
 PAGES = [README, *sorted((DOCS / "tutorials").glob("*.md")), *sorted((DOCS / "guides").glob("*.md"))]
+GOLDENS = [ROOT / "tests/golden" / name for name in ("data/manifest.json", "contrib/manifest.json", "data/errors.json")]
 ENVIRONMENT_PAGE = DOCS / "reference" / "environment.md"
 
 
@@ -60,6 +64,28 @@ def test_makefile_targets_are_explained_by_help() -> None:
     assert phony is not None
     explained = set(re.findall(r"^([a-z0-9-]+):.*## ", makefile, flags=re.MULTILINE))
     assert explained == set(phony[1].split())
+
+
+def test_every_guide_and_explanation_is_reached_from_the_first_page() -> None:
+    links = set(re.findall(r"\]\(([^)#\s]+)", (DOCS / "index.md").read_text(encoding="utf-8")))
+    pages = [*(DOCS / "tutorials").glob("*.md"), *(DOCS / "guides").glob("*.md"), *(DOCS / "explanation").glob("*.md")]
+    named = {page.relative_to(DOCS).as_posix() for page in pages}
+    mathematics = {f"explanation/{name}.md" for name in ("lstm", "gru", "rnn", "contrib")}  # pages of the reference
+    assert named - mathematics <= links
+
+
+def test_the_numbers_of_goldens_are_right() -> None:
+    counts = [len(json.loads(path.read_text(encoding="utf-8"))["cases"]) for path in GOLDENS]
+    text = " ".join((DOCS / "index.md").read_text(encoding="utf-8").split())
+    assert f"computed for {counts[0] + counts[1]} cases" in text
+    assert f"did with {counts[2]} doubtful calls" in text
+
+
+def test_specs_are_called_as_their_page_says() -> None:
+    page = (DOCS / "reference" / "specs.md").read_text(encoding="utf-8")
+    for name, listed in re.findall(r"`(\w+Spec)\(([a-z_, ]+)\)`", page):
+        names = list(inspect.signature(getattr(specs, name)).parameters)
+        assert listed.split(", ") == names[: listed.count(",") + 1], name
 
 
 @pytest.mark.parametrize(

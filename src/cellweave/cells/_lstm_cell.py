@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cellweave._checks import check_number, check_positive_int
+from cellweave._checks import check_flag, check_number, check_positive_int
 from cellweave._errors import ArgumentError
 from cellweave._types import DTypeLike
 from cellweave.cells._lstm_core import LSTMCore
@@ -40,6 +40,7 @@ class LSTMCell(LSTMCore):
         `bias` `[4H]`, `w_f_diag`, `w_i_diag`, `w_o_diag` `[H]`, `projection_kernel` `[H, P]`.
     Raises:
         ArgumentError: a size that is not positive, a negative clip, an unknown activation, a dtype weights cannot have.
+        ArgumentTypeError: a size or a flag that is none.
     Source: Hochreiter & Schmidhuber 1997; Gers et al. 2002; Sak et al. 2014; TF1 `tf.nn.rnn_cell.LSTMCell`.
     """
 
@@ -67,7 +68,7 @@ class LSTMCell(LSTMCore):
             check_positive_int("LSTMCell num_units", num_units),
             as_activation(activation, "LSTMCell"),
             forget_bias=check_number("LSTMCell forget_bias", forget_bias),
-            peepholes=bool(use_peepholes),
+            peepholes=check_flag("LSTMCell use_peepholes", use_peepholes),
             cell_clip=_bound("cell_clip", cell_clip),
             projection=None if num_proj is None else check_positive_int("LSTMCell num_proj", num_proj),
             proj_clip=_bound("proj_clip", proj_clip),

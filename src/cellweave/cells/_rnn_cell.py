@@ -277,7 +277,8 @@ def require_rnn_cell(where: str, cell: Any) -> None:
         missing.append("zero_state or get_initial_state")
     if missing or not callable(cell) or isinstance(cell, type):
         lacking = f" (it has no {', no '.join(missing)})" if missing else ""
-        raise ArgumentTypeError(f"{where}: expected a recurrent cell, got {cell!r}{lacking}.")
+        got = f"{kind.__module__}.{kind.__qualname__}" if isinstance(cell, torch.nn.Module) else repr(cell)
+        raise ArgumentTypeError(f"{where}: expected a recurrent cell, got {got}{lacking}.")
 
 
 def cell_zero_state(cell: Any, batch_size: Any, dtype: DTypeLike) -> Any:

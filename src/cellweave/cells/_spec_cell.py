@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from cellweave import _nest
-from cellweave._checks import check_matrix, check_same_dtype, check_weight_dtype
+from cellweave._checks import check_matrix, check_same_device, check_same_dtype, check_weight_dtype
 from cellweave._errors import ArgumentTypeError, ScopeError, ShapeError, StructureError
 from cellweave._shape import TensorShape
 from cellweave._types import Nest, ShapeLike, Size, shape_dims
@@ -151,7 +151,9 @@ class SpecWeights(StepLayer):
             raise ScopeError(
                 f"{self.where}: expected a built cell, got one without weights. Call the cell itself first."
             )
-        check_same_dtype(self.where, getattr(self, self._input_weight).dtype, inputs=inputs)
+        weight = getattr(self, self._input_weight)
+        check_same_dtype(self.where, weight.dtype, inputs=inputs)
+        check_same_device(self.where, weight.device, inputs=inputs)
         depth = self._depth()
         if inputs.shape[1] != depth:
             raise ShapeError(
@@ -162,6 +164,7 @@ class SpecWeights(StepLayer):
             check_matrix(self.where, what, state, size, inputs.shape[0])
             check_weight_dtype(self.where, state.dtype)
             check_same_dtype(self.where, inputs.dtype, **{what: state})
+            check_same_device(self.where, inputs.device, **{what: state})
 
 
 class SpecCell(SpecWeights, RNNCell):

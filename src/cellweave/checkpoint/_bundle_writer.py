@@ -152,7 +152,11 @@ def _write_data(files: Sequence[BinaryIO], pieces: Iterable[Piece | Whole]) -> d
 def _temporary(path: Path, written: list[Path]) -> Iterator[BinaryIO]:
     """A file beside `path` to write to, on the disk when the block ends."""
     temporary = _temporary_path(path)
-    with temporary.open("wb") as file:
+    try:
+        opened = temporary.open("wb")
+    except OSError as error:  # it speaks of the file that was asked for
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    with opened as file:
         written.append(temporary)
         yield file
         file.flush()

@@ -38,15 +38,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = app(args=None if argv is None else list(argv), prog_name="cellweave", standalone_mode=False)
     except USAGE_ERRORS as error:
         message = getattr(error, "format_message", error.__str__)().rstrip(".")
-        _complain(f"command line: expected a command and options that it has, got: {message}. See cellweave --help.")
+        context = getattr(error, "ctx", None)
+        command = "cellweave" if context is None else context.command_path
+        _complain(f"command line: expected a command and options that it has, got: {message}. See {command} --help.")
         return EXIT_WRONG_INPUT
     except CellweaveError as error:
         _complain(str(error))
         return EXIT_WRONG_INPUT
     except OSError as error:
-        _complain(
-            f"{error.filename}: expected to read or write it, got: {error.strerror}. Check the path and its rights."
-        )
+        if error.filename is None:  # no file, so what it prints to
+            _complain(f"output: expected to write to it, got: {error.strerror}.")
+        else:
+            _complain(
+                f"{error.filename}: expected to read or write it, got: {error.strerror}. Check the path and its rights."
+            )
         return EXIT_WRONG_INPUT
     except KeyboardInterrupt as error:
         _complain(str(error) or "Interrupted.")

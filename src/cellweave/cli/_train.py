@@ -38,7 +38,7 @@ def train(
     text: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[FILE]",
+            metavar="FILE",
             help="Text file, UTF-8. Default: the Python standard library's source text.",
             show_default=False,
         ),

@@ -104,7 +104,7 @@ def first_state(cell: Any, initial_state: Nest, dtype: DTypeLike, inputs: Nest, 
     first = _nest.flatten(inputs)[0]
     if initial_state is None:
         if dtype is None:
-            raise ArgumentError(f"{where}: expected dtype or initial_state, got neither.")
+            raise ArgumentError(f"{where}: expected dtype or initial_state, got neither. Pass dtype='float32'.")
         resolved = as_dtype(dtype, where)
         with torch.device(first.device):
             return _zero_state(cell, rows, resolved)

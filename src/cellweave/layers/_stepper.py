@@ -113,7 +113,10 @@ class Stepper:
         first = _nest.flatten(self._state)[0]
         if not isinstance(inputs, torch.Tensor) or inputs.dim() != 2 or inputs.shape[0] != first.shape[0]:
             got = list(inputs.shape) if isinstance(inputs, torch.Tensor) else type(inputs).__name__
-            raise ShapeError(f"Stepper: expected inputs [{first.shape[0]}, I], got {got}.")
+            raise ShapeError(
+                f"Stepper: expected inputs [{first.shape[0]}, I] as the state has rows, got {got}. "
+                "Another number of rows needs `batch_size=`, or a `reset`."
+            )
         if inputs.dtype != first.dtype:
             wanted, got = dtype_name(first.dtype), dtype_name(inputs.dtype)
             raise DTypeError(f"Stepper: expected inputs of {wanted} as the state is, got {got}.")

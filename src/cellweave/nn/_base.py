@@ -112,6 +112,11 @@ class RecurrentModule(torch.nn.RNNBase):
             raise ArgumentError(
                 f"{where}: expected inputs of {wanted} as the weights are, got {got}. Convert one of them."
             )
+        if input.device != weight.device:
+            raise MisfitError(
+                f"{where}: expected inputs on {weight.device} as the weights are, got {input.device}. "
+                "Move one of them with .to(device)."
+            )
         axes = 3 if batch_sizes is None else 2
         if input.dim() != axes or input.shape[-1] != self.input_size:
             wanted = "[..., ..., " if axes == 3 else "[..., "

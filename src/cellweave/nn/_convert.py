@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.nn.utils import parametrize
 
-from cellweave._errors import ArgumentError
+from cellweave._errors import ArgumentError, ArgumentTypeError
 from cellweave.nn._additions import Additions
 from cellweave.nn._base import RecurrentModule
 from cellweave.nn._gru import GRU
@@ -84,8 +84,11 @@ def convert(model: torch.nn.Module) -> ModelConversion:
         model: Any module; it may be a recurrent one itself. Changed in place.
     Returns:
         The report, with the model.
+    Raises:
+        ArgumentTypeError: no module.
     Numerics: results agree with torch.nn's within rounding; masks of `dropout` are the same under the same seed.
     """
+    _require_module("convert", model)
     rows = []
     for name, module in model.named_modules():
         kind = type(module)
@@ -112,7 +115,9 @@ def convert_back(model: torch.nn.Module) -> ModelConversion:
         The report, with the model.
     Raises:
         ArgumentError: a module has an addition that torch.nn does not have; the message names all of them.
+        ArgumentTypeError: no module.
     """
+    _require_module("convert_back", model)
     found = [(name, module, _plain_class(module)) for name, module in model.named_modules()]
     ours = [(name, module, base) for name, module, base in found if base in _THEIRS]
     lost = [f"{name or 'the model'} has {_without_form(module)}" for name, module, _ in ours if _without_form(module)]
@@ -128,6 +133,11 @@ def convert_back(model: torch.nn.Module) -> ModelConversion:
         elif isinstance(module, (RecurrentModule, SingleStep)):
             rows.append(ConvertedModule(name, _shown(base), _shown(base), "a class of its own"))
     return ModelConversion(model, tuple(rows))
+
+
+def _require_module(where: str, model: Any) -> None:
+    if not isinstance(model, torch.nn.Module):
+        raise ArgumentTypeError(f"{where}: expected a module, got {model!r}.")
 
 
 def _without_form(module: Any) -> str:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn.utils.rnn import PackedSequence
 
-from cellweave._errors import ArgumentError, ArgumentTypeError, MisfitError, ShapeError
+from cellweave._errors import ArgumentError, ArgumentTypeError, MemberError, MisfitError, ShapeError
 from cellweave._types import dtype_name
 from cellweave.nn._lengths import LeftPadding, checked_lengths
 from cellweave.nn._run import Feed, Ran, States
@@ -52,6 +52,7 @@ def enter(module: Any, inputs: Any, hx: Any, extras: Extras) -> tuple[Feed, Layo
         raise ArgumentError(f"{_name(module)}: expected resets beside reset_state, got none.")
     if isinstance(inputs, PackedSequence):
         return _enter_packed(module, inputs, hx, extras)
+    require_tensor(module, inputs)
     if inputs.dim() not in (2, 3):
         raise ShapeError(f"{_name(module)}: expected inputs with 2 or 3 axes, got {list(inputs.shape)}.")
     batched, batch_first = inputs.dim() == 3, module.batch_first
@@ -78,17 +79,39 @@ def _name(module: Any) -> str:
     return type(module).__name__
 
 
+def require_tensor(module: Any, inputs: Any) -> None:
+    """Raise MemberError (an AttributeError, as of torch.nn) unless inputs are a tensor."""
+    if not isinstance(inputs, torch.Tensor):
+        raise MemberError(f"{_name(module)}: expected inputs as a tensor, got {type(inputs).__name__}.")
+
+
+def check_kind(module: Any, what: str, tensors: States, like: torch.Tensor, whose: str) -> None:
+    """Raise MisfitError (a RuntimeError, as of torch.nn) for another dtype or device than those of `like`."""
+    for tensor in tensors:
+        if tensor.device != like.device:
+            raise MisfitError(
+                f"{_name(module)}: expected {what} on {like.device} as the {whose} are, got {tensor.device}. "
+                "Move one of them with .to(device)."
+            )
+        if tensor.dtype != like.dtype and not torch._C._is_any_autocast_enabled():
+            wanted, got = dtype_name(like.dtype), dtype_name(tensor.dtype)
+            raise MisfitError(
+                f"{_name(module)}: expected {what} of {wanted} as the {whose} are, got {got}. Convert one of them."
+            )
+
+
 def state_leaves(module: Any, hx: Any) -> States | None:
     """A state as a tuple, `(h,)` or `(h, c)`; of an LSTM a tensor of two passes, whose axes come to light first.
 
     Raises:
-        As torch.nn: of an LSTM, MisfitError (RuntimeError) for another number of tensors; of the others, AttributeError
-        for a tuple.
+        As torch.nn: of an LSTM, MisfitError (RuntimeError) for another number of tensors; of the others, MemberError
+        (AttributeError) for a tuple.
     """
     if hx is None:
         return None
     if module.mode != "LSTM":
-        hx.dim()  # a tuple here is an AttributeError, as in torch.nn
+        if not isinstance(hx, torch.Tensor):
+            raise MemberError(f"{_name(module)}: expected a state as one tensor, got {type(hx).__name__}.")
         return (hx,)
     if len(hx) != 2:
         raise MisfitError(f"{_name(module)}: expected a state (h, c), got {len(hx)} tensors.")
@@ -120,6 +143,7 @@ def _check(module: Any, inputs: Any, state: States | None, fresh: States | None,
     for leaves in (state, fresh):
         if leaves is not None:
             module.check_forward_args(inputs, leaves if module.mode == "LSTM" else leaves[0], sizes)
+            check_kind(module, "a state", leaves, inputs, "inputs")
 
 
 def _resets(

@@ -10,10 +10,11 @@ import torch
 from cellweave._errors import ArgumentError, MisfitError, ShapeError
 from cellweave.nn._additions import Addition, Additions, check_names
 from cellweave.nn._cell_masks import SequenceDraws
-from cellweave.nn._entry import refuse_one_tensor, state_leaves
+from cellweave.nn._entry import check_kind, refuse_one_tensor, require_tensor, state_leaves
 from cellweave.nn._norms import add_norms, reset_norms
 from cellweave.nn._plan_table import table_of
 from cellweave.nn._run import Feed, run_stack
+from cellweave.nn._weights import parameter
 from cellweave.weave import Plan
 
 
@@ -121,6 +122,7 @@ class SingleStep:
     def _entered(self, inputs: torch.Tensor, hx: Any) -> tuple[Feed, bool]:
         """The feed of a step, checked as torch.nn does."""
         where = type(self).__name__
+        require_tensor(self, inputs)
         if inputs.dim() not in (1, 2):
             raise ShapeError(f"{where}: expected inputs [B, {self.input_size}], got {list(inputs.shape)}.")
         batched = inputs.dim() == 2
@@ -134,6 +136,8 @@ class SingleStep:
             raise MisfitError(f"{where}: expected inputs [B, {self.input_size}], got {list(inputs.shape)}.")
         if any([tuple(leaf.shape) != (x.shape[0], self.hidden_size) for leaf in leaves]):  # noqa: C419
             raise MisfitError(f"{where}: expected a state {[x.shape[0], self.hidden_size]}, got {_shapes(leaves)}.")
+        check_kind(self, "inputs", (inputs,), parameter(self, "weight_ih"), "weights")
+        check_kind(self, "a state", leaves, inputs, "inputs")
         state = tuple([leaf[None] for leaf in leaves]) if len(leaves) > 0 else None
         return Feed(x[None], state, None, None, None, False, False), batched
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from cellweave._errors import ArgumentError, ArgumentTypeError, MisfitError
+from cellweave._checks import check_positive_int
+from cellweave._errors import ArgumentError, ArgumentTypeError, MisfitError, ShapeError
 from cellweave.nn._base import RecurrentModule
 from cellweave.nn._plans import Facts, Options, choices_for, facts_of, stack_plan
 from cellweave.nn._run import Feed, States, surroundings_of
@@ -53,6 +54,7 @@ class Stream:
         self._steps = []
         sizes = _sizes(self._module)
         if state is None:
+            check_positive_int("Stream batch_size", batch_size)
             like = parameter(self._module, "weight_ih_l0", given_weights(self._module))
             shapes = [(self._module.num_layers, batch_size, size) for size in sizes]
             self._leaves = tuple(torch.zeros(s, dtype=like.dtype, device=like.device) for s in shapes)
@@ -83,7 +85,8 @@ class Stream:
         """
         names = _NAMES[: len(_sizes(self._module))]
         if sorted(state) != sorted(names):
-            raise ArgumentError(f"Stream: expected a state of {', '.join(names)}, got {', '.join(sorted(state))}.")
+            got = ", ".join(sorted(state)) or "none"
+            raise ArgumentError(f"Stream: expected a state of {', '.join(names)}, got {got}.")
         self.reset(tuple(state[name] for name in names))
 
     @torch.no_grad()
@@ -98,6 +101,7 @@ class Stream:
             ArgumentError: a random mask would act. Else as the module's call.
         """
         self._check_calm(facts_of(self._module))
+        self._check_rows(inputs)
         leaves = self._collected()
         outputs, state = self._module(inputs, leaves if len(leaves) == 2 else leaves[0])
         self._steps, self._leaves = [], state if isinstance(state, tuple) else (state,)
@@ -121,6 +125,8 @@ class Stream:
             self._leaves, self._steps = self._collected(), []
             self._prepare(facts, inputs)
         if not self._steps:
+            if inputs.dim() != 2:
+                raise ShapeError(f"Stream: expected inputs [B, I] of a step, got {list(inputs.shape)}.")
             time = 1 if self._module.batch_first else 0
             return self(inputs.unsqueeze(time)).squeeze(time)
         self._check_step(inputs)
@@ -136,6 +142,14 @@ class Stream:
         if plan.masks or plan.weight_dropout or between:
             raise ArgumentError(
                 f"Stream: expected nothing random to act, got {self._module} in training mode. Call .eval() on it."
+            )
+
+    def _check_rows(self, inputs: Any) -> None:
+        rows, axis = self._leaves[0].shape[1], 0 if self._module.batch_first else 1
+        if isinstance(inputs, torch.Tensor) and inputs.dim() == 3 and inputs.shape[axis] != rows:
+            raise MisfitError(
+                f"Stream: expected inputs of {rows} rows as the state has, got {list(inputs.shape)}. "
+                "Start with `batch_size=`, or `reset` it."
             )
 
     def _check_step(self, inputs: torch.Tensor) -> None:

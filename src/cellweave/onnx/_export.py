@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cellweave._errors import ModeError
+from cellweave._errors import ArgumentTypeError, ModeError
 from cellweave.onnx._directions import join_directions
 from cellweave.onnx._folding import fold_weights
 from cellweave.onnx._quiet import without_torchs_own_warnings
@@ -50,13 +50,17 @@ def export(
     Returns:
         torch's program: `.model_proto` is the model, `.save(path)` writes it.
     Raises:
-        ModeError: the module is in training mode. torch.onnx.OnnxExporterError: the model cannot be exported, such as
-            one with a cell of the caller's that counts its steps in Python, on a dynamic time axis.
+        ModeError: the module is in training mode. ArgumentTypeError: one tensor as `args`.
+        torch.onnx.OnnxExporterError: the model cannot be exported, such as one with a cell of the caller's that counts
+            its steps in Python, on a dynamic time axis.
     """
     if any(part.training for part in module.modules()):
         raise ModeError(
             f"{_WHERE}: expected a module in evaluation mode, got one in training mode. Call .eval() first."
         )
+    examples: Any = args
+    if isinstance(examples, torch.Tensor):
+        raise ArgumentTypeError(f"{_WHERE}: expected args as a tuple of example inputs, got a tensor. Write (inputs,).")
     given = dict(kwargs or {})
     with torch.no_grad(), without_torchs_own_warnings(), graphs_for_files():
         module(*args, **given)

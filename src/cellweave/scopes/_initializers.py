@@ -327,7 +327,13 @@ _BY_SNAKE_NAME = {
 
 
 def serialize(initializer: Any) -> Any:
-    """An initializer as plain data `{"class_name", "config"}`; what is not of this module is returned as it is."""
+    """An initializer as plain data.
+
+    Args:
+        initializer: One of `cellweave.initializers`, or anything else.
+    Returns:
+        `{"class_name", "config"}`; what is not of that module as it is.
+    """
     kind: Any = type(initializer)
     if kind in (random_uniform_initializer, random_normal_initializer, truncated_normal_initializer):
         kind = kind.__base__  # another class by its defaults only, which the config writes out
@@ -336,9 +342,14 @@ def serialize(initializer: Any) -> Any:
     return {"class_name": kind.__name__, "config": dict(vars(initializer))}
 
 
-def deserialize(value: Any, where: str) -> Any:
-    """The initializer that a name or `serialize`'s data stands for; anything else is returned as it is.
+def deserialize(value: Any, where: str = "deserialize") -> Any:
+    """The initializer that a name or `serialize`'s data stands for.
 
+    Args:
+        value: A name, such as `"glorot_uniform"`, or what `serialize` gave.
+        where: How the error calls the caller. Default: `deserialize`.
+    Returns:
+        A new initializer; anything else than a name or such data as it is.
     Raises:
         ArgumentError: an unknown name.
     """

@@ -20,6 +20,7 @@ from cellweave._shape import TensorShape
 from cellweave._types import DTypeLike, ShapeLike, as_dtype, dtype_name
 from cellweave.scopes._context import AUTO_REUSE, Branch, VariableScope, check_reuse, frame, opened, undone_on_error
 from cellweave.scopes._layer_nodes import LayerNodes
+from cellweave.scopes._layer_shown import config_is_ours, shown_arguments
 from cellweave.scopes._layer_weights import LayerWeights
 from cellweave.scopes._symbols import graph_of, symbols_in
 from cellweave.scopes._variable_scope import default_scope, named_scope
@@ -356,6 +357,10 @@ class Layer(LayerNodes, LayerWeights):
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments as plain data."""
         return {"name": self.name, "trainable": self.trainable, "dtype": self.dtype}
+
+    def extra_repr(self) -> str:
+        """For `print(model)`: the sizes and options that `get_config` knows; of users' own configurations nothing."""
+        return shown_arguments(self) if config_is_ours(self) else ""
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:

@@ -260,7 +260,8 @@ class LayerWeights(nn.Module):
         """
         mine = self.weights
         if len(weights) != len(mine):
-            raise ShapeError(f"{self.where}.set_weights: expected {len(mine)} arrays, got {len(weights)}.")
+            hint = "" if self._built else " Call the layer or build it first: it has no weights yet."
+            raise ShapeError(f"{self.where}.set_weights: expected {len(mine)} arrays, got {len(weights)}.{hint}")
         values = [torch.as_tensor(value) for value in weights]
         for index, (value, variable) in enumerate(zip(values, mine, strict=True)):
             if value.shape != variable.shape:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from cellweave._errors import ScopeError
+from cellweave._errors import ArgumentTypeError, ScopeError
 from cellweave.scopes._context import Branch
 from cellweave.scopes._graph import VariableHolder
 from cellweave.scopes._layer import Layer
@@ -21,8 +21,11 @@ def variable_names(module: nn.Module) -> dict[str, nn.Parameter]:
     Returns:
         Names without `:0`, such as `rnn/gru_cell/gates/kernel`. A shared variable appears once.
     Raises:
-        ScopeError: a layer is not built, or two variables have one name because their scopes do.
+        ArgumentTypeError: no module. ScopeError: a layer is not built, or two variables have one name because their
+            scopes do.
     """
+    if not isinstance(module, nn.Module):
+        raise ArgumentTypeError(f"variable_names: expected a module, got {module!r}.")
     found: dict[str, nn.Parameter] = {}
     heads: dict[Branch, str] = {}
     for path, layer in module.named_modules():

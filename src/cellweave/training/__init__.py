@@ -1,5 +1,6 @@
 """Training of recurrent language models: what `cellweave train` and `cellweave generate` call."""
 
+from cellweave.training import _packages as _packages
 from cellweave.training._engines import EngineComparison as EngineComparison
 from cellweave.training._engines import compare_engines as compare_engines
 from cellweave.training._environment import describe_environment as describe_environment

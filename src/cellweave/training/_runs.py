@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from cellweave._errors import RunError
+from cellweave._errors import ArgumentTypeError, RunError
 from cellweave.training._atomic import write_atomically
 from cellweave.training._corpus import Corpus, load_corpus
 from cellweave.training._curve import draw_curve, require_matplotlib
@@ -176,10 +176,13 @@ def train(
         What was achieved.
     Raises:
         RunError: the text or the folder cannot be used, or the loss stopped being finite.
+        ArgumentTypeError: another object than a `TrainConfig`.
         KeyboardInterrupt: Ctrl-C was pressed; the snapshot was saved, and the message says where.
     Numerics: the config decides every bit (but for `max_seconds`), on one machine and torch version. torch's default
         generator and thread count are the caller's again afterwards.
     """
+    if not isinstance(config, TrainConfig):
+        raise ArgumentTypeError(f"train: expected a TrainConfig, got {type(config).__name__}. Call make_config first.")
     require_matplotlib()
     folder = RunFolder(Path(out))
     text = None if config.text is None else str(Path(config.text).absolute())

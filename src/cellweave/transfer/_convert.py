@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
@@ -130,19 +131,33 @@ def _write(out: str, to: str, arrays: dict[str, Array], dtypes: dict[str, torch.
         raise ArgumentError(f"{_WHERE}: expected a new file, got {out}, which exists. Pass overwrite.")
     temporary = path.with_name(f".{path.name}.tmp")
     try:
+        temporary.touch()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, out) from error
+    try:
+        rights = temporary.stat().st_mode
         if to == "torch":
-            torch.save(tensors, temporary)
+            _save_torch(tensors, temporary)
         else:
             _save_safetensors(tensors, temporary)
+        temporary.chmod(rights)  # safetensors makes files that nobody else may read
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
+def _save_torch(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    try:
+        torch.save(tensors, path)
+    except RuntimeError as error:  # what torch makes of a full disk
+        raise OSError(errno.EIO, str(error), str(path)) from error
+
+
 def _save_safetensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
     try:
-        from safetensors.torch import save_file  # the library itself runs without it
+        from safetensors import SafetensorError  # the library itself runs without it
+        from safetensors.torch import save_file
     except ModuleNotFoundError as error:
         raise ArgumentError(
             f"{_WHERE}: expected the package safetensors for this format, got none. "
@@ -154,4 +169,7 @@ def _save_safetensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
                 f"{_WHERE}: expected dtypes that safetensors has, got {dtype_name(tensor.dtype)} of {name}. "
                 "Write another format."
             )
-    save_file(tensors, str(path), {"format": "pt"})
+    try:
+        save_file(tensors, str(path), {"format": "pt"})
+    except SafetensorError as error:
+        raise OSError(errno.EIO, str(error), str(path)) from error

@@ -52,6 +52,10 @@ class Wrapper(RNNCell):
         """Constructor arguments as plain data; the cell as `{"class_name", "config"}`."""
         return {**super().get_config(), "cell": cell_config(self.cell)}
 
+    def extra_repr(self) -> str:
+        """As of any layer; nothing around a cell that has no configuration."""
+        return super().extra_repr() if isinstance(self.cell, Layer) else ""
+
     @classmethod
     def _loaded(
         cls, arguments: dict[str, Any], custom_objects: Mapping[str, Any] | None, safe_mode: bool

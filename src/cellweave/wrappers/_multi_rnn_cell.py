@@ -12,7 +12,7 @@ from cellweave import _nest
 from cellweave._errors import ArgumentError, ArgumentTypeError, ShapeError
 from cellweave._shape import TensorShape
 from cellweave._types import DTypeLike, Nest, ShapeLike, Size, shape_dims
-from cellweave.cells import RNNCell, cell_zero_state, plain_zeros, register
+from cellweave.cells import RNNCell, cell_zero_state, plain_zeros, register, require_rnn_cell
 from cellweave.scopes import recordable, variable_scope
 from cellweave.specs import StackSpec, describe
 from cellweave.wrappers._base import build_inside
@@ -28,7 +28,7 @@ class MultiRNNCell(RNNCell):
     Shapes: inputs `[B, I]`, output `[B, output_size of the last cell]`.
     Raises:
         ArgumentError: no cells; `state_is_tuple=False` around a cell whose state is a structure.
-        ArgumentTypeError: `cells` is no list or tuple.
+        ArgumentTypeError: `cells` is no list or tuple, or holds something that is no recurrent cell.
     Source: TF1 `tf.nn.rnn_cell.MultiRNNCell`.
     """
 
@@ -40,6 +40,8 @@ class MultiRNNCell(RNNCell):
             raise ArgumentError("MultiRNNCell: expected at least one cell, got none.")
         if not isinstance(cells, list | tuple | nn.ModuleList):
             raise ArgumentTypeError(f"MultiRNNCell: expected cells as a list or tuple, got {type(cells).__name__}.")
+        for index, cell in enumerate(cells):
+            require_rnn_cell(f"MultiRNNCell cells[{index}]", cell)
         super().__init__(**kwargs)
         modules = all(isinstance(cell, nn.Module) for cell in cells)
         self.cells = nn.ModuleList(cells) if modules else list(cells)
@@ -92,6 +94,10 @@ class MultiRNNCell(RNNCell):
     def spec(self) -> StackSpec:
         """The cells inside, as data. A subclass that changes a step has to give its own."""
         return StackSpec(tuple([describe(cell)[0] for cell in self.cells_inside()]), not self._state_is_tuple)
+
+    def extra_repr(self) -> str:
+        """Whether the state is one tensor; the cells stand below."""
+        return "" if self._state_is_tuple else "state_is_tuple=False"
 
     def cells_inside(self) -> list[Any]:
         """The cells, lowest first."""

@@ -168,3 +168,14 @@ def test_config_round_trip_of_every_option(rng: np.random.Generator) -> None:
 def test_no_numbers(name: str, value: Any) -> None:
     with pytest.raises(cw.ArgumentTypeError, match=f"LSTMCell {name}: expected a number, got "):
         cw.LSTMCell(3, **{name: value})
+
+
+@pytest.mark.parametrize("kind", [cw.LSTMCell, cw.GRUCell, cw.BasicRNNCell, cw.keras.LSTMCell])
+def test_an_input_size_as_in_torch_is_refused(kind: Any) -> None:
+    with pytest.raises(cw.ArgumentTypeError, match="got 64. A cell takes no input size"):
+        kind(32, 64)
+
+
+@pytest.mark.parametrize("flag", [True, 1, np.True_])
+def test_a_flag_may_be_a_number(flag: Any) -> None:
+    assert cw.LSTMCell(3, flag).get_config()["use_peepholes"] is True

@@ -174,3 +174,8 @@ def test_what_is_missing_is_named() -> None:
 
     with pytest.raises(cw.ArgumentTypeError, match="no output_size"):
         require_rnn_cell("here", NoOutput())
+
+
+def test_a_module_that_is_no_cell_is_called_by_its_class() -> None:
+    with pytest.raises(cw.ArgumentTypeError, match="expected a recurrent cell, got torch.nn.modules.rnn.GRUCell "):
+        require_rnn_cell("here", torch.nn.GRUCell(3, 5))

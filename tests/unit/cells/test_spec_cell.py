@@ -340,3 +340,14 @@ def test_several_inputs_are_one_too_many(inputs: Any, built: bool) -> None:
         cell.build([None, 3])
     with pytest.raises(cw.StructureError, match="^GRUCell: expected .*got "):
         cell(inputs, torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize("kind", [cw.GRUCell, cw.LSTMCell, keras.SimpleRNNCell])
+def test_inputs_and_states_on_another_device(kind: Any) -> None:
+    cell = kind(N)
+    cell.build([None, D])
+    state = cell.get_initial_state(batch_size=B, dtype="float32")
+    with pytest.raises(cw.MisfitError, match=f"^{kind.__name__}: expected inputs on cpu, got meta"):
+        cell(X.to("meta"), state)
+    with pytest.raises(cw.MisfitError, match=f"^{kind.__name__}: expected .* on cpu, got meta"):
+        cell(X, nest.pack(state, [leaf.to("meta") for leaf in nest.flatten(state)]))

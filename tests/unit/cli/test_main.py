@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import errno
 import subprocess
 import sys
 
@@ -68,3 +69,17 @@ def test_python_m_cellweave(tmp_path):
     assert process.stdout == ""
     expected = f"text file {tmp_path / 'nowhere.txt'}: expected a text file, got no such file. Check the path."
     assert process.stderr == f"cellweave: {expected}\n"
+
+
+def test_output_that_cannot_be_written(monkeypatch, capsys):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("typer.echo", full)
+    assert main(["doctor"]) == 2
+    assert capsys.readouterr().err == "cellweave: output: expected to write to it, got: No space left on device.\n"
+
+
+def test_a_wrong_option_leads_to_the_help_of_its_command(capsys):
+    assert main(["inspect", "--cod", "x"]) == 2
+    assert capsys.readouterr().err.endswith("See cellweave inspect --help.\n")

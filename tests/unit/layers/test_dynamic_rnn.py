@@ -104,7 +104,7 @@ def test_dtype_is_the_zero_states(dtype: Any) -> None:
 
 
 def test_a_dtype_or_a_state_is_needed() -> None:
-    with pytest.raises(cw.ArgumentError, match="dynamic_rnn: expected dtype or initial_state, got neither"):
+    with pytest.raises(cw.ArgumentError, match="dynamic_rnn: expected dtype or .*, got neither. Pass dtype='float32'"):
         cw.dynamic_rnn(cw.GRUCell(N), XS)
 
 

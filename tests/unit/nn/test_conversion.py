@@ -208,3 +208,10 @@ def test_attributes_of_the_models_own_are_not_hidden(name: str) -> None:
     report = cellweave.convert(model)
     assert type(model[0]) is nn.LSTM and getattr(model[0], name) == "mine" and type(model[1]) is cellweave.nn.GRU
     assert f"its own attributes {name} would hide" in str(report)
+
+
+@pytest.mark.parametrize("act", [cellweave.convert, cellweave.convert_back])
+@pytest.mark.parametrize("thing", [3, None, torch.nn.GRU])
+def test_only_modules(act: Any, thing: Any) -> None:
+    with pytest.raises(cellweave.ArgumentTypeError, match=f"^{act.__name__}: expected a module, got"):
+        act(thing)

@@ -195,3 +195,30 @@ def test_a_backend_that_cannot_run_it_says_why() -> None:
         pytest.raises(cellweave.BackendError, match="GRU.*candidate resets before the product"),
     ):
         module(torch.zeros(3, 2, 5))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "match"),
+    [
+        (([1.0],), cellweave.MemberError, "inputs as a tensor, got list"),
+        ((np.zeros((3, 2, 5)),), cellweave.MemberError, "inputs as a tensor, got ndarray"),
+        ((torch.zeros(3, 2, 5, device="meta"),), cellweave.MisfitError, "inputs on cpu.*got meta"),
+        ((torch.zeros(3, 2, 5), (torch.zeros(2, 2, 7),) * 2), cellweave.MemberError, "one tensor, got tuple"),
+        ((torch.zeros(3, 2, 5), torch.zeros(2, 2, 7).double()), cellweave.MisfitError, "of float32.*got float64"),
+        ((torch.zeros(3, 2, 5), torch.zeros(2, 2, 7, device="meta")), cellweave.MisfitError, "on cpu.*got meta"),
+    ],
+)
+@pytest.mark.parametrize("kind", [cellweave.nn.GRU, cellweave.nn.GRUCell])
+def test_what_torch_says_of_its_own_insides_is_said_of_the_call(
+    kind: Any, call: tuple[Any, ...], error: type[Exception], match: str
+) -> None:
+    module = kind(5, 7) if kind is cellweave.nn.GRUCell else kind(5, 7, 2)
+    if kind is cellweave.nn.GRUCell:
+        call = tuple(value[0] if isinstance(value, torch.Tensor) else value for value in call)
+    with pytest.raises(error, match=f"^{kind.__name__}: expected .*{match}"):
+        module(*call)
+
+
+def test_inputs_of_another_dtype_than_a_cells_weights() -> None:
+    with pytest.raises(cellweave.MisfitError, match="^GRUCell: expected inputs of float32.*got float64"):
+        cellweave.nn.GRUCell(5, 7)(torch.zeros(2, 5).double())

@@ -151,3 +151,19 @@ def test_refusals() -> None:
     stream.step(torch.zeros(1, I))
     with pytest.raises(cellweave.ArgumentError, match="on cpu.*got meta"):
         stream.step(torch.zeros(1, I, device="meta"))
+
+
+def test_what_does_not_fit_is_said_of_the_stream() -> None:
+    stream = cellweave.nn.Stream(make("GRU"), batch_size=2)
+    with pytest.raises(cellweave.MisfitError, match=r"^Stream: expected inputs of 2 rows.*got \[4, 3, 6\]"):
+        stream(torch.zeros(4, 3, I))
+    with pytest.raises(cellweave.ShapeError, match=r"^Stream: expected inputs \[B, I\] of a step, got \[4, 2, 6\]"):
+        stream.step(torch.zeros(4, 2, I))
+    with pytest.raises(cellweave.ArgumentError, match="^Stream: expected a state of h, got none"):
+        stream.load_state_dict({})
+    with pytest.raises(cellweave.ArgumentError, match="^Stream batch_size: expected a positive int, got 0"):
+        stream.reset(batch_size=0)
+    first = cellweave.nn.Stream(make("GRU", batch_first=True), batch_size=2)
+    assert first(torch.zeros(2, 4, I)).shape == (2, 4, H)
+    with pytest.raises(cellweave.MisfitError, match="^Stream: expected inputs of 2 rows"):
+        first(torch.zeros(4, 2, I))

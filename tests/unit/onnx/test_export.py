@@ -195,3 +195,10 @@ def test_whatever_runs_the_layers(make: Any) -> None:
         program = export(module, (torch.randn(4, 3, D),))
     operators = Counter(node.op_type for node in program.model_proto.graph.node)
     assert [operators[name] for name in RECURRENT] == [0, 0, 1, 0]
+
+
+def test_one_tensor_is_no_tuple_of_inputs() -> None:
+    from cellweave.onnx import export
+
+    with pytest.raises(cw.ArgumentTypeError, match="args as a tuple of example inputs, got a tensor"):
+        export(cw.nn.GRU(3, 4).eval(), torch.zeros(2, 1, 3))

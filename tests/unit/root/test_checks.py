@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import numpy as np
@@ -76,3 +77,11 @@ def test_same_dtype() -> None:
 def test_autocast_may_mix_dtypes() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         check_same_dtype("here", torch.float32, a=torch.ones(1).bfloat16())
+
+
+@pytest.mark.parametrize("part, extra, package", [("training", "train", "safetensors"), ("onnx", "onnx", "onnxscript")])
+def test_a_part_says_what_it_needs(part: str, extra: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module(f"cellweave.{part}._packages")
+    monkeypatch.setattr("cellweave._checks.find_spec", lambda name: None if name == package else name)
+    with pytest.raises(ModuleNotFoundError, match=rf"^cellweave.{part}: .* {package}, got none.*cellweave\[{extra}\]"):
+        importlib.reload(module)

@@ -352,3 +352,9 @@ def test_on_the_meta_device(initializer: Any) -> None:
         value = initializer((2, 2))
     assert value.device.type == "meta"
     assert value.shape == (2, 2)
+
+
+def test_deserialize_takes_the_value_alone() -> None:
+    assert repr(initializers.deserialize("ones")) == repr(initializers.Ones())
+    with pytest.raises(cw.ArgumentError, match="^deserialize: expected an initializer out of .*got 'one'"):
+        initializers.deserialize("one")

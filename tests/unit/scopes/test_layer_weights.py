@@ -188,6 +188,10 @@ class TestValues:
             cell.set_weights(values)
         assert all(np.array_equal(a, b) for a, b in zip(before, cell.get_weights(), strict=True))
 
+    def test_weights_that_do_not_exist_yet(self) -> None:
+        with pytest.raises(cw.ShapeError, match=r"^GRUCell\.set_weights: expected 0 arrays, got 1\. Call the layer"):
+            cw.GRUCell(3).set_weights([np.zeros(1)])
+
     def test_other_kinds_of_values(self) -> None:
         cell = _gru()
         cell.set_weights([torch.full_like(w, 2, dtype=torch.float64) for w in cell.weights])

@@ -328,3 +328,8 @@ def test_nothing_is_kept_alive_after_an_error() -> None:
     del cell
     gc.collect()
     assert watched() is None
+
+
+def test_names_of_no_module() -> None:
+    with pytest.raises(cw.ArgumentTypeError, match="^variable_names: expected a module, got 3"):
+        cw.variable_names(3)

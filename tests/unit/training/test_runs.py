@@ -10,7 +10,7 @@ import threading
 import pytest
 import torch
 
-from cellweave import RunError
+from cellweave import ArgumentTypeError, RunError
 from cellweave.training import generate, make_config, resume, train
 from helpers.tiny_runs import metrics_of, sample_text, tiny_settings, train_tiny
 
@@ -208,3 +208,9 @@ def test_a_folder_that_cannot_be_made(text_file, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=r"run folder .*file/run: expected to read and write there"):
         train_tiny(text_file, tmp_path / "file" / "run")
+
+
+def test_settings_are_no_config(tmp_path):
+    with pytest.raises(ArgumentTypeError, match="train: expected a TrainConfig, got dict"):
+        train({"units": 3}, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 
 import cellweave as cw
 from cellweave.checkpoint import open_checkpoint, write_checkpoint
@@ -129,3 +130,41 @@ def test_a_write_that_fails_halfway_leaves_the_earlier_file(tmp_path: Path, monk
     with pytest.raises(OSError, match="no space left"):
         cw.convert_tf1(tmp_path / "m", out, to="torch", overwrite=True)
     assert [path.name for path in out.parent.iterdir()] == ["x.pt"] and out.read_bytes() == b"earlier"
+
+
+@pytest.mark.parametrize("to", ["torch", "safetensors", "tf1"])
+def test_a_file_that_cannot_be_made_is_called_by_its_name(to: str, tmp_path: Path) -> None:
+    write(tmp_path / "m", "w")
+    out = tmp_path / ("x" * 300)  # longer than any file system's names
+    with pytest.raises(OSError) as caught:
+        cw.convert_tf1(tmp_path / "m", out, to=to)
+    assert str(caught.value.filename).startswith(str(out))
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("to", ["torch", "safetensors"])
+def test_what_the_writers_make_of_a_full_disk_is_an_oserror(
+    to: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "m", "w")
+    writer, error = {
+        "torch": ("torch.save", RuntimeError("file write failed")),
+        "safetensors": ("safetensors.torch.save_file", SafetensorError("file write failed")),
+    }[to]
+
+    def full(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(writer, full)
+    with pytest.raises(OSError, match="file write failed"):
+        cw.convert_tf1(tmp_path / "m", tmp_path / "out", to=to)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.data-00000-of-00001", "m.index"]
+
+
+def test_others_may_read_what_is_written(tmp_path: Path) -> None:
+    write(tmp_path / "m", "w")
+    for to in ("torch", "safetensors", "tf1"):
+        cw.convert_tf1(tmp_path / "m", tmp_path / to, to=to)
+    (tmp_path / "plain").touch()
+    rights = {(tmp_path / name).stat().st_mode for name in ("plain", "torch", "safetensors", "tf1.index")}
+    assert len(rights) == 1

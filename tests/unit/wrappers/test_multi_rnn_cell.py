@@ -226,3 +226,9 @@ def test_a_frozen_stack_lists_what_its_cells_train_first() -> None:
     stack.trainable = False
     gru, lstm = (cell.weights for cell in stack.cells)
     assert [id(weight) for weight in stack.weights] == [id(weight) for weight in (*lstm, *gru)]
+
+
+@pytest.mark.parametrize("thing", [torch.nn.GRUCell(3, 3), cw.GRUCell, None])
+def test_only_cells(thing: Any) -> None:
+    with pytest.raises(cw.ArgumentTypeError, match=r"^MultiRNNCell cells\[1\]: expected a recurrent cell, got"):
+        cw.MultiRNNCell([cw.GRUCell(3), thing])

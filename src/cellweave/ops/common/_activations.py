@@ -102,7 +102,8 @@ def as_activation(value: Any, where: str) -> Activation:
             )
         return value
     if not callable(value):
-        raise ArgumentTypeError(f"{where}: expected an activation's name or a function, got {value!r}.")
+        hint = " A cell takes no input size: its first inputs tell it." if isinstance(value, int) else ""
+        raise ArgumentTypeError(f"{where}: expected an activation's name or a function, got {value!r}.{hint}")
     for name, function in _FUNCTIONS.items():
         if function is value:
             return name
