@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -276,6 +278,38 @@ def test_copies_go_on_by_themselves(name: str, way: str) -> None:
         for got, leaf in zip(nest.flatten(step.state), nest.flatten(state), strict=True):
             torch.testing.assert_close(got, leaf, rtol=0, atol=0)
         step(x[number])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_with_one_thread() -> None:
+    threads, cell, x = torch.get_num_threads(), cw.LSTMCell(300), torch.randn(2, 8, 300)
+    try:
+        torch.set_num_threads(2)
+        cw.dynamic_rnn(cell, x, dtype="float32", time_major=True)
+        wanted, _ = unrolled(cell, x)
+        step = cw.Stepper(cell, batch_size=8)
+        step(x[0])  # on two threads, which a child has not
+        child = os.fork()
+        if child == 0:
+            torch.set_num_threads(1)
+            os._exit(0 if torch.allclose(step(x[1]), wanted[1], atol=1e-5) else 1)
+        status = exit_status(child, seconds=60)
+        torch.testing.assert_close(step(x[1]), wanted[1])
+    finally:
+        torch.set_num_threads(threads)
+    assert status == 0
+
+
+def exit_status(child: int, seconds: float) -> int | None:
+    """What a child process ends with; None: it hung, and was killed."""
+    for _ in range(int(seconds * 50)):
+        found, status = os.waitpid(child, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.02)
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+    return None
 
 
 def test_draws_masks_in_training_mode_and_none_after_eval() -> None:
