@@ -69,6 +69,11 @@ class Stepper:
         self._state = _nest.map_structure(lambda leaf: leaf.detach().clone(), start)
         self._chain = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and pickles go on from: the cell and a state of their own; the steps are prepared anew."""
+        kept = {"_state": self.state, "_chain": None, "_steps": [], "_program": None, "_watch": Watch(())}
+        return {**vars(self), **kept}
+
     @property
     def state(self) -> Any:
         """A copy of the state after the last step, in the cell's structure."""

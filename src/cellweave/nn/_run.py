@@ -131,6 +131,8 @@ def through_layers(module: Any, plan: StackPlan, feed: Feed, run_place: PlaceRun
     last = _stacked(found)
     if not feed.all_states:
         return Ran(x, last, (), ())
+    if len(every) == 1 and every[0][-1] is x:
+        every = [(*every[0][:-1], x.clone())]  # callers may write into the outputs
     first = _stacked([zeros] * len(found)) if zeros is not None else feed.state or ()
     return Ran(x, last, _stacked(every), first)
 

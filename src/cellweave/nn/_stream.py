@@ -67,6 +67,11 @@ class Stream:
             raise MisfitError(f"Stream: expected a state [layers, B, size] of sizes {list(sizes)}, got {got}.")
         self._leaves = tuple(leaf.detach().clone() for leaf in leaves)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and pickles go on from: the module and a state of their own; the steps are prepared anew."""
+        leaves = tuple(leaf.clone() for leaf in self._collected())
+        return {**vars(self), "_leaves": leaves, "_steps": [], "_watch": Watch(())}
+
     @property
     def state(self) -> Any:
         """A copy of the state after the last step, as the module's `hx`."""

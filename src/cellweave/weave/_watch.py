@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from operator import is_
 from typing import Any
 
@@ -16,7 +16,8 @@ class Watch:
     """What prepared steps rest on.
 
     It sees parameters that were replaced or written to, hooks, other modules inside, attributes of modules that hold
-    others, and a cell that says something else of itself. It does not see numbers that are written through `.data`.
+    others, and a cell that says something else of itself or whose weights, where it makes them itself, become others.
+    It does not see numbers that are written to parameters through `.data`.
 
     Args:
         modules: All modules that a step runs.
@@ -40,7 +41,10 @@ class Watch:
             if module._modules
             for home in (vars(module), module._modules)
         ]
+        cells = list(cells)
         self._told = [(vars(cell), len(vars(cell)), cell.spec, cell.spec()) for cell in cells]
+        seen = {id(weight) for _, _, weight, _, _ in self._weights}
+        self._made = [(cell.named_weights, made) for cell in cells if (made := _made_weights(cell, seen)) is not None]
 
     def holds(self) -> bool:
         """Whether nothing of it has changed."""
@@ -55,7 +59,32 @@ class Watch:
         for home, values in self._same:
             if len(home) != len(values) or not all(map(is_, home.values(), values)):
                 return False
-        return True
+        return not self._made or all(_are_same(tell(), made) for tell, made in self._made)
+
+
+def _made_weights(cell: Any, seen: set[int]) -> dict[str, torch.Tensor] | None:
+    """A cell's weights as they are, copies of those that are no watched parameters; None: all are, always.
+
+    Users' cells may make theirs of anything: attributes, buffers, other variables through a scope's `custom_getter`.
+    """
+    weights = cell.named_weights()
+    watched = {name: id(weight) in seen for name, weight in weights.items()}
+    if all(watched.values()) and _is_the_librarys(type(cell).named_weights):
+        return None
+    return {name: weight if watched[name] else weight.detach().clone() for name, weight in weights.items()}
+
+
+def _is_the_librarys(method: Callable[..., Any]) -> bool:
+    return method.__module__.partition(".")[0] == __name__.partition(".")[0]
+
+
+def _are_same(weights: Mapping[str, torch.Tensor], made: Mapping[str, torch.Tensor]) -> bool:
+    """Whether weights have the numbers that they had."""
+    for name, before in made.items():
+        now = weights.get(name)
+        if now is not before and (now is None or now.dtype != before.dtype or not torch.equal(now, before)):
+            return False
+    return True
 
 
 def can_watch(modules: Iterable[nn.Module]) -> bool:

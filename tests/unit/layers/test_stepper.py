@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import os
+import pickle
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -187,6 +191,125 @@ def test_sees_new_weights(change: str) -> None:
         else:
             cell.load_state_dict({name: value * 0.5 for name, value in cell.state_dict().items()})
     assert_steps(step, cell, x, state)
+
+
+class Masked(cw.RNNCell):  # type: ignore[misc]
+    """A user's own cell whose weights are made anew at each call."""
+
+    state_size = output_size = 7
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.tied = 1.0, False
+        self.register_buffer("pattern", torch.ones(7, 7))
+
+    def build(self, input_shape: Any) -> None:
+        self.kernel = self.add_weight("kernel", [input_shape[-1], 7])
+        self.first, self.second = self.add_weight("first", [7, 7]), self.add_weight("second", [7, 7])
+        super().build(input_shape)
+
+    def spec(self) -> RNNSpec:
+        return RNNSpec(7, joined_kernel=False, use_bias=False)
+
+    def named_weights(self) -> dict[str, torch.Tensor]:
+        inner = self.first if self.tied else self.second * self.pattern * self.scale
+        return {"kernel": self.kernel, "recurrent_kernel": inner}
+
+    def call(self, inputs: torch.Tensor, state: torch.Tensor) -> Any:
+        weights = self.named_weights()
+        h = torch.tanh(inputs @ weights["kernel"] + state @ weights["recurrent_kernel"])
+        return h, h
+
+
+@pytest.mark.parametrize("change", ["an attribute", "a buffer", "another buffer", "to a parameter", "from a parameter"])
+def test_sees_weights_that_are_made_of_something_else(change: str) -> None:
+    cell, x = Masked(), inputs()
+    cell.tied = change == "from a parameter"
+    cw.dynamic_rnn(cell, x, dtype="float32", time_major=True)
+    step = cw.Stepper(cell, batch_size=ROWS)
+    step(x[0])
+    step(x[1])
+    state = step.state
+    if change == "an attribute":
+        cell.scale = 2.0
+    elif change == "a buffer":
+        cell.pattern[3:] = 0.0
+    elif change == "another buffer":
+        cell.pattern = torch.zeros(7, 7)
+    else:
+        cell.tied = not cell.tied
+    assert_steps(step, cell, x[2:], state)
+
+
+def test_sees_what_a_custom_getter_reads() -> None:
+    average = {"factor": 1.0}
+
+    def getter(get: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        return get(*args, **kwargs) * average["factor"]  # type: ignore[no-any-return]
+
+    x = inputs()
+    with cw.VariableStore(), cw.variable_scope("rnn", custom_getter=getter):
+        cell = cw.GRUCell(7)
+        cw.dynamic_rnn(cell, x, dtype="float32", time_major=True)
+    step = cw.Stepper(cell, batch_size=ROWS)
+    step(x[0])
+    step(x[1])
+    state, average["factor"] = step.state, 0.5
+    assert_steps(step, cell, x[2:], state)
+
+
+#: Ways to make a Stepper or Stream like another.
+COPIES: dict[str, Callable[[Any], Any]] = {
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda step: pickle.loads(pickle.dumps(step)),
+}
+
+
+@pytest.mark.parametrize("way", COPIES)
+@pytest.mark.parametrize("name", ["lstm", "stack", "own-activation"])
+def test_copies_go_on_by_themselves(name: str, way: str) -> None:
+    cell, x = ready(name), inputs()
+    step = cw.Stepper(cell, batch_size=ROWS)
+    for number in range(3):
+        twin = COPIES[way](step)
+        state = step.state
+        assert_steps(twin, cell, x[number:], state)
+        for got, leaf in zip(nest.flatten(step.state), nest.flatten(state), strict=True):
+            torch.testing.assert_close(got, leaf, rtol=0, atol=0)
+        step(x[number])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_with_one_thread() -> None:
+    threads, cell, x = torch.get_num_threads(), cw.LSTMCell(300), torch.randn(2, 8, 300)
+    try:
+        torch.set_num_threads(2)
+        cw.dynamic_rnn(cell, x, dtype="float32", time_major=True)
+        wanted, _ = unrolled(cell, x)
+        step = cw.Stepper(cell, batch_size=8)
+        step(x[0])  # on two threads, which a child has not
+        child = os.fork()
+        if child == 0:
+            torch.set_num_threads(1)
+            os._exit(0 if torch.allclose(step(x[1]), wanted[1], atol=1e-5) else 1)
+        status = exit_status(child, seconds=60)
+        torch.testing.assert_close(step(x[1]), wanted[1])
+    finally:
+        torch.set_num_threads(threads)
+    assert status == 0
+
+
+def exit_status(child: int, seconds: float) -> int | None:
+    """What a child process ends with; None: it hung, and was killed."""
+    for _ in range(int(seconds * 50)):
+        found, status = os.waitpid(child, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.02)
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+    return None
 
 
 def test_draws_masks_in_training_mode_and_none_after_eval() -> None:

@@ -330,3 +330,15 @@ def test_packed_inputs_under_another_default_device() -> None:
     expected = gru(packed)[0].data
     with torch.device("meta"):
         assert torch.equal(gru(packed)[0].data, expected)
+
+
+@pytest.mark.parametrize("backend", ["reference", None])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_state_is_apart_from_the_outputs(name: str, backend: str | None) -> None:
+    module = getattr(cellweave.nn, name)(3, 4)
+    with torch.no_grad(), cellweave.use_backend(backend):
+        outputs, last, states = module(torch.randn(5, 2, 3), return_all_states=True)
+    kept = [leaf.clone() for leaf in (*leaves(last), *leaves(states))]
+    outputs.zero_()
+    for got, wanted in zip((*leaves(last), *leaves(states)), kept, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=0, atol=0)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import io
+import pickle
 from typing import Any
 
 import pytest
@@ -73,6 +75,20 @@ def test_state_can_be_saved(name: str) -> None:
         other.load_state_dict({"c": torch.zeros(2, 2, H)})
     with pytest.raises(cellweave.MisfitError, match=r"\[2, 2, 3\]"):
         other.load_state_dict({name: torch.zeros(2, 2, 3) for name in stream.state_dict()})
+
+
+@pytest.mark.parametrize("way", ["copy", "deepcopy", "pickle"])
+@pytest.mark.parametrize("name", NAMES)
+def test_copies_go_on_by_themselves(name: str, way: str) -> None:
+    ways = {"copy": copy.copy, "deepcopy": copy.deepcopy, "pickle": lambda s: pickle.loads(pickle.dumps(s))}
+    module, x = make(name), torch.randn(T, 3, I)
+    with torch.no_grad():
+        outputs = module(x)[0]
+    stream = cellweave.nn.Stream(module, batch_size=3)
+    for step in range(3):
+        twin = ways[way](stream)
+        assert_same_bits("the copy", torch.stack([twin.step(frame) for frame in x[step:]]), outputs[step:])
+        assert_same_bits("the other", stream.step(x[step]), outputs[step])
 
 
 def test_changed_weights_are_seen() -> None:

@@ -30,7 +30,8 @@ class NativeStep:
         self._native = native
         self._like = torch.empty((native.B, native.P), dtype=native.dtype, device="cpu")
         work = native.B * (native.I + native.P) * native.H * native.layout.forward_columns
-        self._threads = torch.get_num_threads() if work >= _WORTH_A_THREAD else 1
+        self._is_shared = work >= _WORTH_A_THREAD
+        self._threads = torch.get_num_threads() if self._is_shared else 1
         is_lstm = native.layout.op == LSTM
         # Two sets of states: each step reads one and writes the other.
         self._h = [native.start[-1].clone(), torch.empty_like(native.start[-1])]
@@ -39,10 +40,14 @@ class NativeStep:
         # Inputs are multiplied as a call over a whole sequence does it, so that steps give its bits.
         self._gates = torch.empty((native.form.bare.numbers,), dtype=native.dtype, device="cpu")
         self._turn = 0
-        self._fresh = True  # the first step packs the weights
         self._packed = self._scratch = _aligned(0)
-        self._structs = (self._struct(0), self._struct(1))
+        self._point()
         self._forward = core().bare_forward(native.layout.op)
+
+    def _point(self) -> None:
+        """Make the structs of both turns, for so many threads."""
+        self._fresh = True  # the next step packs the weights
+        self._structs = (self._struct(0), self._struct(1))
 
     def _struct(self, turn: int) -> SequenceStruct:
         native = self._native
@@ -66,6 +71,9 @@ class NativeStep:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """The output `[B, P]` of the next step for `x [B, I]`, dense and of the layer's dtype."""
         turn = self._turn
+        if self._is_shared and torch.get_num_threads() != self._threads:  # a forked child must not use its parent's
+            self._threads = torch.get_num_threads()
+            self._point()
         s = self._structs[turn]
         out = torch.empty_like(self._like)  # half the time of torch.empty
         s.x = x.data_ptr()
