@@ -80,14 +80,22 @@ class CodeWriter:
             lines += [f'        "{name}": {_indented(text, 8)},' for name, text in parts]
             lines += ["    }", ")"]
         mapped = self._map(target if single else None)
+        averaged = ["averaged=True"] if self._only_averages() else []
         if mapped:
             lines += ["report = cw.load_tf1(", f"    {target},", f"    {_quoted(self.path)},", "    map={"]
             lines += [f"        {_quoted(key)}: {_quoted(value)}," for key, value in mapped.items()]
-            lines += ["    },", ")"]
+            lines += ["    },", *(f"    {option}," for option in averaged), ")"]
         else:
-            lines.append(f"report = cw.load_tf1({target}, {_quoted(self.path)})")
+            lines.append(f"report = cw.load_tf1({', '.join([target, _quoted(self.path), *averaged])})")
         lines += ["print(report)", *self._usage(single)]
         return "\n".join(lines) + "\n"
+
+    def _only_averages(self) -> bool:
+        """Whether of a variable in the program only the moving average is stored."""
+        cells = [cell for item in self.found.recurrent for cell in cells_in(item)]
+        variables = [v for cell in cells for v in cell.variables.values()]
+        variables += [v for layer in self.found.layers for v in layer.parameters.values()]
+        return any(variable.value is None for variable in variables)
 
     def _assumed(self) -> Iterator[str]:
         """A comment on the arguments that are left at TF1's defaults because nothing tells them."""

@@ -293,7 +293,13 @@ _UNNAMED = re.compile(r"(.*?)Variable(?:_(\d+))?")
 
 
 def _layers(rest: list[StoredVariable]) -> tuple[list[FoundLayer], list[StoredVariable]]:
-    left = {variable.lookup: variable for variable in rest if not _OTHER_CELLS.search(variable.lookup)}
+    recurrent = "/recurrent_kernel"  # what lies beside one that no cell has taken is a cell's
+    others = {v.lookup.removesuffix(recurrent) for v in rest if v.lookup.endswith(recurrent)}
+    left = {
+        variable.lookup: variable
+        for variable in rest
+        if not _OTHER_CELLS.search(variable.lookup) and variable.lookup.rpartition("/")[0] not in others
+    }
     within = [variable for variable in rest if variable.lookup not in left]
     order = list(left)
     found: list[FoundLayer] = []

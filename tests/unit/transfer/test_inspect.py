@@ -141,6 +141,24 @@ def test_cells_beside_each_other_in_one_scope(tmp_path: Path, rng: np.random.Gen
             assert torch.equal(cell.kernel, checkpoint.read_tensor(f"rnn/own/{name}/kernel"))
 
 
+def test_slots_of_keras_in_a_scope_of_its_optimizer(tmp_path: Path, rng: np.random.Generator) -> None:
+    """As a Saver writes Keras's variables in a session: `training/Adam/<variable>/m`, and settings beside."""
+    shapes = {"lstm/kernel": (4, 12), "lstm/recurrent_kernel": (3, 12), "lstm/bias": (12,)} | dense("dense", 3)
+    slots = {f"training/Adam/{name}/{part}": shape for name, shape in shapes.items() for part in "mv"}
+    settings = {f"training/Adam/{name}": () for name in ("learning_rate", "decay", "beta_1", "beta_2")}
+    path = write(tmp_path, rng, shapes | slots | settings)
+    inspection = cw.inspect_tf1(path)
+    assert not inspection.others and inspection.slots == {"m": 5, "v": 5}
+    assert set(settings) <= set(inspection.counters)
+    assert [row.key for row in run_printed(path, tmp_path)["report"].left if row.role == "variable"] == []
+
+
+def test_a_program_for_averages_alone_reads_them(tmp_path: Path, rng: np.random.Generator) -> None:
+    shapes = {f"{name}/ExponentialMovingAverage": shape for name, shape in LSTM.items()}
+    names = run_printed(write(tmp_path, rng, shapes), tmp_path)
+    assert {row.key for row in names["report"].left} == set()
+
+
 @pytest.mark.parametrize("direction", ["unidirectional", "bidirectional"])
 @pytest.mark.parametrize("inside", [False, True])
 def test_cudnn_layers_whose_saveable_wrote_around_or_inside_of_their_scope(
@@ -200,6 +218,8 @@ def test_cells_of_contrib(make: Callable[[], cw.RNNCell], tmp_path: Path) -> Non
         {"rnn/conv_2d_lstm_cell/kernel": (3, 3, 7, 16), "rnn/conv_2d_lstm_cell/biases": (16,)},
         {"rnn/intersection_rnn_cell/kernel": (8, 16), "rnn/intersection_rnn_cell/bias": (16,)},
         {"rnn/phased_lstm_cell/new_input/kernel": (12, 8), "rnn/phased_lstm_cell/new_input/bias": (8,)},
+        dict.fromkeys(("conv_lstm2d/kernel", "conv_lstm2d/recurrent_kernel"), (3, 3, 4, 16))
+        | {"conv_lstm2d/bias": (16,)},
         {"cu_dnnlstm/kernel": (6, 32), "cu_dnnlstm/recurrent_kernel": (8, 32), "cu_dnnlstm/bias": (64,)},
         {"cu_dnngru/kernel": (8, 15), "cu_dnngru/recurrent_kernel": (5, 15), "cu_dnngru/bias": (30,)},
     ],
