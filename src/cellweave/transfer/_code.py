@@ -198,6 +198,10 @@ class CodeWriter:
         mapped: dict[str, str] = {}
         several = len(self.found.recurrent) > 1
         for item in self.found.recurrent:
+            if isinstance(item, FoundPair) and item.bw is not None and "/fw/" not in f"{item.fw.scope}/":
+                before = "" if single else f"{self.name_of(item)}."
+                mapped |= {f"{before}fw": item.fw.scope, f"{before}bw": item.bw.scope}
+                continue
             inside_stack = isinstance(item, FoundCell) and re.search(r"(?:^|/)cell_\d+/[^/]+$", item.scope)
             if several or inside_stack:
                 mapped["" if single else self.name_of(item)] = item.scope

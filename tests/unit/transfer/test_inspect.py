@@ -141,6 +141,23 @@ def test_cells_beside_each_other_in_one_scope(tmp_path: Path, rng: np.random.Gen
             assert torch.equal(cell.kernel, checkpoint.read_tensor(f"rnn/own/{name}/kernel"))
 
 
+@pytest.mark.parametrize("scope", ["bidirectional/{}_lstm/lstm_cell", "model/bidirectional_1/{}_enc"])
+@pytest.mark.parametrize("more", [{}, LSTM])
+def test_the_two_directions_of_keras(
+    scope: str, more: dict[str, tuple[int, ...]], tmp_path: Path, rng: np.random.Generator
+) -> None:
+    ends = {"kernel": (4, 12), "recurrent_kernel": (3, 12), "bias": (12,)}
+    shapes = {f"{scope.format(way)}/{end}": shape for way in ("forward", "backward") for end, shape in ends.items()}
+    path = write(tmp_path, rng, shapes | more)
+    names = run_printed(path, tmp_path)
+    assert not names["report"].left
+    assert "cw.bidirectional_dynamic_rnn(" in cw.inspect_tf1(path).code
+    pair = names["model"]["bidirectional" if "model" not in scope else "bidirectional_1"] if more else names["model"]
+    with open_checkpoint(path) as checkpoint:
+        for side, way in (("fw", "forward"), ("bw", "backward")):
+            assert torch.equal(pair[side].kernel, checkpoint.read_tensor(f"{scope.format(way)}/kernel"))
+
+
 def test_slots_of_keras_in_a_scope_of_its_optimizer(tmp_path: Path, rng: np.random.Generator) -> None:
     """As a Saver writes Keras's variables in a session: `training/Adam/<variable>/m`, and settings beside."""
     shapes = {"lstm/kernel": (4, 12), "lstm/recurrent_kernel": (3, 12), "lstm/bias": (12,)} | dense("dense", 3)
