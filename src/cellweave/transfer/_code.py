@@ -237,19 +237,21 @@ class CodeWriter:
             cells = list(cells_in(item))
             depth, dtype = cells[0].kind.depth, _quoted(next(iter(cells[0].variables.values())).dtype)
             shape = f"[B, T, {depth}]"
+            told = [self.facts[cell.scope] for cell in cells if cell.scope in self.facts]
+            more = "sequence_length=lengths, " if any(fact.lengths is not None for fact in told) else ""
             if isinstance(item, FoundPair) and item.bw is None:
-                call = f"cw.bidirectional_dynamic_rnn({part}, {part}, inputs, dtype={dtype})"
+                call = f"cw.bidirectional_dynamic_rnn({part}, {part}, inputs, {more}dtype={dtype})"
             elif isinstance(item, FoundPair):
-                call = f'cw.bidirectional_dynamic_rnn({part}["fw"], {part}["bw"], inputs, dtype={dtype})'
+                call = f'cw.bidirectional_dynamic_rnn({part}["fw"], {part}["bw"], inputs, {more}dtype={dtype})'
             elif isinstance(item, FoundLayers):
                 pair = f'list({part}["fw"]), list({part}["bw"])'
-                call = f"cw.stack_bidirectional_dynamic_rnn(\n#     {pair}, inputs, dtype={dtype})"
+                call = f"cw.stack_bidirectional_dynamic_rnn(\n#     {pair}, inputs, {more}dtype={dtype})"
             elif isinstance(item, FoundCudnn):
                 call, shape = f"{part}(inputs, training=False)", f"[T, B, {depth}]"
             elif "FusedCell" in item.kind.cls if isinstance(item, FoundCell) else False:
                 call, shape = f"{part}(inputs, dtype={dtype})", f"[T, B, {depth}]"
             else:
-                call = f"cw.dynamic_rnn({part}, inputs, dtype={dtype})"
+                call = f"cw.dynamic_rnn({part}, inputs, {more}dtype={dtype})"
             yield f"# outputs, state = {call}  # inputs {shape}"
 
 
