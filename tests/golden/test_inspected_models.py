@@ -204,6 +204,14 @@ def test_a_dense_layer_that_comes_back_through_a_window_is_no_cell(tmp_path: Pat
         torch.testing.assert_close(output.detach(), given[:, step], rtol=0, atol=1e-6)
 
 
+def test_unrolls_whose_rows_have_lengths() -> None:
+    inspection = cw.inspect_tf1(MODELS / "functional" / "model.ckpt")
+    said = {part.name for part in inspection.parts if any("lengths (sequence_length)" in s for s in part.settings)}
+    assert said == {"parts"}
+    assert 'dynamic_rnn(model["parts"], inputs, sequence_length=lengths, dtype="float32")' in inspection.code
+    assert 'dynamic_rnn(model["cell"], inputs, dtype="float32")' in inspection.code
+
+
 def test_dropouts_of_later_releases() -> None:
     code = cw.inspect_tf1(MODELS / "activations" / "model.ckpt").code
     assert "input_keep_prob=0.8, state_keep_prob=0.9, output_keep_prob=keep)" in code

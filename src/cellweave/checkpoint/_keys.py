@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Set
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 Role = Literal["variable", "slot", "average", "bookkeeping", "counter", "opaque"]
@@ -56,6 +56,8 @@ _SLOT = re.compile(rf"(?:{_OPTIMIZERS})(?:_\d+)?")
 _AVERAGE = re.compile(r"ExponentialMovingAverage(?:_\d+)?")
 #: Powers of Adam's betas, and what zero-debiased averages count.
 _BOOKKEEPING = re.compile(r"(?:beta[12]_power(?:_\d+)?|biased|local_step)")
+#: What Keras's optimizers save of themselves, in the scope of their slots.
+_HYPER = re.compile(r"iter|iterations|learning_rate|lr|decay|beta_[12]|rho|momentum")
 _OPAQUE = re.compile(r"(?:\w+_)?opaque_(?:kernel|params)(?:_saveable)?")
 #: TF2 saves objects by their attributes: a variable, an optimizer's slot of one, and the table of the objects.
 OBJECT_VALUE, _OBJECT_TABLE = "/.ATTRIBUTES/VARIABLE_VALUE", "_CHECKPOINTABLE_OBJECT_GRAPH"
@@ -73,7 +75,17 @@ def read_keys(table: Mapping[str, Described]) -> list[Key]:
     plain |= {stored: stored for stored, name in plain.items() if name in table}  # `w:0` beside `w` is another one
     own_tails = _own_slot_tails(table, plain)
     names = set(plain.values())
-    return [_key(stored, table[stored], plain[stored], names, own_tails) for stored in table]
+    keys = [_key(stored, table[stored], plain[stored], names, own_tails) for stored in table]
+    scopes = {key.scope for key in keys if key.role == "slot" and key.scope}
+    return [
+        replace(key, role="bookkeeping")
+        if key.role == "variable"
+        and not len(tuple(table[key.stored].shape))
+        and (parts := key.name.rpartition("/"))[0] in scopes
+        and _HYPER.fullmatch(parts[2])
+        else key
+        for key in keys
+    ]
 
 
 def _key(stored: str, found: Described, name: str, names: Set[str], own_tails: Set[str]) -> Key:
@@ -87,7 +99,7 @@ def _key(stored: str, found: Described, name: str, names: Set[str], own_tails: S
         return Key(stored, name, "bookkeeping")
     if base and _AVERAGE.fullmatch(last):
         return _owned(stored, base, names, "average", last)
-    if base and (_SLOT.fullmatch(last) or (last in own_tails and base in names)):
+    if base and (_SLOT.fullmatch(last) or (last in own_tails and any(end in names for end in _ends(base)))):
         return _owned(stored, base, names, "slot", last)
     if _OPAQUE.fullmatch(last):
         return Key(stored, name, "opaque")
@@ -98,12 +110,18 @@ def _key(stored: str, found: Described, name: str, names: Set[str], own_tails: S
 
 def _owned(stored: str, base: str, names: Set[str], role: Role, tail: str) -> Key:
     """A key of the variable that the longest end of its path names; of the whole path where none does."""
-    parts = base.split("/")
-    for start in range(len(parts)):
-        candidate = "/".join(parts[start:])
-        if candidate in names:
-            return Key(stored, candidate, role, tail, "/".join(parts[:start]))
+    for end in _ends(base):
+        if end in names:
+            return Key(stored, end, role, tail, base.removesuffix(end).removesuffix("/"))
     return Key(stored, base, role, tail)
+
+
+def _ends(path: str) -> Iterator[str]:
+    """A path, and what is left of it without each of its outer scopes."""
+    yield path
+    while "/" in path:
+        path = path.partition("/")[2]
+        yield path
 
 
 def _own_slot_tails(table: Mapping[str, Described], plain: Mapping[str, str]) -> set[str]:
@@ -112,6 +130,6 @@ def _own_slot_tails(table: Mapping[str, Described], plain: Mapping[str, str]) ->
     counts: dict[str, int] = {}
     for name, shape in shapes.items():
         base, _, last = name.rpartition("/")
-        if base and shapes.get(base) == shape and len(shape) > 0:
+        if base and len(shape) > 0 and any(shapes.get(end) == shape for end in _ends(base)):
             counts[last] = counts.get(last, 0) + 1
     return {tail for tail, count in counts.items() if count >= _SYSTEMATIC}

@@ -80,14 +80,22 @@ class CodeWriter:
             lines += [f'        "{name}": {_indented(text, 8)},' for name, text in parts]
             lines += ["    }", ")"]
         mapped = self._map(target if single else None)
+        averaged = ["averaged=True"] if self._only_averages() else []
         if mapped:
             lines += ["report = cw.load_tf1(", f"    {target},", f"    {_quoted(self.path)},", "    map={"]
             lines += [f"        {_quoted(key)}: {_quoted(value)}," for key, value in mapped.items()]
-            lines += ["    },", ")"]
+            lines += ["    },", *(f"    {option}," for option in averaged), ")"]
         else:
-            lines.append(f"report = cw.load_tf1({target}, {_quoted(self.path)})")
+            lines.append(f"report = cw.load_tf1({', '.join([target, _quoted(self.path), *averaged])})")
         lines += ["print(report)", *self._usage(single)]
         return "\n".join(lines) + "\n"
+
+    def _only_averages(self) -> bool:
+        """Whether of a variable in the program only the moving average is stored."""
+        cells = [cell for item in self.found.recurrent for cell in cells_in(item)]
+        variables = [v for cell in cells for v in cell.variables.values()]
+        variables += [v for layer in self.found.layers for v in layer.parameters.values()]
+        return any(variable.value is None for variable in variables)
 
     def _assumed(self) -> Iterator[str]:
         """A comment on the arguments that are left at TF1's defaults because nothing tells them."""
@@ -190,6 +198,10 @@ class CodeWriter:
         mapped: dict[str, str] = {}
         several = len(self.found.recurrent) > 1
         for item in self.found.recurrent:
+            if isinstance(item, FoundPair) and item.bw is not None and "/fw/" not in f"{item.fw.scope}/":
+                before = "" if single else f"{self.name_of(item)}."
+                mapped |= {f"{before}fw": item.fw.scope, f"{before}bw": item.bw.scope}
+                continue
             inside_stack = isinstance(item, FoundCell) and re.search(r"(?:^|/)cell_\d+/[^/]+$", item.scope)
             if several or inside_stack:
                 mapped["" if single else self.name_of(item)] = item.scope
@@ -225,19 +237,21 @@ class CodeWriter:
             cells = list(cells_in(item))
             depth, dtype = cells[0].kind.depth, _quoted(next(iter(cells[0].variables.values())).dtype)
             shape = f"[B, T, {depth}]"
+            told = [self.facts[cell.scope] for cell in cells if cell.scope in self.facts]
+            more = "sequence_length=lengths, " if any(fact.lengths is not None for fact in told) else ""
             if isinstance(item, FoundPair) and item.bw is None:
-                call = f"cw.bidirectional_dynamic_rnn({part}, {part}, inputs, dtype={dtype})"
+                call = f"cw.bidirectional_dynamic_rnn({part}, {part}, inputs, {more}dtype={dtype})"
             elif isinstance(item, FoundPair):
-                call = f'cw.bidirectional_dynamic_rnn({part}["fw"], {part}["bw"], inputs, dtype={dtype})'
+                call = f'cw.bidirectional_dynamic_rnn({part}["fw"], {part}["bw"], inputs, {more}dtype={dtype})'
             elif isinstance(item, FoundLayers):
                 pair = f'list({part}["fw"]), list({part}["bw"])'
-                call = f"cw.stack_bidirectional_dynamic_rnn(\n#     {pair}, inputs, dtype={dtype})"
+                call = f"cw.stack_bidirectional_dynamic_rnn(\n#     {pair}, inputs, {more}dtype={dtype})"
             elif isinstance(item, FoundCudnn):
                 call, shape = f"{part}(inputs, training=False)", f"[T, B, {depth}]"
             elif "FusedCell" in item.kind.cls if isinstance(item, FoundCell) else False:
                 call, shape = f"{part}(inputs, dtype={dtype})", f"[T, B, {depth}]"
             else:
-                call = f"cw.dynamic_rnn({part}, inputs, dtype={dtype})"
+                call = f"cw.dynamic_rnn({part}, inputs, {more}dtype={dtype})"
             yield f"# outputs, state = {call}  # inputs {shape}"
 
 

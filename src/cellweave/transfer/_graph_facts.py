@@ -32,6 +32,7 @@ class CellFacts:
         reversed: Whether a fused cell reads its inputs backwards.
         places: In how many places of the stack around it the one cell stands (`[cell] * 2`).
         residual: Whether its inputs are added to its outputs: `inside` of its dropouts, or `outside` of them.
+        lengths: The placeholder that feeds the lengths of its unroll's rows, "" where none does; None: no lengths.
     """
 
     options: dict[str, str] = field(default_factory=dict)
@@ -42,6 +43,13 @@ class CellFacts:
     reversed: bool = False
     places: int = 1
     residual: str | None = None
+    lengths: str | None = None
+
+    @property
+    def shown_lengths(self) -> str:
+        """That an unroll has lengths, in words; "" where it has none."""
+        fed = f", fed by {self.lengths}" if self.lengths else ""
+        return "" if self.lengths is None else f"its rows have lengths (sequence_length{fed})"
 
 
 def gates_shown(reader: GraphReader, kernel: StoredVariable) -> int | None:
@@ -252,6 +260,7 @@ def _wrapper_facts(reader: GraphReader, product: Node, output: Node | None, cell
         facts.dropout["input"] = keep_of(reader, source)
     if output is None:
         return
+    facts.lengths = _lengths(reader, output)
     gates = cell.variables.get("gates/kernel")
     first = None if gates is None else reader.user(node_of(reader, gates), "MatMul")
     masks = list(dropouts_of(reader, output.name))
@@ -270,6 +279,19 @@ def _wrapper_facts(reader: GraphReader, product: Node, output: Node | None, cell
     for what, found in (("state", states), ("output", outputs)):
         if found:
             facts.dropout[what] = keep_of(reader, found[0])
+
+
+def _lengths(reader: GraphReader, output: Node) -> str | None:
+    """What feeds the lengths after which an unroll keeps the state: it chooses between that and the new one."""
+    for user in reader.users(output.name):
+        ended = reader.maker(user.inputs[0]) if user.op.startswith("Select") else None
+        if ended is None or ended.op != "GreaterEqual" or undropped(reader, user) is not None:
+            continue
+        source = reader.maker(ended.inputs[1])
+        if source is not None and source.op == "Cast":
+            source = reader.maker(source.inputs[0])
+        return source.name if source is not None and source.op.startswith("Placeholder") else ""
+    return None
 
 
 def _makers(reader: GraphReader, node: Node) -> list[Node | None]:

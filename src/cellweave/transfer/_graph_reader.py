@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ _RESIZING = (
     "Split", "SplitV", "Sum", "Mean", "Max", "Min", "Prod", "ArgMax", "ExpandDims", "Tile", "Gather", "GatherV2",
     "BatchMatMul", "BatchMatMulV2", "Conv2D", "OneHot",
 )  # fmt: skip
+#: Operations of savers, whose second input is the keys, and where the tensors begin among their inputs.
+_SAVED_FROM = {"Save": 2, "SaveSlices": 3, "SaveV2": 3}
 #: As many outputs of an operation are followed: a Split into gates has the most.
 _MOST_OUTPUTS = 8
 
@@ -44,6 +47,22 @@ class GraphReader:
             for place, name in enumerate(node.inputs):
                 if not name.startswith("^"):
                     self._uses.setdefault(tensor_name(name), []).append((node, place))
+
+    @cached_property
+    def saved(self) -> dict[str, str]:
+        """The operation that makes what is saved under a key, for the keys of every saver in the graph."""
+        found: dict[str, str] = {}
+        for node in self.graph.nodes:
+            first = _SAVED_FROM.get(node.op)
+            names = None if first is None or len(node.inputs) < first else self.maker(node.inputs[1])
+            if names is None or names.op != "Const" or not isinstance(names.attrs.get("value"), np.ndarray):
+                continue
+            keys = [key.decode(errors="replace") for key in names.attrs["value"].reshape(-1) if isinstance(key, bytes)]
+            for key, tensor in zip(keys, node.inputs[first:], strict=False):
+                maker = self.maker(tensor)
+                if maker is not None:
+                    found.setdefault(key, maker.name)
+        return found
 
     def users(self, tensor: str) -> Iterator[Node]:
         """Operations that take a tensor, past those that hand it on."""
@@ -137,9 +156,12 @@ def is_partitions(node: Node) -> bool:
 
 
 def node_of(reader: GraphReader, variable: StoredVariable) -> str:
-    """The operation that makes a variable; the first part of one that the graph has in parts only."""
-    name = variable.any_value.keys[0].removesuffix(":0").removesuffix("/ExponentialMovingAverage")
-    return name if name in reader.graph else f"{name}/part_0"
+    """The operation that makes a variable: the one of its name, what a saver in the graph saves under its key, or the
+    first part of one that the graph has in parts only.
+    """
+    key = variable.any_value.keys[0]
+    name = key.removesuffix(":0").removesuffix("/ExponentialMovingAverage")
+    return name if name in reader.graph else reader.saved.get(key, f"{name}/part_0")
 
 
 def is_dropout(node: Node) -> bool:

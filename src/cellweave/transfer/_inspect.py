@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
@@ -131,7 +131,7 @@ def inspect_tf1(path: str | PathLike[str]) -> Inspection:
         if reader is not None:
             add_layers_of_graph(reader, found)
         writer = CodeWriter(fspath(path), inventory, found, facts)
-        parts = [_part(writer.name_of(item), item, facts, graph is not None) for item in found.recurrent]
+        parts = [_whole(writer.name_of(item), item, facts, graph is not None) for item in found.recurrent]
         parts += [_layer_part(writer.name_of(layer), layer) for layer in found.layers]
         order = {key: index for index, key in enumerate(checkpoint.variables)}
         parts.sort(key=lambda part: min(_orders(part, order), default=0))
@@ -185,6 +185,14 @@ def _variable(variable: StoredVariable) -> InspectedVariable:
     elif variable.average is not None:
         notes.append("with moving average")
     return InspectedVariable(stored.keys[0], stored.shape, stored.dtype, ", ".join(notes))
+
+
+def _whole(name: str, found: Found, facts: Mapping[str, CellFacts], graph: bool) -> InspectedPart:
+    """A part that lies in no other, with what the graph says of its unroll."""
+    part = _part(name, found, facts, graph)
+    shown = [facts[cell.scope].shown_lengths for cell in cells_in(found) if cell.scope in facts]
+    lines = tuple(f"from the graph: {text}" for text in dict.fromkeys(filter(None, shown)))
+    return replace(part, settings=(*part.settings, *lines))
 
 
 def _part(name: str, found: Found, facts: Mapping[str, CellFacts], graph: bool) -> InspectedPart:

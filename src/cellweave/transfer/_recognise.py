@@ -12,6 +12,8 @@ from cellweave.transfer._kinds import CELL_SUFFIXES, Kind, cell_kind, driver_of,
 from cellweave.transfer._match import join
 
 _STACK = re.compile(r"multi_rnn_cell(?:_\d+)?")
+#: How Keras names the layers of a bidirectional one.
+_FORWARD = re.compile(r"forward_(\w+)")
 _NUMBERED = re.compile(r"cell_(\d+)")
 
 
@@ -226,10 +228,13 @@ class _Tree:
 
     def _pair(self, path: str) -> Found | None:
         names = set(self.children.get(path, {}))
-        if not names <= {"fw", "bw"} or "fw" not in names:
+        sides = next(
+            ((f"forward_{m[1]}", f"backward_{m[1]}") for n in names if (m := _FORWARD.fullmatch(n))), ("fw", "bw")
+        )
+        if not names <= set(sides) or sides[0] not in names:
             return None
-        fw, bw = (self._only(join(path, side)) if side in names else None for side in ("fw", "bw"))
-        if fw is None or (bw is None and "bw" in names):
+        fw, bw = (self._only(join(path, side)) if side in names else None for side in sides)
+        if fw is None or (bw is None and (sides[1] in names or sides[1] != "bw")):
             return None
         return FoundPair(path, fw, bw)
 
@@ -293,7 +298,13 @@ _UNNAMED = re.compile(r"(.*?)Variable(?:_(\d+))?")
 
 
 def _layers(rest: list[StoredVariable]) -> tuple[list[FoundLayer], list[StoredVariable]]:
-    left = {variable.lookup: variable for variable in rest if not _OTHER_CELLS.search(variable.lookup)}
+    recurrent = "/recurrent_kernel"  # what lies beside one that no cell has taken is a cell's
+    others = {v.lookup.removesuffix(recurrent) for v in rest if v.lookup.endswith(recurrent)}
+    left = {
+        variable.lookup: variable
+        for variable in rest
+        if not _OTHER_CELLS.search(variable.lookup) and variable.lookup.rpartition("/")[0] not in others
+    }
     within = [variable for variable in rest if variable.lookup not in left]
     order = list(left)
     found: list[FoundLayer] = []

@@ -141,6 +141,41 @@ def test_cells_beside_each_other_in_one_scope(tmp_path: Path, rng: np.random.Gen
             assert torch.equal(cell.kernel, checkpoint.read_tensor(f"rnn/own/{name}/kernel"))
 
 
+@pytest.mark.parametrize("scope", ["bidirectional/{}_lstm/lstm_cell", "model/bidirectional_1/{}_enc"])
+@pytest.mark.parametrize("more", [{}, LSTM])
+def test_the_two_directions_of_keras(
+    scope: str, more: dict[str, tuple[int, ...]], tmp_path: Path, rng: np.random.Generator
+) -> None:
+    ends = {"kernel": (4, 12), "recurrent_kernel": (3, 12), "bias": (12,)}
+    shapes = {f"{scope.format(way)}/{end}": shape for way in ("forward", "backward") for end, shape in ends.items()}
+    path = write(tmp_path, rng, shapes | more)
+    names = run_printed(path, tmp_path)
+    assert not names["report"].left
+    assert "cw.bidirectional_dynamic_rnn(" in cw.inspect_tf1(path).code
+    pair = names["model"]["bidirectional" if "model" not in scope else "bidirectional_1"] if more else names["model"]
+    with open_checkpoint(path) as checkpoint:
+        for side, way in (("fw", "forward"), ("bw", "backward")):
+            assert torch.equal(pair[side].kernel, checkpoint.read_tensor(f"{scope.format(way)}/kernel"))
+
+
+def test_slots_of_keras_in_a_scope_of_its_optimizer(tmp_path: Path, rng: np.random.Generator) -> None:
+    """As a Saver writes Keras's variables in a session: `training/Adam/<variable>/m`, and settings beside."""
+    shapes = {"lstm/kernel": (4, 12), "lstm/recurrent_kernel": (3, 12), "lstm/bias": (12,)} | dense("dense", 3)
+    slots = {f"training/Adam/{name}/{part}": shape for name, shape in shapes.items() for part in "mv"}
+    settings = {f"training/Adam/{name}": () for name in ("learning_rate", "decay", "beta_1", "beta_2")}
+    path = write(tmp_path, rng, shapes | slots | settings)
+    inspection = cw.inspect_tf1(path)
+    assert not inspection.others and inspection.slots == {"m": 5, "v": 5}
+    assert set(settings) <= set(inspection.counters)
+    assert [row.key for row in run_printed(path, tmp_path)["report"].left if row.role == "variable"] == []
+
+
+def test_a_program_for_averages_alone_reads_them(tmp_path: Path, rng: np.random.Generator) -> None:
+    shapes = {f"{name}/ExponentialMovingAverage": shape for name, shape in LSTM.items()}
+    names = run_printed(write(tmp_path, rng, shapes), tmp_path)
+    assert {row.key for row in names["report"].left} == set()
+
+
 @pytest.mark.parametrize("direction", ["unidirectional", "bidirectional"])
 @pytest.mark.parametrize("inside", [False, True])
 def test_cudnn_layers_whose_saveable_wrote_around_or_inside_of_their_scope(
@@ -201,6 +236,8 @@ def test_cells_of_contrib(make: Callable[[], cw.RNNCell], tmp_path: Path) -> Non
         {"rnn/intersection_rnn_cell/kernel": (8, 16), "rnn/intersection_rnn_cell/bias": (16,)},
         {"rnn/phased_lstm_cell/new_input/kernel": (12, 8), "rnn/phased_lstm_cell/new_input/bias": (8,)},
         {"rnn/simple/kernel": (6, 8), "rnn/simple/recurrent_kernel": (8, 8), "rnn/simple/bias": (16,)},
+        dict.fromkeys(("conv_lstm2d/kernel", "conv_lstm2d/recurrent_kernel"), (3, 3, 4, 16))
+        | {"conv_lstm2d/bias": (16,)},
     ],
 )
 def test_what_is_not_told_whole_is_not_told_as_something_else(

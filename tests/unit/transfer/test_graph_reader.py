@@ -1,0 +1,44 @@
+"""Following tensors through a graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cellweave.checkpoint import Graph, Node
+from cellweave.transfer._graph_reader import GraphReader, parts_of
+
+
+def node(name: str, op: str, *inputs: str, **attrs: Any) -> Node:
+    return Node(name, op, inputs, "", attrs)
+
+
+def reader(*nodes: Node) -> GraphReader:
+    return GraphReader(Graph(Path("m.meta"), nodes, {}, (), {}, {made.name: made for made in nodes}))
+
+
+@pytest.mark.parametrize(
+    "save", [node("save", "SaveV2", "path", "keys", "slices", "a/read"), node("save", "Save", "path", "keys", "a/read")]
+)
+def test_what_a_saver_saves_under_other_names(save: Node) -> None:
+    keys = node("keys", "Const", value=np.array([b"net/a"], object))
+    found = reader(node("a", "VariableV2"), node("a/read", "Identity", "a"), keys, save)
+    assert found.saved == {"net/a": "a"}
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [node("keys", "Placeholder"), node("keys", "Const"), node("keys", "Const", value=np.zeros(1)), node("x", "NoOp")],
+)
+def test_savers_whose_keys_are_not_told(keys: Node) -> None:
+    saves = (node("save", "SaveV2", "path", "keys", "slices", "a"), node("short", "SaveV2", "path"))
+    assert reader(node("a", "VariableV2"), keys, *saves).saved == {}
+
+
+def test_parts_of_both_operations_that_join() -> None:
+    assert parts_of(node("j", "Concat", "axis", "x", "h", "^c")) == ("x", "h")
+    assert parts_of(node("j", "ConcatV2", "x", "h", "axis")) == ("x", "h")
+    assert parts_of(node("j", "Pack", "x", "h")) == ()
