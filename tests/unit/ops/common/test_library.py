@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -24,13 +25,51 @@ def core() -> Library:
     return native.core()
 
 
-def in_new_process(program: str, **environment: str) -> str:
-    """What a program prints that imports the loader as `native`, with these variables set."""
-    done = subprocess.run(
-        [sys.executable, "-c", f"from cellweave.ops.common import _library as native\n{program}"],
-        env={**os.environ, **environment}, capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
-    return done.stdout + done.stderr
+#: Programs, each with variables that are set for it alone. One process imports torch for all of them, under values that
+#: the first use refuses, and each program runs in a fork that has not used the loader yet.
+PROGRAMS: dict[str, tuple[str, dict[str, str]]] = {
+    "plain": ("print(native.core().isa)", {"CELLWEAVE_ISA": "plain"}),
+    "portable": ("print(native.core().isa)", {"CELLWEAVE_ISA": "portable"}),
+    "neon": ("print('imported')\nnative.native_library()", {"CELLWEAVE_ISA": "neon"}),
+    "off": ("print(native.native_library(), native.missing_reason())\nnative.core()", {"CELLWEAVE_NATIVE": "0"}),
+    "no": ("native.native_library()", {"CELLWEAVE_NATIVE": "no"}),
+}
+REFUSED = {"CELLWEAVE_ISA": "neon", "CELLWEAVE_NATIVE": "no"}
+RUNNER = """
+import json, os, sys, traceback
+from cellweave.ops.common import _library as native
+
+for program, environment in json.loads(sys.argv[1]):
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        os.dup2(writing, 1)
+        os.dup2(writing, 2)
+        for name in ("CELLWEAVE_ISA", "CELLWEAVE_NATIVE"):
+            del os.environ[name]
+        os.environ.update(environment)
+        try:
+            exec(program)
+        except BaseException:
+            traceback.print_exc(file=sys.stdout)
+        sys.stdout.flush()
+        os._exit(0)
+    os.close(writing)
+    with open(reading) as pipe:
+        print(json.dumps(pipe.read()), flush=True)
+    os.wait()
+"""
+
+
+@pytest.fixture(scope="module")
+def said() -> dict[str, str]:
+    """What each of the programs prints."""
+    if not hasattr(os, "fork"):
+        pytest.skip("needs os.fork: the programs run in forks of one process")
+    command = [sys.executable, "-c", RUNNER, json.dumps(list(PROGRAMS.values()))]
+    environment = os.environ | REFUSED
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return dict(zip(PROGRAMS, map(json.loads, done.stdout.splitlines()), strict=True))
 
 
 def rnn(T: int = 3, B: int = 2, H: int = 5) -> tuple[SequenceStruct, dict[str, torch.Tensor]]:
@@ -197,27 +236,25 @@ def test_one_openmp_runtime_serves_torch_and_the_core(core: Library) -> None:
 
 @needs_core
 @pytest.mark.parametrize("isa", ["plain", "portable"])
-def test_the_environment_chooses_the_instruction_set(isa: str) -> None:
-    assert in_new_process("print(native.core().isa)", CELLWEAVE_ISA=isa) == f"{isa}\n"
+def test_the_environment_chooses_the_instruction_set(isa: str, said: dict[str, str]) -> None:
+    assert said[isa] == f"{isa}\n"
 
 
 @needs_core
-def test_an_unknown_instruction_set_in_the_environment_raises_at_first_use() -> None:
-    said = in_new_process("print('imported')\nnative.native_library()", CELLWEAVE_ISA="neon")
-    assert said.startswith("imported")
-    assert "BackendError: CELLWEAVE_ISA: expected one of plain, portable, avx2, avx512, got 'neon'." in said
+def test_an_unknown_instruction_set_in_the_environment_raises_at_first_use(said: dict[str, str]) -> None:
+    assert said["neon"].startswith("imported")
+    expected = "BackendError: CELLWEAVE_ISA: expected one of plain, portable, avx2, avx512, got 'neon'."
+    assert expected in said["neon"]
 
 
-def test_the_environment_switches_it_off() -> None:
-    program = "print(native.native_library(), native.missing_reason())\nnative.core()"
-    said = in_new_process(program, CELLWEAVE_NATIVE="0")
-    assert said.startswith("None switched off by CELLWEAVE_NATIVE=0\n")
-    assert "BackendError: native: expected the native core, got none: switched off by CELLWEAVE_NATIVE=0." in said
+def test_the_environment_switches_it_off(said: dict[str, str]) -> None:
+    assert said["off"].startswith("None switched off by CELLWEAVE_NATIVE=0\n")
+    expected = "BackendError: native: expected the native core, got none: switched off by CELLWEAVE_NATIVE=0."
+    assert expected in said["off"]
 
 
-def test_another_value_of_the_switch_is_an_error() -> None:
-    said = in_new_process("native.native_library()", CELLWEAVE_NATIVE="no")
-    assert "BackendError: CELLWEAVE_NATIVE: expected 0 or 1, got 'no'." in said
+def test_another_value_of_the_switch_is_an_error(said: dict[str, str]) -> None:
+    assert "BackendError: CELLWEAVE_NATIVE: expected 0 or 1, got 'no'." in said["no"]
 
 
 @pytest.mark.parametrize(
