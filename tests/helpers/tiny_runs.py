@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cellweave.training import TrainResult, make_config, resume, train
+from cellweave.training import TrainResult, _runs, make_config, resume, train
+from cellweave.training._curve import draw_curve
 
 _WORDS = [
     "the",
@@ -75,6 +76,16 @@ def train_tiny(text: Path, out: Path, **changes: Any) -> TrainResult:
     return train(make_config(tiny_settings(text, **changes)), out)
 
 
+_PICTURES: dict[tuple[str, str], tuple[bytes, bytes]] = {}
+
+
+def draw_once(metrics: list[dict[str, Any]], level: str, title: str) -> tuple[bytes, bytes]:
+    """In place of `draw_curve`, which takes longer than a tiny run: the pictures of the first run of this title."""
+    if (level, title) not in _PICTURES:
+        _PICTURES[level, title] = draw_curve(metrics, level, title)
+    return _PICTURES[level, title]
+
+
 def metrics_of(run: Path) -> list[dict[str, Any]]:
     """The run's metrics without what the clock decides."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -82,7 +93,11 @@ def metrics_of(run: Path) -> list[dict[str, Any]]:
 
 
 def start_or_resume(run: Path, settings: dict[str, Any]) -> None:
-    """What a user does after a kill: go on where there is a snapshot, start where there is none yet."""
+    """What a user does after a kill: go on where there is a snapshot, start where there is none yet.
+
+    The process is the run's own, and its pictures are not looked at.
+    """
+    _runs.draw_curve = lambda *_: (b"a picture", b"a picture")
     if (run / "snapshot.pt").exists():
         resume(run)
     else:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cellweave.training import TrainResult
-from helpers.tiny_runs import train_tiny, write_text
+from cellweave.training import TrainResult, _runs
+from helpers.tiny_runs import draw_once, train_tiny, write_text
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +26,9 @@ def finished(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Train
 def finished_words(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
     """A run by words."""
     return train_tiny(text_file, tmp_path_factory.mktemp("words") / "run", level="word", steps=12)
+
+
+@pytest.fixture(autouse=True)
+def curves_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs in tests are drawn once for each title; those of the fixtures above and of test_curve are drawn as ever."""
+    monkeypatch.setattr(_runs, "draw_curve", draw_once)

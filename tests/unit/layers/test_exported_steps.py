@@ -1,10 +1,10 @@
-"""Cells that run step by step, exported for any number of rows and steps: what eager code gives, elsewhere too."""
+"""Cells that run step by step, exported for any number of rows and steps: what eager code gives.
+
+Saved, loaded and compiled ahead of time they are in test_packaged.
+"""
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import nn
 
 import cellweave as cw
 from cellweave import contrib
+from helpers.step_cells import Nested
 from helpers.tolerances import assert_close
 
 pytestmark = pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning")  # torch's own
@@ -21,39 +22,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:F
 D, N = 4, 6
 F32: dict[str, Any] = {"dtype": "float32"}
 SIZES = ((3, 5), (7, 9), (1, 1), (2, 30))
-
-#: Runs a program on several sizes.
-RUNNER = """
-import sys
-import cellweave
-import torch
-run = torch.export.load(sys.argv[1]).module()
-with torch.no_grad():
-    torch.save([torch.utils._pytree.tree_leaves(run(*given)) for given in torch.load(sys.argv[2])], sys.argv[3])
-"""
-
-
-class Nested(cw.RNNCell):
-    """A user's own cell: a nested state, two outputs, a constant, a leaf that it passes on."""
-
-    state_size = ((N, 3), N)
-    output_size = (N, 3)
-
-    def call(self, inputs: torch.Tensor, state: Any) -> Any:
-        (a, b), c = state
-        kernel = cw.get_variable("kernel", [D, N])
-        new = torch.tanh(inputs @ kernel + a * torch.tensor(0.5))
-        return (new, b), ((new * c, torch.sigmoid(b + inputs[:, :3])), c)
-
-
-class Flat(Nested):
-    """With one output."""
-
-    output_size = N
-
-    def call(self, inputs: torch.Tensor, state: Any) -> Any:
-        (new, _), state = super().call(inputs, state)
-        return new, state
 
 
 class Unrolled(nn.Module):
@@ -124,21 +92,6 @@ def compare(found: list[Any], model: nn.Module, size: tuple[int, int], tolerance
         assert_close(f"{size}, result {number}", a, b, tolerance)
 
 
-def test_elsewhere(tmp_path: Path) -> None:
-    """Saved and loaded in a fresh process."""
-    model = One(cw.DropoutWrapper(contrib.NASCell(N), 0.5)).eval()
-    model(*inputs_of(*SIZES[0]))
-    torch.export.save(exported(model), tmp_path / "steps.pt2")
-    torch.save([inputs_of(*size) for size in SIZES], tmp_path / "in.pt")
-    files = [str(tmp_path / name) for name in ("steps.pt2", "in.pt", "out.pt")]
-    done = subprocess.run(
-        [sys.executable, "-c", RUNNER, *files], capture_output=True, text=True, timeout=100, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    for size, found in zip(SIZES, torch.load(tmp_path / "out.pt"), strict=True):
-        compare(found, model, size)
-
-
 def test_other_sizes(model: Unrolled) -> None:
     program = exported(model)
     run = program.module()
@@ -147,18 +100,6 @@ def test_other_sizes(model: Unrolled) -> None:
             compare(torch.utils._pytree.tree_leaves(run(*inputs_of(*size))), model, size)
     scans = [node for node in program.graph.nodes if node.target is torch.ops.higher_order.scan]
     assert len(scans) >= 5
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")  # torch's own
-@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling ahead of time needs g++")
-def test_compiled_ahead_of_time(tmp_path: Path) -> None:
-    model = One(cw.MultiRNNCell([Flat(), contrib.UGRNNCell(N)])).eval()
-    model(*inputs_of(*SIZES[0]))
-    package = torch._inductor.aoti_compile_and_package(exported(model), package_path=str(tmp_path / "steps.pt2"))
-    run = torch._inductor.aoti_load_package(package)
-    for size in SIZES:
-        compare(torch.utils._pytree.tree_leaves(run(*inputs_of(*size))), model, size)
 
 
 def test_onnx(model: Unrolled, tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 import cellweave as cw
-from cellweave import keras
+from cellweave import contrib, keras
 from cellweave.ops.common._library import missing_reason
+from helpers.step_cells import Flat
 from helpers.tolerances import assert_close
 
 pytestmark = [
@@ -41,7 +42,9 @@ with torch.no_grad():
 
 
 class Tagger(nn.Module):
-    """Both directions, masks that evaluation leaves out, a stack, a bound and a projection, resets, a cuDNN layer."""
+    """Both directions, masks that evaluation leaves out, a stack, a bound and a projection, resets, a cuDNN layer,
+    and a layer that runs step by step.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,13 +52,14 @@ class Tagger(nn.Module):
         self.forwards = cw.DropoutWrapper(stack, 0.5, 0.5, 0.5)
         self.backwards = cw.LSTMCell(N, use_peepholes=True, cell_clip=0.4, num_proj=3)
         self.again, self.top = cw.BasicRNNCell(N), cw.CudnnGRU(2, N)
+        self.steps = cw.DropoutWrapper(cw.MultiRNNCell([Flat(), contrib.UGRNNCell(N)]), 0.5)
 
     def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> Any:
         """Outputs of both directions, and all states."""
         both, states = cw.bidirectional_dynamic_rnn(self.forwards, self.backwards, x, lengths, **F32)
         again, state = cw.dynamic_rnn(self.again, x, **F32, resets=x[..., 0] > 0.5)
         top, last = self.top(torch.cat([*both, again], 2).transpose(0, 1), sequence_lengths=lengths, training=False)
-        return top, states, state, last
+        return top, states, state, last, cw.dynamic_rnn(self.steps, x, lengths, **F32)
 
 
 def inputs_of(rows: int, steps: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -25,8 +25,8 @@ def core() -> Library:
     return native.core()
 
 
-#: Programs, each with variables that are set for it alone. One process imports torch for all of them, under values that the
-#: first use refuses, and each program runs in a fork that has not used the loader yet.
+#: Programs, each with variables that are set for it alone. One process imports torch for all of them, under values that
+#: the first use refuses, and each program runs in a fork that has not used the loader yet.
 PROGRAMS: dict[str, tuple[str, dict[str, str]]] = {
     "plain": ("print(native.core().isa)", {"CELLWEAVE_ISA": "plain"}),
     "portable": ("print(native.core().isa)", {"CELLWEAVE_ISA": "portable"}),
