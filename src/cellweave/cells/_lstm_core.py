@@ -12,6 +12,9 @@ from cellweave.cells._spec_cell import SpecCell, pair_of
 from cellweave.ops.lstm import lstm_step
 from cellweave.specs import LSTMSpec, LSTMStateTuple
 
+# A pair of tensors, and nothing that could run: `torch.load` reads saved states as it reads saved weights.
+torch.serialization.add_safe_globals([LSTMStateTuple])
+
 
 class LSTMCore(SpecCell):
     """Base of the LSTM cells; not for users."""

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from cellweave.weave._backend import asked_backend
 from cellweave.weave._tree import hooks_of
 
 
@@ -16,8 +17,8 @@ class Watch:
     """What prepared steps rest on.
 
     It sees parameters that were replaced or written to, hooks, other modules inside, attributes of modules that hold
-    others, and a cell that says something else of itself or whose weights, where it makes them itself, become others.
-    It does not see numbers that are written to parameters through `.data`.
+    others, a cell that says something else of itself or whose weights, where it makes them itself, become others, and
+    another `use_backend`. It does not see numbers that are written to parameters through `.data`.
 
     Args:
         modules: All modules that a step runs.
@@ -26,6 +27,7 @@ class Watch:
 
     def __init__(self, modules: Iterable[nn.Module], cells: Iterable[Any] = ()) -> None:
         modules = list(modules)
+        self._asked = asked_backend()
         #: (the dict that holds a parameter, its name there, the parameter, its version, where its numbers lie)
         self._weights: list[tuple[dict[str, Any], str, torch.Tensor, int, int]] = [
             (module._parameters, name, weight, weight._version, weight.data_ptr())
@@ -51,7 +53,7 @@ class Watch:
         for home, name, weight, version, address in self._weights:
             if home.get(name) is not weight or weight._version != version or weight.data_ptr() != address:
                 return False
-        if any(self._empty):
+        if any(self._empty) or asked_backend() != self._asked:
             return False
         for own, size, tell, spec in self._told:
             if len(own) != size or ((now := tell()) is not spec and now != spec):

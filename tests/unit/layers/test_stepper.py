@@ -280,6 +280,21 @@ def test_copies_go_on_by_themselves(name: str, way: str) -> None:
         step(x[number])
 
 
+@pytest.mark.skipif(missing_reason() is not None, reason=f"the native core is missing: {missing_reason()}")
+def test_use_backend_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    cell, x, called = ready("lstm"), inputs(), []
+    step, call = cw.Stepper(cell, batch_size=ROWS), type(cell).call
+    step(x[0])
+    monkeypatch.setattr(type(cell), "call", lambda *args: called.append(0) or call(*args))
+    step(x[1])
+    assert not called
+    with cw.use_backend("reference"):
+        step(x[2])
+    assert called == [0]
+    step(x[3])
+    assert called == [0]
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_with_one_thread() -> None:
     threads, cell, x = torch.get_num_threads(), cw.LSTMCell(300), torch.randn(2, 8, 300)

@@ -12,6 +12,7 @@ import torch
 from torch.nn.utils import parametrizations
 
 import cellweave
+from cellweave.ops.common._library import missing_reason
 from helpers.tolerances import assert_same_bits
 from helpers.torch_pairs import NAMES, leaves, random_state
 
@@ -89,6 +90,21 @@ def test_copies_go_on_by_themselves(name: str, way: str) -> None:
         twin = ways[way](stream)
         assert_same_bits("the copy", torch.stack([twin.step(frame) for frame in x[step:]]), outputs[step:])
         assert_same_bits("the other", stream.step(x[step]), outputs[step])
+
+
+@pytest.mark.skipif(missing_reason() is not None, reason=f"the native core is missing: {missing_reason()}")
+def test_use_backend_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, x, called = make("GRU"), torch.randn(4, 2, I), []
+    stream, forward = cellweave.nn.Stream(module, batch_size=2), type(module).forward
+    stream.step(x[0])
+    monkeypatch.setattr(type(module), "forward", lambda *args: called.append(0) or forward(*args))
+    stream.step(x[1])
+    assert not called
+    with cellweave.use_backend("reference"):
+        stream.step(x[2])
+    assert called == [0]
+    stream.step(x[3])
+    assert called == [0]
 
 
 def test_changed_weights_are_seen() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import pickle
 
 import pytest
@@ -35,6 +36,14 @@ def test_copies_keep_their_type() -> None:
     for other in (copy.copy(state), copy.deepcopy(state), pickle.loads(pickle.dumps(state)), state._replace(h=2)):
         assert type(other) is cw.LSTMStateTuple and torch.equal(other.c, state.c)
     assert type(cw.LSTMStateTuple._make([1, 2])) is cw.LSTMStateTuple
+
+
+def test_torch_load_reads_saved_states() -> None:
+    file, state = io.BytesIO(), (cw.LSTMStateTuple(torch.ones(1, 2), torch.zeros(1, 2)), torch.ones(3))
+    torch.save({"state": state}, file)
+    file.seek(0)
+    (pair, _) = torch.load(file, weights_only=True)["state"]
+    assert type(pair) is cw.LSTMStateTuple and torch.equal(pair.c, state[0].c) and torch.equal(pair.h, state[0].h)
 
 
 def test_no_attributes_besides() -> None:
