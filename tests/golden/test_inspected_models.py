@@ -116,8 +116,8 @@ def test_keras_cells_of_cudnn(tmp_path: Path) -> None:
         x = torch.from_numpy(expected["x"])
         for part in ("cu_dnnlstm", "cu_dnngru"):
             x, _ = cw.dynamic_rnn(model[part], x, dtype="float32")
-        directions = [model[f"{way}_cu_dnnlstm_1"] for way in ("forward", "backward")]
-        both, _ = cw.bidirectional_dynamic_rnn(*directions, x, dtype="float32")
+        directions = model["bidirectional"]
+        both, _ = cw.bidirectional_dynamic_rnn(directions["fw"], directions["bw"], x, dtype="float32")
         torch.testing.assert_close(torch.cat(both, 2).detach(), torch.from_numpy(expected["y"]), rtol=0, atol=1e-6)
 
 
