@@ -12,6 +12,7 @@ import torch
 from torch.nn.utils import parametrizations
 
 import cellweave
+from cellweave.nn._base import RecurrentModule
 from cellweave.ops.common._library import missing_reason
 from helpers.tolerances import assert_same_bits
 from helpers.torch_pairs import NAMES, leaves, random_state
@@ -95,9 +96,9 @@ def test_copies_go_on_by_themselves(name: str, way: str) -> None:
 @pytest.mark.skipif(missing_reason() is not None, reason=f"the native core is missing: {missing_reason()}")
 def test_use_backend_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
     module, x, called = make("GRU"), torch.randn(4, 2, I), []
-    stream, forward = cellweave.nn.Stream(module, batch_size=2), type(module).forward
+    stream, forward = cellweave.nn.Stream(module, batch_size=2), RecurrentModule.forward
     stream.step(x[0])
-    monkeypatch.setattr(type(module), "forward", lambda *args: called.append(0) or forward(*args))
+    monkeypatch.setattr(RecurrentModule, "forward", lambda *args: called.append(0) or forward(*args))
     stream.step(x[1])
     assert not called
     with cellweave.use_backend("reference"):
