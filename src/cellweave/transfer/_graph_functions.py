@@ -13,7 +13,8 @@ _BRANCHES = dict.fromkeys(("If", "StatelessIf"), ("then_branch", "else_branch"))
 _CALLS = dict.fromkeys(("PartitionedCall", "StatefulPartitionedCall"), "f")
 #: Functions within functions, so deep at most; TF2's own layers nest four or five.
 _DEEPEST = 16
-#: Operations in place of calls, at most; further calls stay. A training graph of TF2's Keras has some ten thousand.
+#: Operations of functions that are put in place, at most; further calls stay. A training graph of TF2's Keras has some
+#: ten thousand.
 _MOST_NODES = 100_000
 
 
@@ -50,12 +51,12 @@ class _Flat:
     def add(self, nodes: Sequence[Node], prefix: str, given: dict[str, str], depth: int) -> None:
         """Add operations below a scope; `given` is what stands for a function's arguments."""
         for node in nodes:
+            self._left -= depth > 0  # of a call too: its function may hold nothing but calls
             inputs = [name for name in node.inputs if not name.startswith("^")] if prefix else list(node.inputs)
             made = replace(node, name=prefix + node.name, inputs=tuple(_tensor(n, prefix, given) for n in inputs))
             results = self._called(made, depth)
             if results is None:
                 self.nodes.append(made)
-                self._left -= depth > 0
                 continue
             for index, tensor in enumerate(results):
                 self._instead[tensor_name(f"{made.name}:{index}")] = tensor

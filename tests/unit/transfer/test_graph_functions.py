@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cellweave.checkpoint import Graph, Node, Signature
+from cellweave.transfer import _graph_functions
 from cellweave.transfer._graph_functions import flattened
 
 
@@ -55,7 +56,20 @@ def test_calls_that_cannot_be_followed_stay(attrs: dict[str, object], inputs: tu
 
 
 @pytest.mark.parametrize("op, attr", [("PartitionedCall", "f"), ("While", "body")])
-def test_functions_that_call_themselves_end(op: str, attr: str) -> None:
+def test_functions_that_call_themselves_end(op: str, attr: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_graph_functions, "_MOST_NODES", 2000)
     again = tuple(Node(f"again_{number}", op, ("a",), "", {attr: "f"}) for number in range(8))
     flat = flattened(graph(Node("call", op, ("x",), "", {attr: "f"}), again, ("again_7:output:0",)))
-    assert len(flat.nodes) < 200_000
+    assert len(flat.nodes) < 6000
+
+
+def test_functions_of_nothing_but_calls_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten calls of the next function each, down to one without operations."""
+    monkeypatch.setattr(_graph_functions, "_MOST_NODES", 2000)
+    calls = [tuple(Node(f"c_{n}", "PartitionedCall", ("a",), "", {"f": f"f{level + 1}"}) for n in range(10))
+             for level in range(12)]  # fmt: skip
+    functions = {f"f{level}": body for level, body in enumerate([*calls, ()])}
+    nodes = (Node("x", "Placeholder", (), "", {}), Node("call", "PartitionedCall", ("x",), "", {"f": "f0"}))
+    signatures = dict.fromkeys(functions, Signature(("a",), ("a",)))
+    flat = flattened(Graph(Path("m.meta"), nodes, functions, (), signatures))
+    assert 0 < len(flat.nodes) < 6000
