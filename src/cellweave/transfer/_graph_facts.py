@@ -17,6 +17,8 @@ _KERAS_GATES = {"keras.LSTMCell": 4, "keras.GRUCell": 3, "keras.SimpleRNNCell": 
 _BLOCKS = ("LSTMBlockCell", "BlockLSTM", "BlockLSTMV2", "GRUBlockCell")
 #: What the block operations' attributes are when a graph leaves them out.
 _BLOCK_DEFAULTS = {"forget_bias": 1.0, "cell_clip": 3.0}
+#: Sums between a split into gates and a gate's activation, at most: forget bias, peepholes.
+_MOST_SUMS = 8
 
 
 @dataclass
@@ -195,9 +197,11 @@ def _lstm_facts(reader: GraphReader, summed: Node, cell: FoundCell, facts: CellF
 
 
 def _past_peephole(reader: GraphReader, node: Node | None) -> Node | None:
-    while node is not None and node.op in ADDING:
+    for _ in range(_MOST_SUMS):
+        if node is None or node.op not in ADDING:
+            return node
         node = reader.user(node.name, "Sigmoid", *ADDING)
-    return node
+    return None
 
 
 def _output(reader: GraphReader, squashed: Node) -> Node | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from cellweave._errors import CheckpointError
 from cellweave.checkpoint import Graph, Node, StoredVariable
 
 #: Operations that hand a tensor on as it is.
@@ -31,17 +32,28 @@ _RESIZING = (
 )  # fmt: skip
 #: Operations of savers, whose second input is the keys, and where the tensors begin among their inputs.
 _SAVED_FROM = {"Save": 2, "SaveSlices": 3, "SaveV2": 3}
+#: How many tensors operations take whose inputs are followed by their places, at least.
+_LEAST_INPUTS = {
+    **dict.fromkeys(("Cast", "Slice", "StridedSlice", "Gather", "GatherV2", "ResourceGather"), 1),
+    **dict.fromkeys(("MatMul", "Split", "Sub", "Mul", "RealDiv", "GreaterEqual", "Concat", "ConcatV2", *ADDING), 2),
+    **dict.fromkeys(("Select", "SelectV2", "ClipByValue", "BlockLSTM", "BlockLSTMV2"), 3),
+}
 #: As many outputs of an operation are followed: a Split into gates has the most.
 _MOST_OUTPUTS = 8
 
 
 class GraphReader:
-    """Follows tensors through one graph, past gradients and savers."""
+    """Follows tensors through one graph, past gradients and savers.
+
+    Raises:
+        CheckpointError: the graph is damaged: an operation takes fewer tensors than its kind does.
+    """
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self._uses: dict[str, list[tuple[Node, int]]] = {}
         for node in graph.nodes:
+            _check_inputs(graph, node)
             if node.name.split("/")[0].startswith("gradients") or "/gradients/" in node.name:
                 continue
             for place, name in enumerate(node.inputs):
@@ -136,6 +148,15 @@ class GraphReader:
     def other_constant(self, node: Node) -> float | None:
         """The constant among the inputs of an operation."""
         return next((value for name in node.inputs if (value := self.constant(name)) is not None), None)
+
+
+def _check_inputs(graph: Graph, node: Node) -> None:
+    least, given = _LEAST_INPUTS.get(node.op, 0), sum(not name.startswith("^") for name in node.inputs)
+    if given < least:
+        raise CheckpointError(
+            f"{graph.path}: expected at least {least} input{'s' if least > 1 else ''} of the {node.op} {node.name!r}, "
+            f"got {given}. The graph is damaged; without it the checkpoint itself can still be read."
+        )
 
 
 def parts_of(node: Node) -> tuple[str, ...]:

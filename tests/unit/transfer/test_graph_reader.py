@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cellweave import CheckpointError
 from cellweave.checkpoint import Graph, Node
 from cellweave.transfer._graph_reader import GraphReader, parts_of
 
@@ -42,3 +43,16 @@ def test_parts_of_both_operations_that_join() -> None:
     assert parts_of(node("j", "Concat", "axis", "x", "h", "^c")) == ("x", "h")
     assert parts_of(node("j", "ConcatV2", "x", "h", "axis")) == ("x", "h")
     assert parts_of(node("j", "Pack", "x", "h")) == ()
+
+
+@pytest.mark.parametrize(
+    "damaged, text",
+    [
+        (node("n", "MatMul", "x", "^y"), "at least 2 inputs of the MatMul 'n', got 1"),
+        (node("n", "SelectV2", "x", "x"), "at least 3 inputs of the SelectV2 'n', got 2"),
+        (node("n", "Cast"), "at least 1 input of the Cast 'n', got 0"),
+    ],
+)
+def test_an_operation_that_takes_too_little(damaged: Node, text: str) -> None:
+    with pytest.raises(CheckpointError, match=rf"^m\.meta: expected {text}\. The graph is damaged"):
+        reader(node("x", "Placeholder"), damaged)
