@@ -6,6 +6,7 @@ fifty of a time loop ten times what the launch itself takes. What it found is ke
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
@@ -20,6 +21,8 @@ OPTIONS = {"num_warps": WARPS, "maxnreg": 255, "launch_cooperative_grid": True, 
 _ALIGNMENT = 16
 #: Parameters that each launch of a kernel has a number of its own for.
 NUMBERS = ("step", "gate")
+#: Types of what is no tensor among arguments.
+_CONSTANTS = frozenset([bool, int, float, str, type(None)])
 #: Compiled kernels by what they were compiled for.
 _compiled: dict[Hashable, Any] = {}
 
@@ -50,12 +53,10 @@ class Launch(NamedTuple):
     def starter(self) -> Callable[..., object]:
         """What launches it on the current device, with its arguments in the order of the kernel's parameters."""
         function, values = self.function(), self.values()
-        if not any(isinstance(value, torch.Tensor) and value.is_cuda for value in values):
+        if not next(value for value in values if type(value) not in _CONSTANTS).is_cuda:
             return function[(self.grid,)]  # type: ignore[no-any-return]  # interpreted
-        key = (
-            self.module, self.kernel, torch.cuda.current_device(), *self.options.values(),
-            *_compiled_for(function.params, values),
-        )  # fmt: skip
+        seen = _compiled_for(_said_by_type(self.module, self.kernel), values)
+        key = (self.module, self.kernel, torch.cuda.current_device(), *self.options.values(), *seen)
         if key not in _compiled:
             _compiled[key] = function.warmup(*values, grid=(self.grid,), **self.options)
         return _compiled[key][(self.grid, 1, 1)]  # type: ignore[no-any-return]
@@ -72,14 +73,22 @@ class Launch(NamedTuple):
             self.starter()(*self.values())
 
 
-def _compiled_for(parameters: Sequence[Any], values: Sequence[Any]) -> list[Any]:
-    """What of its arguments a kernel is compiled for."""
+@functools.cache
+def _said_by_type(module: str, kernel: str) -> tuple[bool, ...]:
+    """Of a kernel's parameters, those whose numbers it is not compiled for."""
+    parameters = getattr(importlib.import_module(module), kernel).params
+    return tuple(bool(p.do_not_specialize) and not p.is_constexpr for p in parameters)
+
+
+def _compiled_for(by_type: Sequence[bool], values: Sequence[Any]) -> list[Any]:
+    """What of its arguments a kernel is compiled for, and their other numbers, which rarely change."""
     found: list[Any] = []
-    for parameter, value in zip(parameters, values, strict=True):
-        if isinstance(value, torch.Tensor):
-            found += [value.dtype, value.data_ptr() % _ALIGNMENT == 0]
-        elif not parameter.is_constexpr and (isinstance(value, float) or parameter.do_not_specialize):
-            found.append(type(value))
-        else:
+    for of_any_number, value in zip(by_type, values, strict=True):
+        if of_any_number:
+            continue
+        if type(value) in _CONSTANTS:
             found.append(value)
+        else:
+            found.append(value.dtype)
+            found.append(value.data_ptr() % _ALIGNMENT == 0)
     return found
