@@ -63,7 +63,7 @@ def test_half_precision_step_by_step(name: str, dtype: str, device: str, monkeyp
 
 @pytest.mark.parametrize("name", ["rnn", "gru", "gru-after", "lstm", "all"])
 def test_steps_in_graphs(name: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two graphs' worth and some: the bits of steps that are launched one by one, at the second call too."""
+    """Three graphs and some steps: the bits of steps that are launched one by one, at the second call too."""
     if device == "cpu":
         pytest.skip("graphs need a CUDA device")
     take_steps(monkeypatch)

@@ -27,6 +27,11 @@ _CONSTANTS = frozenset([bool, int, float, str, type(None)])
 _compiled: dict[Hashable, Any] = {}
 
 
+def kernel_of(module: str, name: str) -> Any:
+    """A kernel; its module, which needs Triton, is imported here."""
+    return getattr(importlib.import_module(module), name)
+
+
 class Launch(NamedTuple):
     """A kernel with everything that it is launched with.
 
@@ -43,7 +48,7 @@ class Launch(NamedTuple):
 
     def function(self) -> Any:
         """The kernel."""
-        return getattr(importlib.import_module(self.module), self.kernel)
+        return kernel_of(self.module, self.kernel)
 
     def values(self) -> list[Any]:
         """The arguments in the order of the kernel's parameters; 0 for one of `NUMBERS`."""
@@ -76,8 +81,7 @@ class Launch(NamedTuple):
 @functools.cache
 def _said_by_type(module: str, kernel: str) -> tuple[bool, ...]:
     """Of a kernel's parameters, those whose numbers it is not compiled for."""
-    parameters = getattr(importlib.import_module(module), kernel).params
-    return tuple(bool(p.do_not_specialize) and not p.is_constexpr for p in parameters)
+    return tuple(bool(p.do_not_specialize) and not p.is_constexpr for p in kernel_of(module, kernel).params)
 
 
 def _compiled_for(by_type: Sequence[bool], values: Sequence[Any]) -> list[Any]:

@@ -6,7 +6,6 @@ a row has two of each. Where each gate multiplies an h of its own, a kernel make
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -15,7 +14,7 @@ import torch
 
 from cellweave.ops.common._gate_columns import GateColumns
 from cellweave.ops.common._triton_graphs import clock_for, run_in_graphs
-from cellweave.ops.common._triton_launch import NUMBERS, Launch
+from cellweave.ops.common._triton_launch import NUMBERS, Launch, kernel_of
 from cellweave.ops.common._triton_schedule import step_tile, step_warps
 
 #: Of a step: launches what it takes, given the step's number.
@@ -88,8 +87,8 @@ class Steps:
         count = self._given["B"] if rows is None else rows
         tile, columns = step_tile(count, width, whole_rows=whole_rows)
         known = {**self._given, "ROWS": tile, "U": columns, "WIDTH": width, **(more or {})}
-        function = getattr(importlib.import_module(module or self._module), name)
-        arguments = {name: known[name] for name in function.arg_names if name not in NUMBERS}
+        parameters = kernel_of(module or self._module, name).arg_names
+        arguments = {name: known[name] for name in parameters if name not in NUMBERS}
         grid = -(-count // tile) * -(-width // columns)
         # programs wait for nobody, so the launch is an ordinary one
         options = {"num_warps": step_warps(columns), "enable_fp_fusion": True}
