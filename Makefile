@@ -24,7 +24,7 @@ unexport PYTHONPATH PYTHONHOME
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-native test-gpu fuzz fuzz-tf1 check docs bench bench-gpu bench-peers build clean
+.PHONY: help setup demo test test-native test-arm test-gpu fuzz fuzz-tf1 check docs bench bench-gpu bench-peers build clean
 .SECONDARY:
 .NOTPARALLEL:  # two installs into one .venv must not run at once
 
@@ -41,6 +41,9 @@ test: $(VENV)/.ready-dev $(VENV)/.ready-native  ## Run all tests (about 12 minut
 
 test-native:  ## Test the native core in C++, as released and under sanitizers (about 3 minutes on 2 cores)
 	native/tests/run.sh .cache/native/tests .cache/native/editable
+
+test-arm:  ## Test the native core for 64-bit ARM, cross-compiled and run by QEMU (about 5 minutes)
+	native/tests/run.sh .cache/native/tests --arm
 
 test-gpu: $(VENV)/.ready-dev  ## Test layers on a CUDA device; fails on a machine without one
 	CELLWEAVE_TRITON_TESTS=device $(BIN)/python -m pytest -q tests/device

@@ -3,13 +3,13 @@
 # sanitizers, and under the thread sanitizer. Object files stay in the folder that is given, for the next time.
 # The released objects are those of the installation's own build, where its folder is given and Ninja finds it new. The
 # sanitized builds leave out instruction sets that this machine has not, which could not be run. With --build these are
-# only built: they need no installation.
+# only built: they need no installation. With --arm it is one build for 64-bit ARM, run by QEMU.
 #
 # The thread sanitizer does not see how libgomp synchronises and would report every exchange between its threads. In that
 # build the same kernels, with the same barrier, therefore run on threads of the C++ library, which it does see.
 set -euo pipefail
 
-folder=${1:?usage: native/tests/run.sh FOLDER [FOLDER OF A FINISHED BUILD | --build]}
+folder=${1:?usage: native/tests/run.sh FOLDER [FOLDER OF A FINISHED BUILD | --build | --arm]}
 installed=${2:-}
 source_folder=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 jobs=${JOBS:-2}
@@ -56,6 +56,14 @@ build_sanitized() {
 mkdir -p "$folder"
 if [ "$installed" = --build ]; then
   build_sanitized
+  exit
+fi
+if [ "$installed" = --arm ]; then
+  for tool in aarch64-linux-gnu-g++ qemu-aarch64-static; do
+    command -v "$tool" >/dev/null || { echo "test-arm: expected $tool, got none. Debian: apt-get install g++-aarch64-linux-gnu qemu-user-static"; exit 1; }
+  done
+  build arm -DCMAKE_BUILD_TYPE=Release "-DCMAKE_TOOLCHAIN_FILE=$source_folder/tests/aarch64.cmake"
+  run arm .
   exit
 fi
 core=""
