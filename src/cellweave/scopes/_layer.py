@@ -27,14 +27,16 @@ from cellweave.scopes._variable_scope import default_scope, named_scope
 
 
 def snake_case(name: str) -> str:
-    """A class name in snake case, as TF1 writes it: `BasicLSTMCell` gives `basic_lstm_cell`."""
+    """A class name in snake case, as TF1 writes it: `BasicLSTMCell` gives `basic_lstm_cell`, `_Own` `private__own`."""
     name = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", name)
-    return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
+    name = re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
+    return f"private{name}" if name.startswith("_") else name  # no scope's name begins with a line
 
 
 #: Attributes that a first call or a build changes.
 _STATE_OF_BUILDING = (
-    "_records", "_aliases", "_getters", "_adopted", "_scope", "_outer_scope", "_dtype", "_built", "_first_call_done",
+    "_records", "_inside", "_aliases", "_getters", "_adopted", "_scope", "_outer_scope", "_dtype", "_built",
+    "_first_call_done",
 )  # fmt: skip
 
 #: Keywords that every Keras layer takes and that change nothing in one that is called by hand or by an unroll.

@@ -89,7 +89,7 @@ def variable_scope(
         "reuse": reuse or None,
     }
     changes = {key: value for key, value in given.items() if value is not None}
-    outer = frame.scope.custom_getter
+    outer = (name_or_scope if isinstance(name_or_scope, VariableScope) else frame.scope).custom_getter
     if custom_getter is not None and outer is not None:
         changes["custom_getter"] = lambda getter, *args, **kwargs: custom_getter(
             functools.partial(outer, getter), *args, **kwargs

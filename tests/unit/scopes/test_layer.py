@@ -60,11 +60,20 @@ def _called(kind: str, **kwargs: Any) -> Any:
         ("LSTMCell", "lstm_cell"), ("MultiRNNCell", "multi_rnn_cell"), ("DropoutWrapper", "dropout_wrapper"),
         ("CudnnCompatibleLSTMCell", "cudnn_compatible_lstm_cell"), ("CudnnLSTM", "cudnn_lstm"),
         ("CudnnRNNTanh", "cudnn_rnn_tanh"), ("CudnnRNNRelu", "cudnn_rnn_relu"), ("CudnnGRU", "cudnn_gru"),
-        ("My2Cell", "my2_cell"), ("A", "a"), ("already_snake", "already_snake"),
+        ("My2Cell", "my2_cell"), ("A", "a"), ("already_snake", "already_snake"), ("_Mine", "private__mine"),
     ],
 )  # fmt: skip
 def test_snake_case(name: str, snake: str) -> None:
     assert snake_case(name) == snake
+
+
+def test_a_private_class_has_a_name_that_scopes_take() -> None:
+    class _Mine(cw.BasicRNNCell):
+        pass
+
+    cell = _Mine(N)
+    cell(X, H)
+    assert (cell.name, cell.scope_name) == ("private__mine_1", "private__mine")
 
 
 def test_the_signature_is_the_constructors() -> None:

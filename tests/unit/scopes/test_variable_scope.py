@@ -270,6 +270,26 @@ class TestCustomGetter:
             cw.get_variable("w", [1])
         assert order == ["inner", "outer", "outer"]
 
+    def test_a_scope_object_keeps_its_own_getter(self) -> None:
+        """What is given beside the object stands before the object's getter, not before that of the scope around."""
+        order: list[str] = []
+
+        def getter_of(scope: str) -> Callable[..., Any]:
+            def getter(getter: Callable[..., Any], name: str, *args: Any, **kwargs: Any) -> Any:
+                order.append(scope)
+                return getter(name, *args, **kwargs)
+
+            return getter
+
+        with cw.variable_scope("a", custom_getter=getter_of("object's")) as a:
+            pass
+        with cw.variable_scope("b", custom_getter=getter_of("around")):
+            with cw.variable_scope(a):
+                cw.get_variable("v", [1])
+            with cw.variable_scope(a, custom_getter=getter_of("beside")):
+                cw.get_variable("w", [1])
+        assert order == ["object's", "beside", "object's"]
+
     def test_an_argument_wins_over_the_scopes(self) -> None:
         with cw.variable_scope("a", custom_getter=lambda *a, **k: pytest.fail("the scope's getter ran")):
             made = cw.get_variable("v", [1], custom_getter=lambda getter, name, **k: getter(name, **k))
