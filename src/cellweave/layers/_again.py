@@ -85,10 +85,12 @@ def _first_leaves(
     program: Program, initial_state: Nest, dtype: DTypeLike, x: torch.Tensor
 ) -> list[torch.Tensor] | None:
     """Leaves of the state to start from; None where there is more to look at."""
+    if dtype is not None and as_dtype(dtype, "dynamic_rnn") != x.dtype:
+        return None
     if initial_state is not None:
         leaves = program.packing.leaves_of(initial_state)
         return leaves if leaves is not None and _fit(leaves, program.leaf_widths, x) else None
-    if dtype is None or program.start_widths is None or as_dtype(dtype, "dynamic_rnn") != x.dtype:
+    if dtype is None or program.start_widths is None:
         return None
     return [zeros_to_start(x.shape[1], width, x) for width in program.start_widths]
 

@@ -119,8 +119,10 @@ def _facts(cell: Any) -> tuple[Any, ...]:
 
 def _fits(cell: Any, plan: TracedPlan, state: Nest, dtype: DTypeLike, x: torch.Tensor) -> bool:
     """Whether a state, or the wish for one, is what the plan was made for."""
+    if dtype is not None and as_dtype(dtype) != x.dtype:
+        return False
     if state is None:
-        return dtype is not None and plan.starts_from_zeros and as_dtype(dtype) == x.dtype
+        return dtype is not None and plan.starts_from_zeros
     if _nest.describe(state) != _nest.describe(cell.state_size):
         return False
     leaves = _nest.flatten(state)

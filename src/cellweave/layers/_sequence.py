@@ -30,7 +30,8 @@ def check_inputs(inputs: Nest, where: str, *, time_major: bool) -> tuple[int, in
     """
     leaves = _nest.flatten(inputs)
     if not leaves or any(leaf is None for leaf in leaves):
-        raise ArgumentError(f"{where}: expected inputs {_layout(time_major)}, got {inputs!r}.")
+        got = "None" if inputs is None else f"{_nest.describe(inputs)} with {len(leaves)} leaves, some of them None"
+        raise ArgumentError(f"{where}: expected inputs {_layout(time_major)}, got {got if leaves else repr(inputs)}.")
     sizes = []
     for leaf in leaves:
         if not isinstance(leaf, torch.Tensor):

@@ -88,14 +88,21 @@ def static_rnn(
     state = first_state(cell, initial_state, dtype, inputs[0], rows, "static_rnn")
     ran = steps_to_run(len(inputs), lengths, at_least=0)
     with session_run(), open_scope(scope, "rnn"):
-        woven = _woven(cell, inputs, state, lengths, rows, ran)
+        kind = output_dtype(state, dtype, "static_rnn")
+        woven = _woven(cell, inputs, state, lengths, rows, ran, kind)
         if woven is not None:
             return woven
-        return _stepwise(cell, inputs, state, lengths, rows, ran, output_dtype(state, dtype, "static_rnn"))
+        return _stepwise(cell, inputs, state, lengths, rows, ran, kind)
 
 
 def _woven(
-    cell: Any, inputs: Any, state: Nest, lengths: torch.Tensor | None, rows: int, ran: int
+    cell: Any,
+    inputs: Any,
+    state: Nest,
+    lengths: torch.Tensor | None,
+    rows: int,
+    ran: int,
+    dtype: torch.dtype | None,
 ) -> tuple[list[Any], Any] | None:
     """All steps as one sequence, where that gives what single steps give."""
     asked = asked_backend()
@@ -103,7 +110,8 @@ def _woven(
         return None
     alike = all(isinstance(step, torch.Tensor) and step.shape == inputs[0].shape for step in inputs)
     sequence = torch.stack(list(inputs)) if alike else inputs
-    task = Task("static_rnn", sequence, state, len(inputs), rows, ran, lengths, static=True)
+    checked = None if lengths is None else dtype  # without lengths a step may give anything
+    task = Task("static_rnn", sequence, state, len(inputs), rows, ran, lengths, static=True, dtype=checked)
     found = run_woven(cell, task, asked)
     return None if found is None else (list(found[0].unbind(0)), found[1])
 

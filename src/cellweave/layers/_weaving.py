@@ -11,7 +11,7 @@ import torch
 
 from cellweave import _nest
 from cellweave._errors import BackendError
-from cellweave._types import Nest
+from cellweave._types import Nest, dtype_name
 from cellweave.layers._autocast import in_dtype_of_weights
 from cellweave.layers._readiness import has_variables, is_ready
 from cellweave.layers._sequence import reverse_sequence, run_for_variables, take_back_late_steps, without_padding
@@ -272,6 +272,8 @@ def obstacle(task: Task) -> str:
             return "it runs on tensors that are not ordinary dense ones"
         if leaf.dtype != x.dtype or leaf.device != x.device:
             return "its inputs and states differ in dtype or device"
+    if task.dtype not in (None, x.dtype) and not autocast_is_on(x.device.type):
+        return f"its outputs have to be {dtype_name(task.dtype)}, other than its inputs"
     return surroundings(x.device.type)
 
 

@@ -116,6 +116,7 @@ LONG: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "another state structure": (lstm, XS, {"initial_state": (H, H)}),
     "no state and no dtype": (lstm, XS, {}),
     "a state of other rows": (lstm, XS, {"initial_state": cw.LSTMStateTuple(H[:1], H)}),
+    "a state, and outputs of another dtype": (lambda: cw.GRUCell(N), XS, {"initial_state": H, "dtype": "float64"}),
     "a state of another dtype": (lambda: cw.GRUCell(N), XS, {"initial_state": H.double()}),
     "inputs of another depth": (lstm, XS[..., :2], {"dtype": "float32"}),
     "no steps": (lstm, XS[:, :0], {"dtype": "float32"}),

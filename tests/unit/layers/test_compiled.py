@@ -148,6 +148,14 @@ def test_bidirectional(make: Any) -> None:
     same(make, bidirectional)
 
 
+def test_outputs_have_the_dtype_that_is_asked_for() -> None:
+    cell = built(cw.GRUCell(N))
+    run = torch.compile(lambda x, h, dtype: cw.dynamic_rnn(cell, x, initial_state=h, dtype=dtype), backend="aot_eager")
+    assert run(XS, torch.zeros(B, N), "float32")[0].dtype == torch.float32
+    with pytest.raises(cw.DTypeError, match="output of dtype float64, got float32"):
+        run(XS, torch.zeros(B, N), "float64")
+
+
 def test_bidirectional_lengths_are_checked() -> None:
     cells = [built(cw.GRUCell(N)) for _ in range(2)]
     run = torch.compile(lambda x, n: cw.bidirectional_dynamic_rnn(*cells, x, n, dtype="float32"), backend="aot_eager")

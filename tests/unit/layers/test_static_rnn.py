@@ -114,6 +114,15 @@ def test_a_dtype_or_a_state_is_needed() -> None:
         cw.static_rnn(cw.GRUCell(N), STEPS)
 
 
+@both_ways
+def test_outputs_have_the_dtype_that_is_asked_for_where_lengths_are_given(backend: str | None) -> None:
+    cell, steps = cw.GRUCell(N), list(torch.ones(T, B, D))
+    with cw.use_backend(backend):
+        assert cw.static_rnn(cell, steps, H, "float64")[0][0].dtype == torch.float32  # TF1 compares nothing then
+        with pytest.raises(cw.DTypeError, match="output of dtype float64, got float32"):
+            cw.static_rnn(cell, steps, H, "float64", sequence_length=[T, 2, 0])
+
+
 def test_states_of_another_structure() -> None:
     with pytest.raises(cw.ArgumentTypeError, match="static_rnn: initial_state"):
         cw.static_rnn(cw.LSTMCell(N), STEPS, H)
