@@ -17,14 +17,30 @@ class TensorArray:
     Args:
         dtype: Kept for TF1 callers; entries keep their own dtype.
         size: Number of entries, unset until written.
+        dynamic_size: Whether it grows when written past its end; one of size 0 always does.
+        clear_after_read, tensor_array_name, infer_shape, element_shape, colocate_with_first_write_call, name: Accepted
+            for TF1 callers, without effect.
     Source: TF1 `tf.TensorArray`.
     """
 
-    def __init__(self, dtype: object = None, size: int = 0, dynamic_size: bool = True) -> None:
+    def __init__(
+        self,
+        dtype: object = None,
+        size: int | None = 0,
+        dynamic_size: bool | None = True,
+        clear_after_read: bool | None = None,
+        tensor_array_name: str | None = None,
+        *,
+        infer_shape: bool = True,
+        element_shape: object = None,
+        colocate_with_first_write_call: bool = True,
+        name: str | None = None,
+    ) -> None:
+        size = 0 if size is None else size
         if size < 0:
             raise ArgumentError(f"TensorArray: expected size >= 0, got {size}.")
         self._items: list[torch.Tensor | None] = [None] * size
-        self._dynamic = dynamic_size or size == 0
+        self._dynamic = bool(dynamic_size) or size == 0
         self.dtype = dtype
         self._element: torch.Tensor | None = None
 

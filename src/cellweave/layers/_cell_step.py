@@ -9,6 +9,7 @@ import torch
 from cellweave import _nest
 from cellweave._errors import ArgumentError, ArgumentTypeError, DTypeError, ShapeError
 from cellweave._shape import TensorShape
+from cellweave._tensor_array import TensorArray
 from cellweave._types import Nest, dtype_name
 from cellweave.layers._sequence import rows_mask
 
@@ -37,7 +38,7 @@ def step_with_lengths(
     if static and active is None:
         return output, new_state
     output = _checked_output(cell, output, _nest.flatten(inputs)[0].shape[0], dtype, where, same=active is not None)
-    _check_state(state, new_state, where)
+    check_new_state(state, new_state, where, "the cell's new state")
     if active is None:
         return output, new_state
 
@@ -84,11 +85,15 @@ def _checked_output(cell: Any, output: Nest, rows: int, dtype: torch.dtype | Non
     return _nest.pack(sizes, leaves)
 
 
-def _check_state(old: Nest, new: Nest, where: str) -> None:
-    what = "the cell's new state"
+def check_new_state(old: Nest, new: Nest, where: str, what: str) -> None:
+    """Raise unless a state is as the one before; a TensorArray may hold anything.
+
+    Raises:
+        ArgumentError, ArgumentTypeError: another structure, no tensors. ShapeError, DTypeError: another shape, dtype.
+    """
     _nest.same_structure(old, new, f"{where}: {what}")
     for before, leaf in zip(_nest.flatten(old), _nest.flatten(new), strict=True):
-        if leaf is before:
+        if leaf is before or (isinstance(before, TensorArray) and isinstance(leaf, TensorArray)):
             continue
         _check_tensor(leaf, where, what)
         if leaf.shape != before.shape:

@@ -119,9 +119,9 @@ _dynamic_rnn = runs_outside_graphs(recordable(_dynamic_rnn))
 
 
 def check_parallel_iterations(where: str, value: Any) -> None:
-    """Raise ArgumentTypeError unless it is an int or None."""
-    if value is not None and not hasattr(value, "__index__"):
-        raise ArgumentTypeError(f"{where}: expected parallel_iterations as an int, got {value!r}.")
+    """Raise ArgumentTypeError unless it is an int or None; 0 is the default, as in TF1."""
+    if value is not None and (not hasattr(value, "__index__") or value < 0):
+        raise ArgumentTypeError(f"{where}: expected parallel_iterations as an int >= 0, got {value!r}.")
 
 
 def run_task(cell: Any, task: Task, scope: str | VariableScope | None, *, time_major: bool) -> tuple[Any, Any]:

@@ -13,6 +13,8 @@ from cellweave._shape import TensorShape
 from cellweave._tensor_array import TensorArray
 from cellweave._types import Nest
 from cellweave.cells import require_rnn_cell
+from cellweave.layers._cell_step import check_new_state
+from cellweave.layers._dynamic_rnn import check_parallel_iterations
 from cellweave.layers._graph_breaks import runs_outside_graphs
 from cellweave.layers._sequence import open_scope, rows_mask, run_for_variables
 from cellweave.scopes import VariableScope, running_loop, symbols_in
@@ -44,12 +46,14 @@ def raw_rnn(
     Returns:
         A TensorArray (or a structure of them) with one entry per step run, the final state, the final loop state.
     Raises:
-        ArgumentTypeError: no cell; `loop_fn` cannot be called; states or emits that change structure. BackendError:
+        ArgumentTypeError: no cell; `loop_fn` cannot be called; states or emits that change structure. ShapeError,
+            DTypeError: states that change shape or dtype; emits that are not one shape `[B, ...]`. BackendError:
             `use_backend` asks for another backend than "reference". ModeError: an export of a loop whose end depends on
             the values of tensors.
     Source: TF1 `tf.nn.raw_rnn`.
     """
     require_rnn_cell("raw_rnn", cell)
+    check_parallel_iterations("raw_rnn", parallel_iterations)
     if asked_backend() not in (None, REFERENCE):
         raise BackendError(
             f"raw_rnn: expected an unroll that {asked_backend()} can run, got a loop that its caller steers. "
@@ -75,9 +79,9 @@ def raw_rnn(
             next_finished, inputs, next_state, emit, next_loop_state = _unpacked(
                 loop_fn(time + 1, output, cell_state, loop_state)
             )
-            _nest.same_structure(state, next_state, "raw_rnn: the next state")
+            check_new_state(state, next_state, "raw_rnn", "the next state")
             emit = _zero_emit(like, rows, output) if emit is None else emit
-            _nest.same_structure(like, emit, "raw_rnn: the emitted value")
+            _check_emit(like, emit, emitted[0] if emitted else None, rows)
             emitted.append([_selected(finished, torch.zeros_like(leaf), leaf) for leaf in _nest.flatten(emit)])
             pairs = zip(_nest.flatten(state), _nest.flatten(next_state), strict=True)
             state = _nest.pack(next_state, [_selected(finished, old, new) for old, new in pairs])
@@ -99,8 +103,24 @@ def _unpacked(result: Any) -> tuple[Any, Any, Any, Any, Any]:
     return tuple(result)
 
 
+def _check_emit(like: Nest, emit: Nest, first: list[torch.Tensor] | None, rows: int) -> None:
+    """Raise unless there is an entry for each row, of one shape at all steps."""
+    what = "the emitted value"
+    _nest.same_structure(like, emit, f"raw_rnn: {what}")
+    for place, leaf in enumerate(_nest.flatten(emit)):
+        if not isinstance(leaf, torch.Tensor):
+            raise ArgumentTypeError(f"raw_rnn: expected {what} as tensors, got {type(leaf).__name__}.")
+        wanted = [rows, "..."] if first is None else list(first[place].shape)
+        fits = leaf.dim() > 0 and leaf.shape[0] == rows if first is None else leaf.shape == first[place].shape
+        if not fits:
+            raise ShapeError(f"raw_rnn: expected {what} {wanted}, got {list(leaf.shape)}.")
+
+
 def _as_rows(finished: Any, rows: int, device: torch.device) -> torch.Tensor:
-    flags = torch.as_tensor(finished, device=device)
+    try:
+        flags = torch.as_tensor(finished, device=device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ArgumentTypeError(f"raw_rnn: expected finished as bool, got {finished!r}.") from error
     if flags.dtype != torch.bool:
         raise ArgumentTypeError(f"raw_rnn: expected finished as bool, got {flags.dtype}.")
     if flags.dim() > 1 or (flags.dim() == 1 and flags.shape[0] != rows):

@@ -103,6 +103,24 @@ def test_dtype_is_the_zero_states(dtype: Any) -> None:
         cw.dynamic_rnn(cw.GRUCell(N), XS, dtype=dtype)
 
 
+@pytest.mark.parametrize("lengths", [None, torch.tensor([5, 2])], ids=["full", "lengths"])
+@both_ways
+def test_outputs_have_the_dtype_that_is_asked_for(backend: str | None, lengths: Any) -> None:
+    """Not the state's: TensorFlow writes them into an array of that dtype, and casts nothing."""
+    cell = cw.GRUCell(N)
+    cw.dynamic_rnn(cell, XS, lengths, H, "float32")
+    with cw.use_backend(backend), pytest.raises(cw.DTypeError, match="output of dtype float64, got float32"):
+        cw.dynamic_rnn(cell, XS, lengths, H, "float64")
+
+
+def test_a_missing_leaf_is_shown_by_its_structure() -> None:
+    """Not by the values of all tensors beside it."""
+    with pytest.raises(cw.ArgumentError, match=r"inputs \[B, T, D\], got \(\*, \*\) with 2 leaves, .* None\.$"):
+        cw.dynamic_rnn(Pairs(), (XS, None), **F32)
+    with pytest.raises(cw.ArgumentError, match=r"expected inputs \[B, T, D\], got None\.$"):
+        cw.dynamic_rnn(Pairs(), None, **F32)
+
+
 def test_a_dtype_or_a_state_is_needed() -> None:
     with pytest.raises(cw.ArgumentError, match="dynamic_rnn: expected dtype or .*, got neither. Pass dtype='float32'"):
         cw.dynamic_rnn(cw.GRUCell(N), XS)
@@ -230,7 +248,7 @@ def test_swap_memory_and_parallel_iterations_change_nothing() -> None:
     assert torch.equal(outs[0], outs[1]) and torch.equal(outs[0], outs[2])
 
 
-@pytest.mark.parametrize("value", ["32", 1.5, [1]], ids=repr)
+@pytest.mark.parametrize("value", ["32", 1.5, [1], -1], ids=repr)
 def test_parallel_iterations_is_an_int(value: Any) -> None:
     with pytest.raises(cw.ArgumentTypeError, match="dynamic_rnn: expected parallel_iterations as an int"):
         cw.dynamic_rnn(cw.GRUCell(N), XS, parallel_iterations=value, **F32)

@@ -150,6 +150,8 @@ def test_forms_of_finished(kind: str) -> None:
 def test_finished_is_bool_and_fits_the_rows() -> None:
     with pytest.raises(cw.ArgumentTypeError, match="raw_rnn: expected finished as bool, got"):
         _loop(cw.GRUCell(N), finished=lambda t, *rest: (t >= LENGTHS).int())
+    with pytest.raises(cw.ArgumentTypeError, match="raw_rnn: expected finished as bool, got None"):
+        _loop(cw.GRUCell(N), finished=lambda t, *rest: None)
     for bad in (
         torch.ones(B + 1, dtype=torch.bool),
         torch.ones(1, dtype=torch.bool),
@@ -186,6 +188,56 @@ def test_structures_must_stay() -> None:
         _loop(cw.LSTMCell(N), state=lambda t, o, s, ls: cw.LSTMStateTuple(H, H) if o is None else (H, H))
     with pytest.raises(cw.ArgumentTypeError, match="raw_rnn: the emitted value"):
         _loop(cw.GRUCell(N), emit=lambda t, o, s, ls: None if o is None else (o,))
+
+
+@pytest.mark.parametrize(
+    "change, error, facts",
+    [
+        (lambda state: state[:1], cw.ShapeError, r"\[3, 3\] as before, got \[1, 3\]"),  # which would fit any rows
+        (lambda state: state[:, :2], cw.ShapeError, r"\[3, 3\] as before, got \[3, 2\]"),
+        (lambda state: state.double(), cw.DTypeError, "float32, got float64"),
+        (lambda state: None, cw.ArgumentError, "tensors, got None"),
+        (lambda state: 0.0, cw.ArgumentTypeError, "tensors, got float"),
+    ],
+    ids=["rows", "width", "dtype", "none", "number"],
+)
+def test_a_state_stays_as_it_is(change: Any, error: type[Exception], facts: str) -> None:
+    with pytest.raises(error, match=f"raw_rnn: expected the next state .*{facts}"):
+        _loop(cw.GRUCell(N), torch.ones(B), state=lambda t, o, s, ls: H if s is None else change(s))
+
+
+@pytest.mark.parametrize(
+    "emit, error, facts",
+    [
+        (lambda t, o: o[:1], cw.ShapeError, r"\[3, '...'\], got \[1, 3\]"),  # which would fit any rows
+        (lambda t, o: o.sum(), cw.ShapeError, r"\[3, '...'\], got \[\]"),
+        (lambda t, o: o[:, :t], cw.ShapeError, r"\[3, 1\], got \[3, 2\]"),
+        (lambda t, o: 1.0, cw.ArgumentTypeError, "tensors, got float"),
+    ],
+    ids=["rows", "scalar", "growing", "number"],
+)
+def test_an_emit_has_all_rows_and_one_shape(emit: Any, error: type[Exception], facts: str) -> None:
+    with pytest.raises(error, match=f"raw_rnn: expected the emitted value .*{facts}"):
+        _loop(cw.GRUCell(N), emit=lambda t, o, s, ls: None if o is None else emit(t, o))
+
+
+def test_a_state_may_hold_an_array() -> None:
+    class Keeping(cw.RNNCell):
+        state_size, output_size = (N, 1), N
+
+        def call(self, inputs: Any, state: Any) -> Any:
+            return state[0] + inputs[:, :N], (state[0] + 1, state[1].write(state[1].size(), inputs))
+
+    _, (last, kept), _ = _loop(
+        Keeping(), torch.full((B,), 2), state=lambda t, o, s, ls: (H, cw.TensorArray()) if s is None else s
+    )
+    assert torch.equal(last, H + 2) and torch.equal(kept.stack(), XS[:2])
+
+
+@pytest.mark.parametrize("value", ["32", 1.5, -1], ids=repr)
+def test_parallel_iterations_is_an_int(value: Any) -> None:
+    with pytest.raises(cw.ArgumentTypeError, match="raw_rnn: expected parallel_iterations as an int"):
+        cw.raw_rnn(cw.GRUCell(N), lambda *a: None, parallel_iterations=value)
 
 
 @pytest.mark.parametrize("result", [None, (), (True, XS[0], H, None), [True] * 6, XS])

@@ -43,6 +43,18 @@ def test_a_fixed_size_stays() -> None:
         array.write(0, torch.ones(1)).write(2, torch.ones(1))  # its copies are fixed, too
 
 
+def test_other_arguments_of_tf1_change_nothing() -> None:
+    plain = cw.TensorArray("float32", 2, False, False, "steps")
+    named = cw.TensorArray(
+        dtype="float32", size=2, dynamic_size=False, clear_after_read=True, infer_shape=False, element_shape=[1],
+        colocate_with_first_write_call=False, name="steps",
+    )  # fmt: skip
+    for array in (plain, named):
+        both = array.write(0, torch.ones(1)).write(1, torch.zeros(1))
+        assert both.read(0) == both.read(0) and both.stack().tolist() == [[1.0], [0.0]]
+    assert cw.TensorArray(size=None).size() == 0
+
+
 @pytest.mark.parametrize("index", [-1, 3])
 def test_indices_outside(index: int) -> None:
     array = cw.TensorArray().unstack(torch.ones(3, 2))
