@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 from cellweave import _nest
@@ -145,8 +146,8 @@ class RNNCell(StepLayer):
         """A state of zeros, each leaf `[batch_size, size]`.
 
         Args:
-            batch_size: Rows: an int, a float that is a whole number, a scalar tensor; or leading axes, a sequence or a
-                1-D tensor.
+            batch_size: Rows: an int, a float that is a whole number, a scalar tensor; or leading axes, a sequence, a
+                TensorShape, a 1-D tensor or array.
             dtype: Any dtype.
         Returns:
             Tensors in the structure of `state_size`. On the CPU the last result is kept and returned again while
@@ -216,6 +217,8 @@ def _first_tensor(inputs: Nest, where: str) -> Any:
 
 def batch_shape(batch_size: Any, where: str) -> tuple[int, ...]:
     """The leading axes that a batch size stands for."""
+    if isinstance(batch_size, np.ndarray):
+        batch_size = torch.as_tensor(batch_size)
     if isinstance(batch_size, torch.Tensor) and batch_size.dim() > 0:
         if batch_size.dim() > 1:
             raise ArgumentError(
@@ -224,7 +227,7 @@ def batch_shape(batch_size: Any, where: str) -> tuple[int, ...]:
         return tuple(_whole(value, where) for value in batch_size.tolist())
     if isinstance(batch_size, torch.Tensor):
         batch_size = batch_size.item()
-    if isinstance(batch_size, list | tuple):
+    if isinstance(batch_size, list | tuple | TensorShape):
         return tuple(_whole(value, where) for value in batch_size)
     return (_whole(batch_size, where),)
 

@@ -98,6 +98,11 @@ class SpecWeights(StepLayer):
         """The caller's initializer for a weight, None for the default."""
         return None
 
+    def _build_from(self, inputs: Any) -> None:
+        if not self._take_dtype(inputs):
+            raise ArgumentTypeError(f"{self.where}: expected inputs [B, D] as a tensor, got {type(inputs).__name__}.")
+        super()._build_from(inputs)
+
     def build(self, input_shape: ShapeLike) -> None:
         """Make the weights.
 

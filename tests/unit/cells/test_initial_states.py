@@ -36,6 +36,9 @@ class Shaped(cw.RNNCell):
         (torch.tensor([2, 7]), (2, 7)),
         ([2], (2,)),
         ((2, 7), (2, 7)),
+        (cw.TensorShape([2, 7]), (2, 7)),
+        (np.array([2, 7]), (2, 7)),
+        (np.array(2), (2,)),
     ],
     ids=repr,
 )
@@ -47,7 +50,21 @@ def test_batch_sizes(batch: Any, rows: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize(
     "batch",
-    [None, -1, 2.5, float("nan"), float("inf"), True, "2", torch.ones(1, 1).int(), torch.tensor(-1), torch.tensor(1.5)],
+    [
+        None,
+        -1,
+        2.5,
+        float("nan"),
+        float("inf"),
+        True,
+        "2",
+        torch.ones(1, 1).int(),
+        torch.tensor(-1),
+        torch.tensor(1.5),
+        np.ones((1, 1), np.int32),
+        np.array([1.5]),
+        cw.TensorShape([None]),
+    ],
     ids=repr,
 )
 def test_other_batch_sizes_are_refused(batch: Any) -> None:

@@ -351,3 +351,11 @@ def test_inputs_and_states_on_another_device(kind: Any) -> None:
         cell(X.to("meta"), state)
     with pytest.raises(cw.MisfitError, match=f"^{kind.__name__}: expected .* on cpu, got meta"):
         cell(X, nest.pack(state, [leaf.to("meta") for leaf in nest.flatten(state)]))
+
+
+@every_cell
+def test_inputs_that_are_no_tensors_are_called_by_their_kind(make: Any) -> None:
+    cell = make()
+    with pytest.raises(cw.ArgumentTypeError, match=r"expected inputs \[B, D\] as a tensor, got ndarray"):
+        cell(np.ones((B, D), np.float32), torch.zeros(B, N))
+    assert not cell.built
