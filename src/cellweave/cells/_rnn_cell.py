@@ -127,6 +127,7 @@ class RNNCell(StepLayer):
     """
 
     _call_forgets_names = True
+    _lists_inside = True
     _zero_state: tuple[Any, Any] | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

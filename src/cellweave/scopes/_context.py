@@ -105,6 +105,8 @@ class _Frame(threading.local):
         self.scope = VariableScope()
         self.counts: dict[str, int] = {}
         self.owner: Layer | None = None
+        #: The layers whose calls are under way around the owner, outermost first.
+        self.around: tuple[Layer, ...] = ()
         #: How to take back what the first calls that are under way have made.
         self.undo: list[Callable[[], None]] | None = None
         #: What stores and graphs have to close, innermost last.
@@ -126,17 +128,19 @@ def opened(scope: VariableScope, owner: Layer | None = None, *, reopened: bool =
     Opening counts the name as taken; leaving forgets what was counted below it. A scope that is reopened by its object
     leaves all counts as they were.
     """
-    outer, outer_owner = frame.scope, frame.owner
+    outer, outer_owner, outer_around = frame.scope, frame.owner, frame.around
     before = dict(frame.counts) if reopened else None
     transient = frame.store is None and not outer.name
     frame.counts[scope.name] = frame.counts.get(scope.name, 0) + 1
     frame.scope = scope
     if owner is not None:
+        if outer_owner is not None and outer_owner is not owner:
+            frame.around = (*outer_around, outer_owner)
         frame.owner = owner
     try:
         yield scope
     finally:
-        frame.scope, frame.owner = outer, outer_owner
+        frame.scope, frame.owner, frame.around = outer, outer_owner, outer_around
         if before is not None:
             frame.counts.clear()
             frame.counts.update(before)
@@ -161,14 +165,15 @@ def unique_name(prefix: str) -> str:
 @contextmanager
 def installed(store: VariableStore, graph: Graph | None = None) -> Iterator[None]:
     """Make a store (and graph) current, starting at its root scope."""
-    saved = (frame.store, frame.graph, frame.seeds, frame.scope, frame.counts, frame.owner)
+    saved = (frame.store, frame.graph, frame.seeds, frame.scope, frame.counts, frame.owner, frame.around)
     frame.store, frame.scope, frame.counts, frame.owner = store, VariableScope(), store.scope_counts, None
+    frame.around = ()
     if graph is not None:
         frame.graph, frame.seeds = graph, graph.seeds
     try:
         yield
     finally:
-        frame.store, frame.graph, frame.seeds, frame.scope, frame.counts, frame.owner = saved
+        frame.store, frame.graph, frame.seeds, frame.scope, frame.counts, frame.owner, frame.around = saved
 
 
 @contextmanager

@@ -94,7 +94,7 @@ class Layer(LayerNodes, LayerWeights):
         layer._base_name = cls._class_base_name or snake_case(cls.__name__)
         layer._layer_name, layer._named = layer._base_name, False
         layer._scope, layer._outer_scope, layer._records, layer._adopted = None, None, {}, set()
-        layer._aliases, layer._getters = {}, {}
+        layer._inside, layer._aliases, layer._getters = [], {}, {}
         layer._built = layer._first_call_done = False
         layer._activity_regularizer = None
         layer.__dict__.update(layer._fresh_nodes(), _graph=frame.graph)

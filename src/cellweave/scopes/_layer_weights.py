@@ -25,6 +25,8 @@ class LayerWeights(nn.Module):
     _scope: VariableScope | None
     _outer_scope: VariableScope | None
     _records: dict[str, VariableRecord]
+    #: Variables that layers inside made during its first call: how many it had of its own by then, whose, which.
+    _inside: list[tuple[int, LayerWeights, str]]
     _adopted: set[str]
     #: Other attributes that a variable was assigned to, such as `self._kernel = self.add_weight("kernel", ...)`.
     _aliases: dict[str, str]
@@ -34,6 +36,8 @@ class LayerWeights(nn.Module):
 
     #: Whether the layer has variables of its own once it is built; a TF1 wrapper has none.
     makes_variables = True
+    #: Whether variables that layers inside make during its first call are among its `weights`, as of TF1's `RNNCell`.
+    _lists_inside = False
 
     if TYPE_CHECKING:
 
@@ -135,6 +139,11 @@ class LayerWeights(nn.Module):
         self.register_parameter(attribute, variable)
         return variable
 
+    def note_inside(self, layer: LayerWeights, full_name: str) -> None:
+        """Remember a variable that another layer made while this one's first call was under way."""
+        if self._lists_inside and not self._first_call_done:
+            self._inside.append((len(self._records), layer, full_name))
+
     def note_getter(self, request: VariableRequest, getter: Any, given: Any) -> None:
         """Remember a custom getter that gave something else than the layer's own variable of that name."""
         if given is self.find_variable(request.name):
@@ -212,7 +221,23 @@ class LayerWeights(nn.Module):
                 variable.requires_grad_(self._trainable)
 
     def _own(self, trainable: bool) -> list[Any]:
+        if self._inside:
+            return self._own_and_inside(trainable)
         return [getattr(self, record.attribute) for record in self._records.values() if record.trainable is trainable]
+
+    def _own_and_inside(self, trainable: bool) -> list[Any]:
+        """Those of layers inside too, each once, in creation order."""
+        made = [(place, 1, self, name) for place, name in enumerate(self._records)]
+        made += [(place, 0, layer, name) for place, layer, name in self._inside]
+        found: dict[int, Any] = {}
+        for _, _, layer, name in sorted(made, key=lambda one: one[:2]):
+            record = layer._records.get(name)
+            if record is None:  # taken back, or of a layer that was loaded anew
+                continue
+            if (record.trainable and (layer is self or layer._trainable)) is trainable:
+                variable = getattr(layer, record.attribute)
+                found.setdefault(id(variable), variable)
+        return list(found.values())
 
     @property
     def trainable_weights(self) -> list[Any]:

@@ -110,6 +110,8 @@ def create_or_get(request: VariableRequest) -> nn.Parameter:
     variable, shared = (_new(request), False) if store is None else _from_store(request, store)
     if owner is not None:
         variable = owner.own_variable(request, variable, shared=shared)
+        for layer in frame.around:
+            layer.note_inside(owner, request.name)
     if frame.graph is not None and request.regularizer is not None and not shared:
         frame.graph.regularized.append((owner, request.name, variable, request.regularizer))
     return variable

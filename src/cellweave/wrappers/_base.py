@@ -27,6 +27,7 @@ class Wrapper(RNNCell):
     """A cell around a cell: what both forms of wrappers have, and what their kinds of behavior build on."""
 
     cell: Any
+    _lists_inside = False  # each form says itself which of the cell's weights are its own
 
     @property
     def wrapped_cell(self) -> Any:

@@ -33,6 +33,7 @@ class MultiRNNCell(RNNCell):
     """
 
     _call_makes_variables = False
+    _lists_inside = False  # they are the cells' own, at any time
     makes_variables = False
 
     def __init__(self, cells: Any, state_is_tuple: bool = True, **kwargs: Any) -> None:

@@ -224,6 +224,54 @@ class TestNested:
             cell(X, H)
         assert all(name.startswith("a/nested/") for name in cw.variable_names(cell))
 
+    def test_weights_are_those_of_layers_inside_too(self) -> None:
+        """As TF1's `RNNCell` collects what is made while it is called: each once, in creation order."""
+
+        class Mixed(Nested):
+            def call(self, inputs: torch.Tensor, state: torch.Tensor) -> Any:
+                first = cw.get_variable("first", [N], trainable=False)
+                out, state = super().call(inputs, state)
+                out, state = self.inner(out[:, [0, *range(N)]], state)
+                return out + first + cw.get_variable("last", [N]), state
+
+        for cell in (Mixed(), cw.MultiRNNCell([Mixed()]).cells[0], cw.DropoutWrapper(Mixed()).cell):
+            assert cell.weights == []
+            _run(cell)
+            names = {id(variable): name for name, variable in cw.variable_names(cell).items()}
+            inside = ["gru_cell/gates/kernel", "gru_cell/gates/bias", "gru_cell/candidate/kernel"]
+            inside += ["gru_cell/candidate/bias", "by_add_weight/kernel", "by_add_weight/bias"]
+            found = [names[id(weight)].removeprefix("rnn/mixed/") for weight in cell.trainable_weights]
+            assert found == [*inside, "last"]
+            assert [names[id(weight)] for weight in cell.non_trainable_weights] == ["rnn/mixed/first"]
+            assert cell.count_params() == sum(weight.size for weight in cell.get_weights()) > cell.inner.count_params()
+
+    def test_weights_inside_follow_copies_and_layers_that_are_not_trainable(self) -> None:
+        cell = Nested(trainable=False)
+        _run(cell)
+        assert cell.trainable_weights == [] and len(cell.non_trainable_weights) == 6
+        for other in (copy.deepcopy(cell), pickle.loads(pickle.dumps(cell))):
+            assert {id(w) for w in other.weights} <= {id(p) for p in other.parameters()} and len(other.weights) == 6
+        cell = Nested()
+        cell.inner.trainable = False
+        _run(cell)
+        assert (len(cell.trainable_weights), len(cell.non_trainable_weights)) == (2, 4)
+        cell.double()
+        assert {weight.dtype for weight in cell.weights} == {torch.float64}
+
+    def test_a_failed_first_call_leaves_no_weights_inside(self) -> None:
+        cell = Nested()
+        with pytest.raises(RuntimeError):
+            cell(X, H.to("meta"))
+        assert cell.weights == []
+        _run(cell)
+        assert len(cell.weights) == 6
+
+    def test_a_cell_that_was_called_before_counts_for_itself(self) -> None:
+        cell = Nested()
+        cell.inner(X, H)
+        cell(X, H)
+        assert len(cell.weights) == 2 and len(cell.inner.weights) == 4
+
     def test_in_a_store_every_variable_is_kept(self) -> None:
         with cw.VariableStore() as store:
             cell = Nested()
