@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, overload
 
 from cellweave._errors import ArgumentError, ArgumentTypeError
 
@@ -68,8 +68,19 @@ class TensorShape:
     def __iter__(self) -> Iterator[int | None]:
         return iter(self._dims)
 
-    def __getitem__(self, index: int) -> int | None:
-        return self._dims[index]
+    @overload
+    def __getitem__(self, index: int) -> int | None: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> TensorShape: ...
+
+    def __getitem__(self, index: int | slice) -> int | None | TensorShape:
+        """A dimension; of a slice a shape, so that it stays one leaf of a structure."""
+        return TensorShape(self._dims[index]) if isinstance(index, slice) else self._dims[index]
+
+    def concatenate(self, other: int | Sequence[int | None] | TensorShape) -> TensorShape:
+        """This shape's dimensions, then the other's."""
+        return TensorShape((*self._dims, *TensorShape(other)._dims))
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, TensorShape):

@@ -68,6 +68,14 @@ def test_questions() -> None:
         shape[3]
 
 
+def test_parts_are_shapes() -> None:
+    """In a state size a tuple would be a structure of two states."""
+    shape = cw.TensorShape([8, None, 3])
+    assert type(shape[1:]) is cw.TensorShape and shape[1:] == [None, 3]
+    assert shape[:-1].concatenate(5) == cw.TensorShape([8, None]).concatenate([5]) == [8, None, 5]
+    assert shape.concatenate(cw.TensorShape([])) == shape
+
+
 def test_known_shapes() -> None:
     assert cw.TensorShape([2, 3]).is_fully_defined()
     assert cw.TensorShape([2, 3]).num_elements() == 6
