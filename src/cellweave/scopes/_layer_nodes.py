@@ -14,7 +14,7 @@ from cellweave import _nest
 from cellweave._errors import ArgumentError, ArgumentTypeError, ModeError, NodeError
 from cellweave._types import Nest
 from cellweave.scopes._context import frame
-from cellweave.scopes._graph import REGULARIZATION_LOSSES, Graph
+from cellweave.scopes._graph import REGULARIZATION_LOSSES, Graph, is_probing
 from cellweave.scopes._symbols import SymbolicTensor, graph_of, symbols_in
 
 if TYPE_CHECKING:
@@ -124,6 +124,14 @@ class LayerNodes:
         if self._graph is None:
             raise ModeError(f"{self.where}.{what}: expected a layer of a recorded graph, got one in eager mode.")
         return self._graph
+
+    def _need_recorded(self, what: str) -> None:
+        """Raise inside `call`: its tensors are no symbols, and each run of a model would add them again."""
+        if is_probing():
+            raise ModeError(
+                f"{self.where}.{what}: expected tensors of the recorded graph, got some of the inside of a call, which is "
+                "recorded as one step. Add what is computed of its outputs where it is called."
+            )
 
     def _only_node(self, what: str) -> Node:
         """Node 0, as TF1's code (not its page) does where there are several."""
@@ -284,9 +292,10 @@ class LayerNodes:
             losses: A symbolic tensor or a list of them.
             inputs: What they depend on; None: they are unconditional.
         Raises:
-            ModeError: in eager mode.
+            ModeError: in eager mode, or inside `call`, which is recorded as one step.
         """
         graph = self._need_graph("add_loss")
+        self._need_recorded("add_loss")
         for loss in _nest.flatten(losses):
             self._declare_loss(graph, loss, inputs is not None)
 
@@ -309,8 +318,11 @@ class LayerNodes:
         Args:
             updates: One update or a list of them.
             inputs: What they depend on; None: they are unconditional.
+        Raises:
+            ModeError: inside `call` of a recorded layer.
         """
         if self._graph is not None:
+            self._need_recorded("add_update")
             self._updates.extend(_Declared(update, inputs is not None) for update in _nest.flatten(updates))
 
     def get_updates_for(self, inputs: Nest) -> list[Any]:

@@ -133,8 +133,10 @@ class LayerWeights(nn.Module):
             variable.requires_grad_(False)
         pieces = request.partitioner if isinstance(request.partitioner, int) else 1
         trainable = request.trainable is not False
+        # in a graph a variable's loss is that of the layer that made it
+        regularizer = None if shared and frame.graph is not None else request.regularizer
         self._records[request.name] = VariableRecord(
-            request.name, attribute, trainable, request.regularizer, request.constraint, pieces
+            request.name, attribute, trainable, regularizer, request.constraint, pieces
         )
         self.register_parameter(attribute, variable)
         return variable
