@@ -74,12 +74,12 @@ class TensorShape:
     @overload
     def __getitem__(self, index: slice) -> TensorShape: ...
 
-    def __getitem__(self, index: int | slice) -> int | None | TensorShape:
+    def __getitem__(self, index: int | slice) -> int | TensorShape | None:
         """A dimension; of a slice a shape, so that it stays one leaf of a structure."""
         return TensorShape(self._dims[index]) if isinstance(index, slice) else self._dims[index]
 
     def concatenate(self, other: int | Sequence[int | None] | TensorShape) -> TensorShape:
-        """This shape's dimensions, then the other's."""
+        """The shape of these dimensions, then the other's."""
         return TensorShape((*self._dims, *TensorShape(other)._dims))
 
     def __eq__(self, other: object) -> bool:

@@ -129,8 +129,8 @@ class LayerNodes:
         """Raise inside `call`: its tensors are no symbols, and each run of a model would add them again."""
         if is_probing():
             raise ModeError(
-                f"{self.where}.{what}: expected tensors of the recorded graph, got some of the inside of a call, which is "
-                "recorded as one step. Add what is computed of its outputs where it is called."
+                f"{self.where}.{what}: expected tensors of the recorded graph, got some of the inside of a call, which "
+                "is recorded as one step. Add what is computed of its outputs where it is called."
             )
 
     def _only_node(self, what: str) -> Node:
