@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from os import PathLike, fspath
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,13 +15,20 @@ from cellweave._types import dtype_name
 from cellweave.checkpoint import Inventory, VariableInfo, open_checkpoint, take_inventory
 from cellweave.scopes import Layer, nothing_is_open
 from cellweave.transfer._arrays import as_tensor, stored_dtype
-from cellweave.transfer._cudnn import dtype_of, set_cudnn
+from cellweave.transfer._cudnn import (
+    cudnn_parameters,
+    dtype_of,
+    opaque_beside,
+    opaque_path,
+    opaque_slots,
+    set_cudnn,
+)
 from cellweave.transfer._match import join
 from cellweave.transfer._needs import CellNeed
 from cellweave.transfer._optimizer import read_slots
 from cellweave.transfer._parts import as_model
 from cellweave.transfer._plan import CellPlan, LoadPlan, Names, plan_load
-from cellweave.transfer._reading import Array, Reading
+from cellweave.transfer._reading import Array, Reading, SlotReading
 from cellweave.transfer._report import LeftRow, LoadedRow, LoadReport
 from cellweave.transfer._tables import variable_table
 
@@ -117,13 +124,11 @@ class _Loading:
         slots = None
         if optimizer is not None:
             where = f"{_WHERE}: {self.path}"
-            slots = read_slots(where, optimizer, targets, self.readings, self.arrays, self.inventory)
+            trained, readings = self._trained(targets)
+            slots = read_slots(where, optimizer, trained, readings, self.arrays, self.inventory)
         for cell in self.plan.cells:
-            if cell.opaque is not None:
-                root: Any = cell.need.root
-                root.load_opaque_kernel(as_tensor(self.values[_opaque_path(cell)], dtype_of(root)))
-            elif cell.need.exact:
-                set_cudnn(cell.need, cell.candidate, self.values)
+            if cell.need.exact:
+                self._set_cudnn(cell)
         with torch.no_grad():
             for path, target in targets.items():
                 target.copy_(as_tensor(self.values[path], target.dtype))
@@ -134,10 +139,35 @@ class _Loading:
         scope = "" if slots is None else slots.scope
         return LoadReport(self.path, tuple(self.rows), self._left(used), tuple(self.plan.missing), self.names, scope)
 
+    def _trained(self, targets: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, SlotReading]]:
+        """Every parameter that an optimizer may have, and where its slots are."""
+        trained, readings = dict(targets), dict[str, SlotReading](self.readings)
+        for cell in self.plan.cells:
+            if cell.need.exact and cell.need.root.built:
+                trained |= cudnn_parameters(cell.need)
+                readings |= opaque_slots(cell.need, self._opaque_name(cell), self.inventory, self.table)
+        return trained, readings
+
+    def _set_cudnn(self, cell: CellPlan) -> None:
+        path, root = opaque_path(cell.need), cast(Any, cell.need.root)
+        if cell.opaque is not None:
+            root.load_opaque_kernel(as_tensor(self.values[path], dtype_of(root)))
+        else:
+            set_cudnn(cell.need, cell.candidate, self.values)
+        opaque = self._opaque_name(cell)
+        if opaque is not None:
+            self.names[path] = opaque
+
+    def _opaque_name(self, cell: CellPlan) -> str | None:
+        """Name of the opaque kernel of a cuDNN layer that is built, None where no single one is there."""
+        if cell.opaque is not None:
+            return cell.opaque.keys[0]
+        return opaque_beside(cell.need, cell.candidate.prefix, self.inventory)
+
     def _read_cell(self, cell: CellPlan) -> None:
         need, candidate = cell.need, cell.candidate
         if cell.opaque is not None:
-            path = _opaque_path(cell)
+            path = opaque_path(need)
             self.values[path] = cell.opaque.read(self.arrays)
             self.rows.append(LoadedRow(path, cell.opaque.keys, cell.opaque.shape, cell.opaque.dtype, "cuDNN's layout"))
             return
@@ -193,11 +223,7 @@ def _parameter(model: nn.Module, path: str) -> torch.Tensor:
 def _paths(cell: CellPlan) -> list[str]:
     """Paths of a cuDNN layer's stored tensors, which are no parameters of the layer."""
     found = [cell.need.joined(layer, weight) for layer in cell.need.layers for weight in layer.weights]
-    return [*found, _opaque_path(cell)]
-
-
-def _opaque_path(cell: CellPlan) -> str:
-    return f"{cell.need.path}.opaque_kernel" if cell.need.path else "opaque_kernel"
+    return [*found, opaque_path(cell.need)]
 
 
 def _build(cell: CellPlan) -> None:

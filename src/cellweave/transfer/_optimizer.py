@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,10 +15,7 @@ from cellweave._errors import ArgumentError, CheckpointError
 from cellweave.checkpoint import Inventory, Stored
 from cellweave.transfer._arrays import as_tensor, stored_dtype
 from cellweave.transfer._match import join
-from cellweave.transfer._reading import Array, Reading, stored_tensor
-
-#: A parameter, its TF1 name, and the order of TF1's axes in it.
-Entry = tuple[torch.Tensor, str, tuple[int, ...] | None]
+from cellweave.transfer._reading import Array, SlotReading
 
 
 @dataclass(frozen=True)
@@ -55,6 +52,21 @@ _SMALLEST = float(np.finfo(np.float32).tiny)
 _STEP_ERROR = 0.02
 
 
+@dataclass(frozen=True)
+class SlotTarget:
+    """A variable of a checkpoint, and the parameters that it holds.
+
+    Attributes:
+        name: Its name.
+        parameters: One parameter, or all of a cuDNN layer.
+        stored: The slots of these parameters as the variable's slot.
+    """
+
+    name: str
+    parameters: tuple[torch.Tensor, ...]
+    stored: Callable[[Sequence[torch.Tensor]], torch.Tensor]
+
+
 @dataclass
 class SlotLoad:
     """States that are ready to be put into an optimizer, the scope of TF1's, and the keys that they came from."""
@@ -89,7 +101,7 @@ def read_slots(
     where: str,
     optimizer: torch.optim.Optimizer,
     targets: Mapping[str, torch.Tensor],
-    readings: Mapping[str, Reading],
+    readings: Mapping[str, SlotReading],
     arrays: Mapping[str, Array],
     inventory: Inventory,
 ) -> SlotLoad:
@@ -135,11 +147,11 @@ def _own(kind: _Kind, parts: Iterable[str]) -> list[str]:
     return [part for part in parts if re.fullmatch(rf"{kind.slot}(_\d+)?", part.rpartition("/")[2])]
 
 
-def _scope_of(where: str, wanted: Mapping[str, tuple[_Kind, Reading]]) -> str:
+def _scope_of(where: str, wanted: Mapping[str, tuple[_Kind, SlotReading]]) -> str:
     """The scope in which the optimizer of all these parameters made its slots."""
     scopes: dict[str, str] = {}
     for path, (kind, reading) in wanted.items():
-        have = reading.sources[0].slots
+        have = reading.variable.slots
         mine = [part.rpartition("/")[0] for part in _own(kind, have)]
         others = [part.rpartition("/")[0] for part in have]
         scopes |= dict.fromkeys(mine or (others if len(set(others)) == 1 else ()), path)
@@ -151,8 +163,8 @@ def _scope_of(where: str, wanted: Mapping[str, tuple[_Kind, Reading]]) -> str:
     return next(iter(scopes), "")
 
 
-def _slots_of(where: str, path: str, kind: _Kind, scope: str, reading: Reading) -> list[Stored]:
-    stored = reading.sources[0].slots
+def _slots_of(where: str, path: str, kind: _Kind, scope: str, reading: SlotReading) -> list[Stored]:
+    stored = reading.variable.slots
     have = {part.rpartition("/")[2]: slot for part, slot in stored.items() if part.rpartition("/")[0] == scope}
     tails = [f"{kind.slot}_{number}" if number else kind.slot for number in range(len(kind.keys))]
     if not tails:
@@ -165,7 +177,7 @@ def _slots_of(where: str, path: str, kind: _Kind, scope: str, reading: Reading) 
         centered = kind.slot == "RMSProp" and {len(mine), len(tails)} == {2, 3}
         advice = f" Use RMSprop(centered={len(mine) == 3}), as TF1's was." if centered else ""
         raise CheckpointError(
-            f"{where}: expected slots {', '.join(tails)} of {reading.sources[0].name} for {path}, "
+            f"{where}: expected slots {', '.join(tails)} of {reading.variable.name} for {path}, "
             f"got {', '.join(stored) or 'none'}.{advice}"
         )
     return [have[tail] for tail in tails]
@@ -219,32 +231,34 @@ def _last_step(beta: float) -> int:
 
 
 def slots_of_optimizer(
-    where: str, optimizer: torch.optim.Optimizer, parameters: Mapping[str, Entry], scope: str
+    where: str, optimizer: torch.optim.Optimizer, targets: Iterable[SlotTarget], scope: str
 ) -> Iterator[tuple[str, Any]]:
     """Name and value of everything that TF1's optimizer would store.
 
     Args:
         where: How errors call the caller.
         optimizer: torch's.
-        parameters: By path: the parameter, its TF1 name, the order of TF1's axes in it.
+        targets: What is saved.
         scope: Scope of TF1's optimizer.
     Raises:
         ArgumentError: an optimizer without a counterpart.
     """
     groups = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
     step = 0
-    for parameter, name, axes in parameters.values():
-        group, state = groups.get(id(parameter)), optimizer.state.get(parameter, {})
-        if group is None or not state:
+    for target in targets:
+        states = [optimizer.state.get(part, {}) if id(part) in groups else {} for part in target.parameters]
+        parts = [(part, state, groups.get(id(part), {})) for part, state in zip(target.parameters, states, strict=True)]
+        group = next((group for _, state, group in parts if state), None)
+        if group is None:
             continue
         kind = _kind_of(where, optimizer, group)
-        step = max(step, int(state.get("step", 0)))
+        step = max(step, *(int(state.get("step", 0)) for state in states))
         for number, key in enumerate(kind.keys):
-            # TF1's RMSProp has a momentum of zeros where it has none.
-            value = torch.zeros_like(parameter) if state.get(key) is None else state[key]
+            # Zeros: TF1's RMSProp has a momentum where it has none; of a layer some weights may not be trained.
+            values = [torch.zeros_like(part) if state.get(key) is None else state[key] for part, state, _ in parts]
             if key == "momentum_buffer" and kind.slot == "RMSProp":
-                value = value * group["lr"]
+                values = [value * own.get("lr", 0.0) for value, (_, _, own) in zip(values, parts, strict=True)]
             tail = kind.slot + (f"_{number}" if number else "")
-            yield join(scope, name, tail), stored_tensor(value, axes)
+            yield join(scope, target.name, tail), target.stored(values)
     for number, beta in enumerate(optimizer.param_groups[0].get("betas", ()), 1):
         yield join(scope, f"beta{number}_power"), np.asarray(float(np.float32(beta)) ** (step + 1), np.float32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,6 +14,17 @@ from cellweave.checkpoint import Stored, StoredVariable
 from cellweave.transfer._keras_cudnn import KerasCudnnLayout
 
 Array = np.ndarray[Any, Any]
+
+
+class SlotReading(Protocol):
+    """Where a parameter's optimizer slots are stored."""
+
+    @property
+    def variable(self) -> StoredVariable:
+        """The variable that has them."""
+
+    def slot(self, array: Array) -> Array:
+        """A stored slot of that variable, as the slot of the parameter."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +48,11 @@ class Reading:
         if self.layout is not None:
             return self.layout.shape_of(shape)
         return shape if self.axes is None else tuple(shape[axis] for axis in self.axes)
+
+    @property
+    def variable(self) -> StoredVariable:
+        """The one whose slots are the parameter's."""
+        return self.sources[0]
 
     def stored(self, averaged: bool) -> tuple[Stored, ...]:
         """What is read: the averages if they are wanted and there, else the values.

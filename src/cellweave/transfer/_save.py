@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from os import PathLike, fspath
 from typing import Any
 
@@ -13,15 +14,18 @@ from torch import nn
 from cellweave._errors import ArgumentError, ScopeError
 from cellweave.checkpoint import even_slices, write_checkpoint
 from cellweave.scopes import Layer, variable_names
-from cellweave.transfer._cudnn import cudnn_tensors
-from cellweave.transfer._needs import is_cudnn, need_of, outermost_layers
-from cellweave.transfer._optimizer import Entry, slots_of_optimizer
+from cellweave.transfer._cudnn import cudnn_tensors, opaque_name, opaque_of_slots, opaque_path
+from cellweave.transfer._needs import CellNeed, is_cudnn, need_of, outermost_layers
+from cellweave.transfer._optimizer import SlotTarget, slots_of_optimizer
 from cellweave.transfer._parts import as_model
 from cellweave.transfer._plain import plain_needs
 from cellweave.transfer._reading import stored_tensor
 from cellweave.transfer._report import LoadReport
 
 _WHERE = "save_tf1"
+
+#: A tensor, its TF1 name, and the order of TF1's axes in it.
+Entry = tuple[torch.Tensor, str, tuple[int, ...] | None]
 
 
 def save_tf1(
@@ -36,7 +40,8 @@ def save_tf1(
     """Save a module as a TF1 checkpoint: a V2 bundle that `tf.train.Saver` restores.
 
     Cells have the names that TF1 would give them (see `variable_names`); other layers are named by their path in the
-    module, `dense/kernel` for the weight of an `nn.Linear` called `dense`.
+    module, `dense/kernel` for the weight of an `nn.Linear` called `dense`. A cuDNN layer is saved as TF1's saveable
+    has it, and as the opaque kernel, which TF1's graph asks for too and which alone has slots.
 
     Args:
         module: As for `load_tf1`; built.
@@ -55,7 +60,8 @@ def save_tf1(
     Numerics: values are written bit for bit; the axes of `nn.Linear` and convolutions are put in TF1's order.
     """
     model = as_model(_WHERE, module)
-    entries = _entries(model, names.names if isinstance(names, LoadReport) else dict(names or {}))
+    cudnn = [need_of(path, root) for path, root in outermost_layers(model) if is_cudnn(root)]
+    entries = _entries(model, cudnn, names.names if isinstance(names, LoadReport) else dict(names or {}))
     tensors: dict[str, Any] = {}
     for path_in_model, (tensor, name, axes) in entries.items():
         if name in tensors:
@@ -67,7 +73,7 @@ def save_tf1(
         tensors[name] = stored_tensor(tensor, axes)
     if optimizer is not None:
         scope = names.optimizer_scope if isinstance(names, LoadReport) else ""
-        tensors |= dict(slots_of_optimizer(_WHERE, optimizer, entries, scope))
+        tensors |= dict(slots_of_optimizer(_WHERE, optimizer, _targets(entries, cudnn), scope))
     if step is not None:
         tensors[_step_name(names)] = np.asarray(step, np.int64)
     pieces = _pieces(model, {id(tensor): name for tensor, name, _ in entries.values()})
@@ -85,8 +91,20 @@ def _step_name(names: LoadReport | Mapping[str, str] | None) -> str:
     return counters[0] if len(counters) == 1 else "global_step"
 
 
-def _entries(model: nn.Module, names: dict[str, str]) -> dict[str, Entry]:
-    cudnn = [need_of(path, root) for path, root in outermost_layers(model) if is_cudnn(root)]
+def _targets(entries: Mapping[str, Entry], cudnn: list[CellNeed]) -> Iterator[SlotTarget]:
+    """The variables that have slots."""
+    for tensor, name, axes in entries.values():
+        yield SlotTarget(name, (tensor,), partial(_only, axes))
+    for need in cudnn:
+        name = entries[opaque_path(need)][1]
+        yield SlotTarget(name, tuple(need.root.parameters(recurse=False)), partial(opaque_of_slots, need.root))
+
+
+def _only(axes: tuple[int, ...] | None, slots: Sequence[torch.Tensor]) -> torch.Tensor:
+    return stored_tensor(slots[0], axes)
+
+
+def _entries(model: nn.Module, cudnn: list[CellNeed], names: dict[str, str]) -> dict[str, Entry]:
     within = {id(parameter) for need in cudnn for parameter in need.root.parameters()}
     inside = {id(parameter): name for name, parameter in variable_names(model).items()}
     unused = set(names)
@@ -97,8 +115,13 @@ def _entries(model: nn.Module, names: dict[str, str]) -> dict[str, Entry]:
     for need in plain_needs(model):
         found[need.path] = (need.value, names.get(need.path, need.default_name), need.axes)
     for layer in cudnn:
-        for path, (name, tensor) in cudnn_tensors(layer).items():
-            found[path] = (tensor, names.get(path, name), None)
+        tensors = cudnn_tensors(layer)
+        saved = {path: names.get(path, name) for path, (name, _) in tensors.items()}
+        found |= {path: (tensor, saved[path], None) for path, (_, tensor) in tensors.items()}
+        root: Any = layer.root
+        path = opaque_path(layer)
+        name = names.get(path) or opaque_name(layer, next(iter(saved.values())))
+        found[path] = (root.opaque_kernel(), name, None)
     unused -= set(found)
     if unused:
         raise ArgumentError(f"{_WHERE}: expected names of the module's parameters, got {sorted(unused)}.")
