@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -20,7 +21,16 @@ from cellweave.cells import (
     plain_zeros,
     require_rnn_cell,
 )
-from cellweave.scopes import Layer, graph_of, recordable, session_run, symbols_in
+from cellweave.scopes import (
+    Layer,
+    VariableScope,
+    get_variable_scope,
+    graph_of,
+    recordable,
+    session_run,
+    symbols_in,
+    variable_scope,
+)
 
 
 class Wrapper(RNNCell):
@@ -137,7 +147,10 @@ class CellWrapper(FromCellObject):
 
 
 class KerasCellWrapper(Wrapper):
-    """Base of TF2's wrappers: a layer whose variables are the cell's, under the wrapper's own name.
+    """Base of TF2's wrappers: a layer whose variables are the cell's.
+
+    A Keras-style cell's are called by the wrapper's own name. A cell of TF1 keeps its name, and a stack has none: its
+    `call` runs in the scope around the wrapper, past the scope that its `__call__` would open.
 
     Args:
         cell: Anything with `call(inputs, state)`, `state_size` and `output_size`.
@@ -147,6 +160,8 @@ class KerasCellWrapper(Wrapper):
 
     _first_name_has_number = False
     is_keras_cell = False
+    _call_forgets_names = False
+    _around: VariableScope | None = None
 
     def __init__(self, cell: Any, dtype: DTypeLike = None, **kwargs: Any) -> None:
         if not hasattr(cell, "call"):
@@ -160,15 +175,53 @@ class KerasCellWrapper(Wrapper):
 
     def _step(self, inputs: Nest, state: Nest, **kwargs: Any) -> tuple[Any, Any]:
         """One step of the cell inside, past its own `__call__`: the variables are this wrapper's."""
-        return self.cell.call(inputs, state, **kwargs)  # type: ignore[no-any-return]
+        if not self._keeps_its_name or not self.cell._call_makes_variables:
+            return self.cell.call(inputs, state, **kwargs)  # type: ignore[no-any-return]
+        with variable_scope(self._around):
+            return self.cell.call(inputs, state, **kwargs)  # type: ignore[no-any-return]
+
+    @property
+    def _call_makes_variables(self) -> bool:  # type: ignore[override]  # fixed for each class of most layers
+        """Whether the cell's `call` makes variables; most cells make theirs when they are built."""
+        return getattr(self.cell, "_call_makes_variables", True)
+
+    @property
+    def _keeps_its_name(self) -> bool:
+        """Whether the cell inside is one of TF1's."""
+        return (
+            isinstance(self.cell, RNNCell)
+            and not isinstance(self.cell, KerasCellWrapper)
+            and not getattr(self.cell, "is_keras_cell", False)
+        )
+
+    def capture_scope(self, scope: Any = None) -> VariableScope:
+        """As of any layer; a cell of TF1 inside takes its name in the scope around."""
+        if self._scope is None:
+            self._settle(get_variable_scope())
+        return super().capture_scope(scope)
+
+    def _settle(self, around: VariableScope) -> None:
+        """Remember the scope around this wrapper, and let what is inside take its name there."""
+        self._around = around
+        cell = self.cell
+        if isinstance(cell, KerasCellWrapper):
+            cell._settle(around)
+        elif self._keeps_its_name and cell.makes_variables:
+            with cell._entered():  # the name counts as taken
+                pass
+        elif self._keeps_its_name and not isinstance(cell, CellWrapper):
+            cell.capture_scope(around)
 
     def build(self, input_shape: ShapeLike) -> None:
-        """Build the cell inside for inputs `[B, I]`; its variables get this wrapper's name."""
+        """Build the cell inside for inputs `[B, I]`; a Keras-style cell's variables get this wrapper's name."""
         if not self._built:
             with self._undone_on_error(), self._entered() as scope:
-                if isinstance(self.cell, Layer) and self.cell.makes_variables:
+                if isinstance(self.cell, KerasCellWrapper):
+                    Layer.capture_scope(self.cell, scope)
+                elif isinstance(self.cell, Layer) and self.cell.makes_variables:
                     self.cell.capture_scope(scope)
-                build_inside(self.cell, input_shape, self._dtype)
+                with variable_scope(self._around) if self._keeps_its_name else nullcontext():
+                    build_inside(self.cell, input_shape, self._dtype)
         self._built = True
 
     @property

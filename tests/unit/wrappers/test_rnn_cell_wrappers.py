@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -101,8 +102,58 @@ def test_a_tf1_cell_inside(make: Any, name: str) -> None:
     state = cw.LSTMStateTuple(H, H)
     _out, new = wrapper(X, state)
     assert type(new) is cw.LSTMStateTuple
-    assert list(cw.variable_names(wrapper)) == [f"{name}/kernel", f"{name}/bias"]
+    assert list(cw.variable_names(wrapper)) == ["lstm_cell/kernel", "lstm_cell/bias"]
     assert wrapper.zero_state(2, "float32").c.shape == (2, D)
+
+
+class OwnCell(cw.RNNCell):
+    """A cell that makes its variable in its call."""
+
+    state_size = output_size = D
+
+    def call(self, inputs: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        new = torch.tanh(inputs @ cw.get_variable("w", [D, D]) + state)
+        return new, new
+
+
+@pytest.mark.parametrize(
+    ("cell", "ends"),
+    [
+        (lambda: cw.BasicRNNCell(D), ["rnn/basic_rnn_cell/kernel", "rnn/basic_rnn_cell/bias"]),
+        (lambda: cw.BasicRNNCell(D, name="mine"), ["rnn/mine/kernel", "rnn/mine/bias"]),
+        (
+            lambda: cw.MultiRNNCell([cw.BasicRNNCell(D)]),
+            ["rnn/cell_0/basic_rnn_cell/kernel", "rnn/cell_0/basic_rnn_cell/bias"],
+        ),
+        (OwnCell, ["rnn/w"]),
+    ],
+)
+def test_names_of_tf1_cells_inside(cell: Any, ends: list[str]) -> None:
+    """As TensorFlow 2.15 has them: its wrappers run `call`, in the variable scope that is open around."""
+    for wrapper in (_device(cell()), _residual(cw.RNNCellDropoutWrapper(cell(), name="outer"))):
+        with cw.variable_scope("a"):
+            cw.dynamic_rnn(wrapper, X[:, None].repeat(1, 3, 1), dtype="float32")
+        assert list(cw.variable_names(wrapper)) == [f"a/{end}" for end in ends]
+
+
+@pytest.mark.parametrize(
+    ("cell", "name"), [(cw.BasicRNNCell, "basic_rnn_cell"), (keras.SimpleRNNCell, "residual_wrapper")]
+)
+def test_names_of_two_in_one_store(cell: Any, name: str) -> None:
+    with cw.VariableStore() as store:
+        for _ in range(2):
+            _residual(cell(D))(X, H)
+    assert [key for key in store.variables if key.endswith("/kernel")] == [f"{name}/kernel", f"{name}_1/kernel"]
+
+
+@pytest.mark.parametrize("cell", [keras.GRUCell, cw.GRUCell])
+def test_a_checkpoint_into_an_unbuilt_wrapper(cell: Any, tmp_path: Path) -> None:
+    wrapper, other = (_residual(cw.RNNCellDropoutWrapper(cell(D))) for _ in range(2))
+    out, _ = wrapper(X, H)
+    cw.save_tf1(wrapper, tmp_path / "m")
+    cw.load_tf1(other, tmp_path / "m")
+    assert torch.equal(other(X, H)[0], out)
+    assert list(cw.variable_names(other)) == list(cw.variable_names(wrapper))
 
 
 @pytest.mark.parametrize("make, name", BOTH)
