@@ -29,6 +29,9 @@ _BY_SCOPE = {
 }
 #: Further names of cells, which are told by their variables.
 _NAMED = ("gru_cell", "cudnn_compatible_gru_cell", "ind_rnn_cell", "indy_lstm_cell", "indy_gru_cell")
+#: Cells of TF1 that this library does not have; some have variables that look like another cell's.
+FOREIGN_CELLS = r"(?:time_freq|\w*grid|weight_norm|wn|g)_lstm_cell|minimal_rnn_cell|cfn_cell"
+_FOREIGN = re.compile(rf"(?:^|/)(?:{FOREIGN_CELLS})(?:_\d+)?(?:/|$)")
 #: Scopes in which one cell's scope lies directly.
 _AROUND_CELLS = re.compile(r"(?:rnn|fw|bw|cell)(?:_\d+)?")
 _KERAS = {4: "keras.LSTMCell", 3: "keras.GRUCell", 1: "keras.SimpleRNNCell"}
@@ -46,6 +49,7 @@ _LSTM_EXTRAS = ("w_f_diag", "w_i_diag", "w_o_diag", "projection/kernel", "projec
 _NORMS = tuple(
     f"{part}/{what}" for part in ("input", "transform", "forget", "output", "state") for what in ("gamma", "beta")
 )
+_NORMED = ("contrib.LayerNormBasicLSTMCell", "contrib.CoupledInputForgetGateLSTMCell")
 _CUDNN_BIASES = ("bias_cudnn_0", "bias_cudnn_1", "gates/bias_cudnn_0", "gates/bias_cudnn_1")
 
 #: Every suffix that a cell's variable may have; the longest that fits a name is its own.
@@ -104,6 +108,8 @@ def cell_kind(scope: str, shapes: Shapes, *, objects: bool = False) -> Kind | No
         shapes: Suffix to shape, for suffixes of cells.
         objects: Whether the keys are those of objects, as TensorFlow 2 saves them.
     """
+    if _FOREIGN.search(scope):
+        return None
     parts = scope.split("/")
     base = re.sub(r"_\d+$", "", parts[-1])
     named = base in _BY_SCOPE or base in _NAMED
@@ -124,6 +130,8 @@ def guessed_kind(scope: str, shapes: Shapes, gates: int | None) -> Kind | None:
         scope, shapes: As for `cell_kind`.
         gates: How many gates the graph shows: 4 of an LSTM, 1 of a plain cell, 0 of no cell; None: it does not tell.
     """
+    if _FOREIGN.search(scope):
+        return None
     parts = scope.split("/")
     base = re.sub(r"_\d+$", "", parts[-1])
     if gates is not None:
@@ -237,6 +245,8 @@ def _of_class(cls: str, gates: int, shapes: Shapes) -> Kind | None:
 
 
 def _sized(cls: str, units: int, kernel: tuple[int, ...], shapes: Shapes) -> Kind | None:
+    if cls not in _NORMED and any(suffix in shapes for suffix in _NORMS):
+        return None
     options: dict[str, str] = {}
     projection = shapes.get("projection/kernel", shapes.get("projection_weights"))
     hidden = units
@@ -262,7 +272,7 @@ def _sized(cls: str, units: int, kernel: tuple[int, ...], shapes: Shapes) -> Kin
     if "w_f_diag" in shapes:
         options["use_peephole" if "Block" in cls else "use_peepholes"] = "True"
     if cls == "contrib.NASCell" and bias is not None:
-        options["use_biases"] = "True"
+        options["use_bias"] = "True"
     if cls == "contrib.LayerNormBasicLSTMCell" and "input/gamma" not in shapes:
         options["layer_norm"] = "False"
     if cls == "contrib.CoupledInputForgetGateLSTMCell" and "forget/gamma" in shapes:
@@ -272,12 +282,13 @@ def _sized(cls: str, units: int, kernel: tuple[int, ...], shapes: Shapes) -> Kin
 
 
 def _unknown(cls: str, projected: bool) -> dict[str, str]:
-    if cls in ("BasicRNNCell", "contrib.SRUCell", "contrib.UGRNNCell"):
+    if cls in ("BasicRNNCell", "contrib.SRUCell"):
         return dict(_ACTIVATION)
-    if cls == "BasicLSTMCell":
+    if cls in ("BasicLSTMCell", "contrib.UGRNNCell"):
         return dict(_FORGET)
     if cls in ("LSTMCell", "contrib.CoupledInputForgetGateLSTMCell"):
-        return {**_FORGET, **_CLIPS, **({"proj_clip": "None"} if projected else {})}
+        clips = _CLIPS if cls == "LSTMCell" else {}
+        return {**_FORGET, **clips, **({"proj_clip": "None"} if projected else {})}
     if "LSTMBlock" in cls:
         return {"forget_bias": "1.0", **_CLIPS}
     if cls == "contrib.IntersectionRNNCell":

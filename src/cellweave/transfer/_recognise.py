@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from cellweave.checkpoint import Inventory, StoredVariable
-from cellweave.transfer._kinds import CELL_SUFFIXES, Kind, cell_kind, driver_of, guessed_kind
+from cellweave.transfer._kinds import CELL_SUFFIXES, FOREIGN_CELLS, Kind, cell_kind, driver_of, guessed_kind
 from cellweave.transfer._match import join
 
 _STACK = re.compile(r"multi_rnn_cell(?:_\d+)?")
@@ -292,7 +292,7 @@ _PAIRS = (("_w", "_b"), ("_W", "_b"), ("_weights", "_biases"), ("_kernel", "_bia
 _BEGINNINGS = (("W", "b"), ("w", "b"), ("weights", "biases"), ("weights", "bias"), ("weight", "bias"))
 #: Cells that cannot be told whole from what is stored: their variables are no layers'.
 _OTHER_CELLS = re.compile(
-    r"(?:^|/)(?:(?:conv(?:_\dd)?|phased|time_freq|\w*grid)_lstm_cell|intersection_rnn_cell)(?:_\d+)?/"
+    rf"(?:^|/)(?:(?:conv(?:_\dd)?|phased|layer_norm)_lstm_cell|intersection_rnn_cell|{FOREIGN_CELLS})(?:_\d+)?/"
 )
 _UNNAMED = re.compile(r"(.*?)Variable(?:_(\d+))?")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 
@@ -218,6 +219,12 @@ def test_a_cell_whose_scope_is_a_word_of_python(tmp_path: Path, rng: np.random.G
         lambda: cw.contrib.IndRNNCell(8),
         lambda: cw.contrib.IndyLSTMCell(8),
         lambda: cw.contrib.IndyGRUCell(8),
+        lambda: cw.contrib.NASCell(8, use_bias=True, num_proj=3),
+        lambda: cw.contrib.SRUCell(8),
+        lambda: cw.contrib.UGRNNCell(8),
+        lambda: cw.contrib.CoupledInputForgetGateLSTMCell(8, num_proj=3, use_peepholes=True),
+        lambda: cw.contrib.CoupledInputForgetGateLSTMCell(8, layer_norm=True),
+        lambda: cw.contrib.LayerNormBasicLSTMCell(8),
     ],
 )
 def test_cells_of_contrib(make: Callable[[], cw.RNNCell], tmp_path: Path) -> None:
@@ -227,6 +234,9 @@ def test_cells_of_contrib(make: Callable[[], cw.RNNCell], tmp_path: Path) -> Non
     names = run_printed(tmp_path / "m", tmp_path)
     assert names["model"].get_config() == {**cell.get_config(), "name": names["model"].get_config()["name"]}
     assert not names["report"].left
+    asked = set(cw.inspect_tf1(tmp_path / "m").parts[0].unknown)
+    known = set(inspect.signature(type(cell)).parameters)
+    assert asked <= known and known & {"forget_bias", "activation", "cell_clip"} <= asked
 
 
 @pytest.mark.parametrize(
@@ -235,6 +245,16 @@ def test_cells_of_contrib(make: Callable[[], cw.RNNCell], tmp_path: Path) -> Non
         {"rnn/conv_2d_lstm_cell/kernel": (3, 3, 7, 16), "rnn/conv_2d_lstm_cell/biases": (16,)},
         {"rnn/intersection_rnn_cell/kernel": (8, 16), "rnn/intersection_rnn_cell/bias": (16,)},
         {"rnn/phased_lstm_cell/new_input/kernel": (12, 8), "rnn/phased_lstm_cell/new_input/bias": (8,)},
+        {"rnn/time_freq_lstm_cell/W_0": (9, 16), "rnn/time_freq_lstm_cell/B": (16,)},
+        dict.fromkeys(
+            [f"rnn/layer_norm_lstm_cell/{gate}/{end}" for gate in ("input", "state") for end in ("beta", "gamma")], (4,)
+        )
+        | {"rnn/layer_norm_lstm_cell/kernel": (9, 16), "rnn/layer_norm_lstm_cell/bias": (16,)},
+        {
+            "rnn/weight_norm_lstm_cell/wn_lstm_cell/kernel": (9, 16),
+            **{f"rnn/weight_norm_lstm_cell/wn_lstm_cell/{end}": (16,) for end in ("bias", "norm_0", "norm_1")},
+            **{f"rnn/weight_norm_lstm_cell/wn_lstm_cell/w_{gate}_diag": (4,) for gate in "fio"},
+        },
         {"rnn/simple/kernel": (6, 8), "rnn/simple/recurrent_kernel": (8, 8), "rnn/simple/bias": (16,)},
         dict.fromkeys(("conv_lstm2d/kernel", "conv_lstm2d/recurrent_kernel"), (3, 3, 4, 16))
         | {"conv_lstm2d/bias": (16,)},
