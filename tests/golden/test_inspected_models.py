@@ -212,6 +212,16 @@ def test_unrolls_whose_rows_have_lengths() -> None:
     assert 'dynamic_rnn(model["cell"], inputs, dtype="float32")' in inspection.code
 
 
+@pytest.mark.parametrize(("name", "said"), [("keras", True), ("residuals", False), ("nested", False)])
+def test_what_a_graph_is_not_read_for_is_said(name: str, said: bool) -> None:
+    """A graph is followed around the cells of TF1, not around Keras's."""
+    parts = cw.inspect_tf1(MODELS / name / "model.ckpt").parts
+    cells = [cell for part in parts for cell in (part.parts or (part,)) if "units" in cell.title]
+    assert cells
+    for cell in cells:
+        assert any(line.startswith("not read from the graph: dropouts") for line in cell.settings) == said
+
+
 def test_dropouts_of_later_releases() -> None:
     code = cw.inspect_tf1(MODELS / "activations" / "model.ckpt").code
     assert "input_keep_prob=0.8, state_keep_prob=0.9, output_keep_prob=keep)" in code

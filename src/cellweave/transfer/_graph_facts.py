@@ -35,6 +35,7 @@ class CellFacts:
         places: In how many places of the stack around it the one cell stands (`[cell] * 2`).
         residual: Whether its inputs are added to its outputs: `inside` of its dropouts, or `outside` of them.
         lengths: The placeholder that feeds the lengths of its unroll's rows, "" where none does; None: no lengths.
+        followed: Whether its inputs and outputs were followed to what lies around it: dropouts, sums, lengths.
     """
 
     options: dict[str, str] = field(default_factory=dict)
@@ -46,6 +47,7 @@ class CellFacts:
     places: int = 1
     residual: str | None = None
     lengths: str | None = None
+    followed: bool = False
 
     @property
     def shown_lengths(self) -> str:
@@ -264,6 +266,7 @@ def _wrapper_facts(reader: GraphReader, product: Node, output: Node | None, cell
         facts.dropout["input"] = keep_of(reader, source)
     if output is None:
         return
+    facts.followed = True
     facts.lengths = _lengths(reader, output)
     gates = cell.variables.get("gates/kernel")
     first = None if gates is None else reader.user(node_of(reader, gates), "MatMul")

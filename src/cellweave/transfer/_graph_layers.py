@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cellweave.checkpoint import Node, StoredVariable
+from cellweave.transfer._graph_facts import gates_shown
 from cellweave.transfer._graph_reader import ADDING, GraphReader, node_of
 from cellweave.transfer._recognise import FoundLayer, Recognised
 
@@ -13,8 +14,8 @@ def add_layers_of_graph(reader: GraphReader, found: Recognised) -> None:
     """Move variables that the graph shows to be an embedding's or a dense layer's from the others to the layers."""
     left = {node: variable for variable in found.others if (node := node_of(reader, variable)) in reader.graph}
     for node, variable in list(left.items()):
-        if node not in left or len(variable.shape) != 2:
-            continue
+        if node not in left or len(variable.shape) != 2 or gates_shown(reader, variable):
+            continue  # a cell's kernel, whose name does not tell that it is one
         layer = _embedding(reader, node, variable) or _dense(reader, node, left)
         if layer is not None:
             found.layers.append(layer)

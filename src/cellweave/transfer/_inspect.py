@@ -272,6 +272,9 @@ def _settings(cell: FoundCell, told: CellFacts | None, graph: bool) -> tuple[tup
             lines.append("from the graph: its state is one tensor (state_is_tuple=False)")
         if told.reversed:
             lines.append("from the graph: it reads its inputs backwards (TimeReversedFusedRNN)")
+    if graph and (told is None or not told.followed):
+        keras = ", a direction (go_backwards)" if cell.kind.cls.startswith("keras.") else ""
+        lines.append(f"not read from the graph: dropouts, residual connections, lengths{keras}")
     if not cell.kind.certain and not {"gates/kernel", "recurrent_kernel"} & set(cell.variables):
         lines.append("told by its shapes and place, its name is none of TF1's")
     unknown = {name: value for name, value in cell.kind.unknown.items() if name not in known and _asked(told, name)}
