@@ -62,6 +62,8 @@ _OPAQUE = re.compile(r"(?:\w+_)?opaque_(?:kernel|params)(?:_saveable)?")
 #: TF2 saves objects by their attributes: a variable, an optimizer's slot of one, and the table of the objects.
 OBJECT_VALUE, _OBJECT_TABLE = "/.ATTRIBUTES/VARIABLE_VALUE", "_CHECKPOINTABLE_OBJECT_GRAPH"
 _OBJECT_SLOT = re.compile(r"(.+)/\.OPTIMIZER_SLOT/(.+)/(\w+)")
+#: What later Keras's optimizers save by number: the slots of all variables among it, whose owners nothing tells.
+_OBJECT_NUMBERED = re.compile(r"(?:.*/)?\w*optimizer/_variables/\d+")
 #: A slot name of one's own is believed when it hangs below that many variables.
 _SYSTEMATIC = 2
 
@@ -93,7 +95,8 @@ def _key(stored: str, found: Described, name: str, names: Set[str], own_tails: S
     scalar = len(tuple(found.shape)) == 0
     if stored.endswith(OBJECT_VALUE) and (slot := _OBJECT_SLOT.fullmatch(name)):
         return Key(stored, slot[1], "slot", slot[3], slot[2])
-    if stored == _OBJECT_TABLE or (stored.endswith(OBJECT_VALUE) and scalar and base.endswith("optimizer")):
+    of_optimizer = _OBJECT_NUMBERED.fullmatch(name) or (scalar and base.endswith("optimizer"))
+    if stored == _OBJECT_TABLE or (stored.endswith(OBJECT_VALUE) and of_optimizer):
         return Key(stored, name, "bookkeeping")
     if _BOOKKEEPING.fullmatch(last) and (not last.startswith(("biased", "local")) or base in names):
         return Key(stored, name, "bookkeeping")

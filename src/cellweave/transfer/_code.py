@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import nn
 
-from cellweave.checkpoint import Inventory
+from cellweave.checkpoint import Inventory, StoredVariable
 from cellweave.transfer._graph_facts import CellFacts
 from cellweave.transfer._plain import PlainNeed, plain_options
 from cellweave.transfer._recognise import (
@@ -198,6 +198,10 @@ class CodeWriter:
         mapped: dict[str, str] = {}
         several = len(self.found.recurrent) > 1
         for item in self.found.recurrent:
+            weights = self._weights_of_graph(item, "" if single else self.name_of(item))
+            if weights:
+                mapped |= weights
+                continue
             if isinstance(item, FoundPair) and item.bw is not None and "/fw/" not in f"{item.fw.scope}/":
                 before = "" if single else f"{self.name_of(item)}."
                 mapped |= {f"{before}fw": item.fw.scope, f"{before}bw": item.bw.scope}
@@ -212,7 +216,24 @@ class CodeWriter:
                 if not self._found_alone(layer, name, path, parameter):
                     told = self.inventory.named(variable.name) is variable
                     mapped[path] = variable.name if told else variable.lookup
+                    if self._renamed(variable):
+                        mapped[path] = variable.spelled
         return mapped
+
+    def _weights_of_graph(self, item: Found, path: str) -> dict[str, str]:
+        """Every weight of Keras's cells whose variables only the graph tells, by path in the model."""
+        cells = {"": item} if not isinstance(item, FoundPair) else {"fw": item.fw, "bw": item.bw}
+        return {
+            ".".join(part for part in (path, side, suffix) if part): variable.spelled
+            for side, cell in cells.items()
+            if isinstance(cell, FoundCell)
+            for suffix, variable in cell.variables.items()
+            if self._renamed(variable)
+        }
+
+    def _renamed(self, variable: StoredVariable) -> bool:
+        """Whether a variable has its name from the graph only."""
+        return self.inventory.variables.get(variable.lookup) is not variable
 
     def _found_alone(self, layer: FoundLayer, name: str, path: str, parameter: str) -> bool:
         """Whether loading would find the variable by the module's name."""

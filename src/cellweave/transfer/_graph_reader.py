@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from cellweave._errors import CheckpointError
-from cellweave.checkpoint import Graph, Node, StoredVariable
+from cellweave.checkpoint import Graph, Inventory, Node, StoredVariable
 
 #: Operations that hand a tensor on as it is.
 _PASSING = (
@@ -38,6 +40,8 @@ _LEAST_INPUTS = {
     **dict.fromkeys(("MatMul", "Split", "Sub", "Mul", "RealDiv", "GreaterEqual", "Concat", "ConcatV2", *ADDING), 2),
     **dict.fromkeys(("Select", "SelectV2", "ClipByValue", "BlockLSTM", "BlockLSTMV2"), 3),
 }
+#: Names of a SavedModel's variables that are places in a list of a layer's.
+_NUMBERED = re.compile(r"(?:.*/)?(?:variables|(?:non_)?trainable_variables)/\d+")
 #: As many outputs of an operation are followed: a Split into gates has the most.
 _MOST_OUTPUTS = 8
 
@@ -183,6 +187,17 @@ def node_of(reader: GraphReader, variable: StoredVariable) -> str:
     key = variable.any_value.keys[0]
     name = key.removesuffix(":0").removesuffix("/ExponentialMovingAverage")
     return name if name in reader.graph else reader.saved.get(key, f"{name}/part_0")
+
+
+def named_by_graph(reader: GraphReader, inventory: Inventory) -> Inventory:
+    """The inventory with the graph's names for what Keras's SavedModels have by number only: `gru/variables/0`."""
+    renamed: dict[str, StoredVariable] = {}
+    for lookup, variable in inventory.variables.items():
+        name = reader.saved.get(variable.any_value.keys[0], lookup)
+        if not variable.of_object or not _NUMBERED.fullmatch(lookup) or name in inventory.variables or name in renamed:
+            name = lookup
+        renamed[name] = variable if name == lookup else replace(variable, name=name, lookup=name)
+    return replace(inventory, variables=renamed)
 
 
 def is_dropout(node: Node) -> bool:

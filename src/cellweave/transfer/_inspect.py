@@ -14,7 +14,7 @@ from cellweave.transfer._code import CodeWriter
 from cellweave.transfer._graph_facts import CellFacts, cell_facts, gates_shown
 from cellweave.transfer._graph_functions import flattened
 from cellweave.transfer._graph_layers import add_layers_of_graph
-from cellweave.transfer._graph_reader import GraphReader
+from cellweave.transfer._graph_reader import GraphReader, named_by_graph
 from cellweave.transfer._kinds import CELL_SUFFIXES
 from cellweave.transfer._recognise import (
     Found,
@@ -120,7 +120,10 @@ def inspect_tf1(path: str | PathLike[str]) -> Inspection:
         inventory = take_inventory(variable_table(checkpoint))
         graph = graph_beside(checkpoint)
         reader = None if graph is None else GraphReader(flattened(graph))
-        found = recognise(inventory) if reader is None else recognise(inventory, partial(gates_shown, reader))
+        if reader is None:
+            found = recognise(inventory)
+        else:
+            found = recognise(named_by_graph(reader, inventory), partial(gates_shown, reader))
         facts = {
             cell.scope: told
             for item in found.recurrent

@@ -13,6 +13,8 @@ from torch import nn
 
 import cellweave as cw
 from cellweave.checkpoint import open_checkpoint, write_checkpoint
+from cellweave.checkpoint._wire import message_field, number_field
+from helpers.checkpoint_bytes import tensor_of
 from helpers.printed_code import run_printed
 
 LSTM = {"rnn/basic_lstm_cell/kernel": (5, 8), "rnn/basic_lstm_cell/bias": (8,)}
@@ -266,3 +268,45 @@ def test_what_is_not_told_whole_is_not_told_as_something_else(
     inspection = cw.inspect_tf1(write(tmp_path, rng, shapes))
     assert [variable.key for variable in inspection.others] == sorted(shapes)
     assert not inspection.parts
+
+
+def saved_model_of(keys: dict[str, str]) -> bytes:
+    """A SavedModel whose graph saves the variables of these names under these keys."""
+
+    def made(name: str, op: str, *inputs: str, value: bytes = b"") -> bytes:
+        texts = message_field(1, name.encode()) + message_field(2, op.encode())
+        texts += b"".join(message_field(3, given.encode()) for given in inputs)
+        attribute = message_field(1, b"value") + message_field(2, message_field(8, value))
+        return message_field(1, texts + (message_field(5, attribute) if value else b""))
+
+    listed = b"".join(message_field(8, key.encode()) for key in keys)
+    nodes = [made("keys", "Const", value=tensor_of([len(keys)], dtype=7, rest=listed))]
+    nodes += [made(name, "VarHandleOp") + made(f"{name}/Read", "ReadVariableOp", name) for name in keys.values()]
+    nodes.append(made("save", "SaveV2", "prefix", "keys", "slices", *(f"{name}/Read" for name in keys.values())))
+    return number_field(1, 1) + message_field(2, message_field(2, b"".join(nodes)))
+
+
+def test_variables_of_keras_that_have_numbers_for_names(tmp_path: Path, rng: np.random.Generator) -> None:
+    """As TensorFlow 2 saves Keras's models: their layers' variables are places in lists, the graph has their names."""
+    sides = [f"bidirectional/{way}_lstm/lstm_cell" for way in ("forward", "backward")]
+    ends = {"kernel": (4, 20), "recurrent_kernel": (5, 20), "bias": (20,)}
+    shapes = {f"{scope}/{end}": shape for scope in sides for end, shape in ends.items()}
+    shapes |= {"gru/gru_cell/kernel": (10, 9), "gru/gru_cell/recurrent_kernel": (3, 9), "gru/gru_cell/bias": (2, 9)}
+    shapes |= {"out/kernel": (3, 2), "out/bias": (2,)}
+    keys = {f"variables/{index}/.ATTRIBUTES/VARIABLE_VALUE": name for index, name in enumerate(shapes)}
+    (tmp_path / "m" / "variables").mkdir(parents=True)
+    arrays = {key: rng.normal(size=shapes[name]).astype(np.float32) for key, name in keys.items()}
+    numbered = {f"optimizer/_variables/{index}/.ATTRIBUTES/VARIABLE_VALUE": np.zeros((4, 20)) for index in range(2)}
+    write_checkpoint(tmp_path / "m" / "variables" / "variables", arrays | numbered)
+    (tmp_path / "m" / "saved_model.pb").write_bytes(saved_model_of(keys))
+    names = run_printed(tmp_path / "m", tmp_path)
+    model = names["model"]
+    assert not cw.inspect_tf1(tmp_path / "m").others
+    assert {row.role for row in names["report"].left} == {"bookkeeping"}
+    assert [type(model["bidirectional"][side]) for side in ("fw", "bw")] == [cw.keras.LSTMCell] * 2
+    assert type(model["gru"]) is cw.keras.GRUCell and type(model["out"]) is nn.Linear
+    parts = [*model["bidirectional"].values(), model["gru"]]
+    found = [weight.detach().numpy() for part in parts for weight in part.weights]
+    found += [model["out"].weight.detach().numpy().T, model["out"].bias.detach().numpy()]
+    for wanted, weight in zip(arrays.values(), found, strict=True):
+        np.testing.assert_array_equal(weight, wanted)
