@@ -135,7 +135,7 @@ def inspect_tf1(path: str | PathLike[str]) -> Inspection:
             add_layers_of_graph(reader, found)
         writer = CodeWriter(fspath(path), inventory, found, facts)
         parts = [_whole(writer.name_of(item), item, facts, graph is not None) for item in found.recurrent]
-        parts += [_layer_part(writer.name_of(layer), layer) for layer in found.layers]
+        parts += [_layer_part(writer.name_of(layer), layer, checkpoint) for layer in found.layers]
         order = {key: index for index, key in enumerate(checkpoint.variables)}
         parts.sort(key=lambda part: min(_orders(part, order), default=0))
         return Inspection(
@@ -243,10 +243,19 @@ def _cell_variables(cell: FoundCell) -> tuple[InspectedVariable, ...]:
     return tuple(_variable(cell.variables[suffix]) for suffix in order)
 
 
-def _layer_part(name: str, layer: FoundLayer) -> InspectedPart:
+def _layer_part(name: str, layer: FoundLayer, checkpoint: Checkpoint) -> InspectedPart:
     words = {"Linear": "{} -> {}", "Embedding": "{} rows of {}", "LayerNorm": "{}"}
     sizes = words.get(layer.kind, "{} -> {}, window {}").format(*layer.sizes)
-    return InspectedPart(name, f"{layer.kind}, {sizes}", tuple(_variable(v) for v in layer.parameters.values()))
+    settings: tuple[str, ...] = ()
+    stored = layer.parameters["weight"].any_value
+    starts = {part[0][0] for part in checkpoint.variables[stored.keys[0]].slices}
+    slices = max(len(starts), len(stored.keys) if stored.axis == 0 else 0)
+    if layer.kind == "Embedding" and slices > 1:
+        settings = (
+            f"in {slices} slices: embedding_lookup deals rows to them in turn unless partition_strategy is 'div'",
+        )
+    variables = tuple(_variable(v) for v in layer.parameters.values())
+    return InspectedPart(name, f"{layer.kind}, {sizes}", variables, settings)
 
 
 def cell_title(cell: FoundCell, told: CellFacts | None) -> str:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import cellweave as cw
-from cellweave.checkpoint import open_checkpoint, write_checkpoint
+from cellweave.checkpoint import even_slices, open_checkpoint, write_checkpoint
 from cellweave.checkpoint._wire import message_field, number_field
 from helpers.checkpoint_bytes import tensor_of
 from helpers.printed_code import run_printed
@@ -310,3 +310,26 @@ def test_variables_of_keras_that_have_numbers_for_names(tmp_path: Path, rng: np.
     found += [model["out"].weight.detach().numpy().T, model["out"].bias.detach().numpy()]
     for wanted, weight in zip(arrays.values(), found, strict=True):
         np.testing.assert_array_equal(weight, wanted)
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"), [((3, 1), ["in 3 slices: embedding_lookup deals rows"]), ((1, 2), []), ((1, 1), [])]
+)
+def test_embeddings_whose_rows_lie_in_slices(parts: tuple[int, int], said: list[str], tmp_path: Path) -> None:
+    """TF1's lookups take row i of n slices from slice i % n; the table in the file has them one behind the other."""
+    table = np.arange(40, dtype=np.float32).reshape(10, 4)
+    dealt = np.concatenate([table[k::3] for k in range(3)])
+    write_checkpoint(tmp_path / "m", {"embedding": dealt}, slices={"embedding": even_slices((10, 4), parts)})
+    part = cw.inspect_tf1(tmp_path / "m").parts[0]
+    assert [line.partition(" rows")[0] + " rows" for line in part.settings] == said
+    found = nn.Embedding(10, 4)
+    cw.load_tf1({"embedding": found}, tmp_path / "m")
+    weight = found.weight.data
+    weight[[row for k in range(3) for row in range(k, 10, 3)]] = weight.clone()
+    np.testing.assert_array_equal(weight, table)
+
+
+def test_embeddings_in_variables_of_their_own(tmp_path: Path) -> None:
+    arrays = {f"embedding/part_{k}": np.zeros((2, 4), np.float32) for k in range(5)}
+    write_checkpoint(tmp_path / "m", arrays)
+    assert cw.inspect_tf1(tmp_path / "m").parts[0].settings[0].startswith("in 5 slices")
