@@ -29,6 +29,8 @@ ACTIVATIONS = {
     "softplus": 7, "elu": 8, "exponential": 9, "leaky_relu": 10, "selu": 11,
 }  # fmt: skip
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+#: What Triton supports: with less, products in bfloat16 take more shared memory than is planned for.
+_LEAST_CAPABILITY = (8, 0)
 #: Bytes of shared memory that are left to the compiler.
 _RESERVED = 3 << 10
 #: Looks at a counter after which an interpreted program gives up waiting: a wrong kernel fails, and does not hang.
@@ -72,9 +74,9 @@ def triton_refuses(spec: RunSpec, context: RunContext) -> str | None:
     """What the kernels of every recurrence lack."""
     if context.device_type != "cuda" and not (context.device_type == "cpu" and interpreting()):
         return f"needs a CUDA tensor, got one on {context.device_type}"
-    missing = missing_reason()
-    if missing is not None:
-        return missing
+    lacking = missing_reason() or _too_old(context)
+    if lacking is not None:
+        return lacking
     if context.dtype not in _DTYPES:
         return f"computes in float32, float16 and bfloat16, not in {dtype_name(context.dtype)}"
     if context.dtype == torch.bfloat16 and context.device_type == "cpu":
@@ -90,6 +92,16 @@ def triton_refuses(spec: RunSpec, context: RunContext) -> str | None:
     if spec.residual and spec.cell.output_size != context.I:
         return f"the residual sum needs inputs as wide as the outputs, {spec.cell.output_size}, got {context.I}"
     return None
+
+
+def _too_old(context: RunContext) -> str | None:
+    if context.device_type != "cuda" or not torch.cuda.is_available():
+        return None
+    found = torch.cuda.get_device_capability()
+    if found >= _LEAST_CAPABILITY:
+        return None
+    least, has = (".".join(map(str, capability)) for capability in (_LEAST_CAPABILITY, found))
+    return f"Triton needs a device of compute capability {least}, got {has}"
 
 
 def activation_refused(cell: Any) -> str | None:
