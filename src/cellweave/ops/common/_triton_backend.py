@@ -74,7 +74,7 @@ def triton_refuses(spec: RunSpec, context: RunContext) -> str | None:
     """What the kernels of every recurrence lack."""
     if context.device_type != "cuda" and not (context.device_type == "cpu" and interpreting()):
         return f"needs a CUDA tensor, got one on {context.device_type}"
-    lacking = missing_reason() or _too_old(context)
+    lacking = missing_reason() or (_device_refuses() if context.device_type == "cuda" else None)
     if lacking is not None:
         return lacking
     if context.dtype not in _DTYPES:
@@ -94,14 +94,27 @@ def triton_refuses(spec: RunSpec, context: RunContext) -> str | None:
     return None
 
 
-def _too_old(context: RunContext) -> str | None:
-    if context.device_type != "cuda" or not torch.cuda.is_available():
+def _device_refuses() -> str | None:
+    """Why Triton cannot launch on the current CUDA device; None where it can, or where there is no device to ask."""
+    if interpreting():
+        return "Triton interprets kernels (TRITON_INTERPRET=1), on tensors of the CPU"
+    if not torch.cuda.is_available():
         return None
     found = torch.cuda.get_device_capability()
-    if found >= _LEAST_CAPABILITY:
-        return None
-    least, has = (".".join(map(str, capability)) for capability in (_LEAST_CAPABILITY, found))
-    return f"Triton needs a device of compute capability {least}, got {has}"
+    if found < _LEAST_CAPABILITY:
+        least, has = (".".join(map(str, capability)) for capability in (_LEAST_CAPABILITY, found))
+        return f"Triton needs a device of compute capability {least}, got {has}"
+    return driver_fault()
+
+
+@functools.cache
+def driver_fault() -> str | None:
+    """Why Triton cannot launch anything; it makes what launches with the machine's C compiler. None where it can."""
+    try:
+        importlib.import_module("triton.runtime").driver.active.get_current_target()
+    except Exception as error:  # noqa: BLE001 (whatever a compiler, a linker or a driver says)
+        return f"Triton cannot launch kernels: {str(error).strip() or type(error).__name__}"
+    return None
 
 
 def activation_refused(cell: Any) -> str | None:
