@@ -46,7 +46,7 @@ test-arm:  ## Test the native core for 64-bit ARM, cross-compiled and run by QEM
 	native/tests/run.sh .cache/native/tests --arm
 
 test-gpu: $(VENV)/.ready-dev  ## Test layers on a CUDA device; fails on a machine without one
-	CELLWEAVE_TRITON_TESTS=device $(BIN)/python -m pytest -q tests/device
+	CELLWEAVE_TRITON_TESTS=device $(BIN)/python -m pytest -q -n $(WORKERS) --max-worker-restart=1000 tests/device
 
 fuzz: $(VENV)/.ready-dev $(VENV)/.ready-fuzz  ## Search for damaged checkpoints that do harm (SECONDS=600; Python 3.11 or newer)
 	$(BIN)/python tests/robustness/fuzz_checkpoints.py -max_total_time=$(SECONDS) -artifact_prefix=.cache/

@@ -41,7 +41,7 @@ _PATIENCE = {"hello": 90.0, "warm": 60.0, "calibrate": 20.0, "check": 25.0, "tim
 _LOOP_PATIENCE = 60.0
 _LEAST_WAIT = 1.0
 #: A kernel of a recurrence whose process ended so often is not tried at other sizes.
-_MOST_LOSSES = 2
+_MOST_LOSSES, _LOST = 2, "at other sizes its process ended"
 _CLOCKS = "name,driver_version,clocks.sm,clocks.mem,clocks.max.sm,temperature.gpu,power.draw,utilization.gpu"
 
 
@@ -179,7 +179,7 @@ class Session:
         recurrence = (case.kind, name)
         row: dict[str, Any] = {}
         if self._losses[recurrence] >= _MOST_LOSSES:
-            verdict: str | None = "not tried: at other sizes its process ended"
+            verdict: str | None = f"not tried: {_LOST}"
         else:
             try:
                 row = self._ask(do="check", name=name, case=case.as_dict(), seed=self._seeds.randrange(2**31))
@@ -215,15 +215,32 @@ class Session:
             refused = {name: reason for name in names_of(case) if (reason := self._unfit(case, name)) is not None}
             names = [name for name in names_of(case) if name not in refused]
             shown: dict[str, Any] = {name: {"error": f"not timed: {reason}"} for name, reason in refused.items()}
-            try:
-                found = self._ask(patience, do="time", names=names, case=case.as_dict())["contestants"] if names else {}
-            except ContestantError as error:
-                found = {name: {"error": str(error)} for name in names}
+            found = self._timed(end, case, names, patience)
             self.record(case=case.name, **case.as_dict(), contestants={**found, **shown})
             self._say(f"  {case.name}: " + ", ".join(f"{n} {_ms(f)}" for n, f in {**found, **shown}.items()))
 
+    def _timed(self, end: float, case: GpuCase, names: list[str], patience: float | None) -> dict[str, Any]:
+        """What contestants showed. Where their process ends, it is tried again without those that may have ended it."""
+        if not names:
+            return {}
+        try:
+            found: dict[str, Any] = self._ask(patience, do="time", names=names, case=case.as_dict())["contestants"]
+            return found
+        except ContestantError as error:
+            lost = {name: {"error": str(error)} for name in names}
+        suspects = _suspects(names)
+        if self._process is not None or not suspects:
+            return lost
+        for name in suspects:  # our kernels were compiled and right before: they need not be given another chance
+            self._losses[case.kind, name] += _MOST_LOSSES if name in KERNELS_OF_OURS else 1
+        if not self._has_time(end):
+            return lost
+        return lost | self._timed(end, case, [name for name in names if name not in suspects], patience)
+
     def _unfit(self, case: GpuCase, name: str) -> str | None:
         """Why a contestant is not timed; a kernel of ours that was not checked yet is checked now."""
+        if self._losses[case.kind, name] >= _MOST_LOSSES:
+            return _LOST
         if name not in KERNELS_OF_OURS:
             return None
         checked = checked_as(case, name, self._plan)
@@ -252,6 +269,12 @@ class Session:
 
     def _not_reached(self, names: Sequence[str]) -> None:
         self.record(not_reached=list(names))
+
+
+def _suspects(names: Sequence[str]) -> list[str]:
+    """Who may have ended a process, the least tried first; cuDNN and a loop of torch's are above suspicion."""
+    variations = [name for name in names if name in KERNELS_OF_OURS and name != TRITON]
+    return [name for name in names if name == COMPILED_LOOP] or variations or [name for name in names if name == TRITON]
 
 
 def _verdict(row: dict[str, Any]) -> str:

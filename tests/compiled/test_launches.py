@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
 import torch
 import triton.runtime.jit as jit
+from triton.runtime import driver
 
+from cellweave.ops.common._triton_backend import driver_fault
 from cellweave.ops.common._triton_launch import Launch
 from helpers.absent_device import Started, pretend_a_device
 
@@ -65,3 +68,22 @@ def test_it_is_compiled_once_for_all_it_is_compiled_for(started: Started, monkey
         start(launch)
         assert len(asked) == number
     assert len({arguments[4] for arguments in started}) == 1 + len(others)
+
+
+def test_a_machine_that_cannot_launch_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as one without a C compiler, which Triton looks for at its first launch."""
+    faults: list[Exception] = [RuntimeError("Failed to find C compiler."), AssertionError()]
+
+    def fail() -> Any:
+        raise faults.pop(0)
+
+    monkeypatch.setattr(sys.modules["triton.runtime.driver"], "_create_driver", fail)
+    monkeypatch.setattr(driver, "_active", None)
+    monkeypatch.setattr(driver, "_default", None)
+    for expected in ("Triton cannot launch kernels: Failed to find C compiler.", "AssertionError"):
+        driver_fault.cache_clear()
+        assert expected in str(driver_fault())
+    driver_fault.cache_clear()
+    pretend_a_device(monkeypatch)
+    assert driver_fault() is None
+    driver_fault.cache_clear()

@@ -39,6 +39,7 @@ def test_variant(name: str) -> None:
     for (kernel, schedule), expected in zip(compiled_pair(loop, tensors), products, strict=True):
         assert kernel.shared <= schedule.shared <= SHARED
         assert kernel.spilled == 0
+        assert not kernel.bounds_lose_nan()
         assert kernel.count(r"HMMA\S*") == expected
         assert kernel.count(r"(ATOM|ATOMG|RED|REDG)\.\S*") == meetings
         assert kernel.weights_stay()

@@ -38,6 +38,20 @@ def test_variant(name: str) -> None:
     for (kernel, schedule), expected in zip(compiled_pair(loop, tensors), products, strict=True):
         assert kernel.shared <= schedule.shared <= SHARED
         assert kernel.spilled == 0
+        assert not kernel.bounds_lose_nan()
         assert kernel.count(r"HMMA\S*") == expected
         assert kernel.count(r"(ATOM|ATOMG|RED|REDG)\.\S*") == meetings
         assert kernel.weights_stay()
+
+
+@pytest.mark.parametrize(
+    "module, spec", [(gru, GRUSpec(64, reset_after=True, joined_kernel=False)), (rnn, RNNSpec(64))]
+)
+def test_float32_as_such_has_room(module: Any, spec: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products that are not rounded to TF32 take their operands from shared memory."""
+    monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", "ieee")
+    loop, tensors = module.OP.loop_of(plain_call(spec, 4, 32, torch.float32))
+    for kernel, schedule in compiled_pair(loop, tensors):
+        assert kernel.shared <= schedule.shared <= SHARED
+        assert kernel.spilled == 0
+        assert kernel.count(r"HMMA\S*") == 0

@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from cellweave.ops.common import _triton_steps
+from cellweave.ops.common._triton_backend import ACTIVATIONS
+from cellweave.ops.common._triton_launch import Launch
 from cellweave.ops.gru import _triton as gru
 from cellweave.ops.lstm import _triton as lstm
 from cellweave.ops.rnn import _triton as rnn
 from cellweave.specs import GRUSpec, LSTMSpec, RNNSpec
-from helpers.cross_compile import compiled_steps, plain_call
+from helpers.cross_compile import compile_launch, compiled_steps, plain_call
 from helpers.step_form import take_steps
 
 BF16 = torch.bfloat16
@@ -63,18 +65,38 @@ def test_variant(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         assert kernel.spilled == 0
         assert not re.search(r"^\s*(@\S+ )?(mma|wgmma|atom|red)\.", kernel.ptx, re.MULTILINE)
         assert kernel.registers <= 128  # four programs of 128 threads on a multiprocessor at least
+        assert not kernel.bounds_lose_nan()
+        assert not kernel.narrow_offsets()  # a step of many rows has more than 2^31 elements
 
 
-@pytest.mark.parametrize(
-    "module, spec, name",
-    [(lstm, LSTMSpec(64), "lstm_bwd_step"), (gru, GRUSpec(64), "gru_bwd_step"), (rnn, RNNSpec(64), "rnn_bwd_step")],
-)
+#: What kernels overwrite: by which parameters they read it, and by which they store.
+OVERWRITTEN = {
+    "lstm_fwd_step": [("h", "h"), ("c", "c")], "lstm_gates_again": [("gates", "gates")],
+    "lstm_bwd_step": [("past_h", "past_h"), ("d_c", "d_c"), ("gates", "d_gates")],
+    "gru_fwd_step": [("h", "h")], "gru_bwd_step": [("past_h", "past_h")], "gru_bwd_reset": [("past_h", "past_h")],
+    "rnn_fwd_step": [("h", "h")], "rnn_gates_again": [("gates", "gates")],
+    "rnn_bwd_step": [("past_h", "past_h"), ("gates", "d_gates")],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("units", [20, 64])
+@pytest.mark.parametrize("kind, module, spec", [("lstm", lstm, LSTMSpec), ("gru", gru, GRUSpec), ("rnn", rnn, RNNSpec)])
 def test_warps_that_share_a_small_tile_read_it_before_one_overwrites_it(
-    module: Any, spec: Any, name: str, monkeypatch: pytest.MonkeyPatch
+    kind: str, module: Any, spec: Any, units: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each of them loads all of it, and what one has stored meanwhile would reach the gates through shared memory."""
     take_steps(monkeypatch)
-    kernels = dict(compiled_steps(*module.OP.loop_of(plain_call(spec, 2, 1, BF16, lengths=True)), gates=True))
-    lines = kernels[name].ptx.splitlines()
-    stores, meetings = ([n for n, line in enumerate(lines) if word in line] for word in ("st.global", "bar.sync"))
-    assert not meetings or min(stores) > min(meetings)
+    kernels = compiled_steps(*module.OP.loop_of(plain_call(spec(units), 2, 1, BF16, lengths=True)), gates=False)
+    checked = [(name, kernel, pair) for name, kernel in kernels for pair in OVERWRITTEN.get(name, [])]
+    assert {name for name, *_ in checked} == {name for name in OVERWRITTEN if name.startswith(kind)}
+    for name, kernel, (read, overwritten) in checked:
+        assert kernel.reads_before_it_overwrites(read, overwritten), f"{name}: {overwritten}"
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_activations_let_nan_through(activation: str) -> None:
+    """What diverged must not look sound."""
+    gates, kind = torch.zeros(4, 16), ACTIVATIONS[activation]
+    arguments = {"gates": gates, "B": 4, "H": 16, "ROWS": 4, "U": 16, "ACTIVATION": kind}
+    launch = Launch("cellweave.ops.rnn._triton_step_kernels", "rnn_gates_again", 1, arguments, {"num_warps": 4})
+    assert not compile_launch(launch).bounds_lose_nan()

@@ -1,11 +1,14 @@
 """Tests on a CUDA device: `make test-gpu`.
 
-`CELLWEAVE_TEST_DEVICE=cpu TRITON_INTERPRET=1` tries the tests themselves in Triton's interpreter.
+They run in processes of pytest-xdist: a kernel that hangs, or after which the device answers no more, costs its test
+and its process; the next test gets a new one. `CELLWEAVE_TEST_DEVICE=cpu TRITON_INTERPRET=1` tries the tests themselves
+in Triton's interpreter.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -21,6 +24,26 @@ def device() -> str:
     if name == "cuda" and not torch.cuda.is_available():
         pytest.fail("expected a CUDA device, got none: these tests need one")
     return name
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Who waits for a device is inside its driver, where no signal reaches Python: too late, the process is ended."""
+    item.add_marker(pytest.mark.timeout(method="thread"))
+
+
+@pytest.fixture(autouse=True)
+def a_device_that_answers(device: str) -> Iterator[None]:
+    """After an error on the device every later call of the process fails: it ends."""
+    yield
+    if device != "cuda":
+        return
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError as error:
+        if "PYTEST_XDIST_WORKER" not in os.environ:
+            pytest.exit(f"the device answers no more: {error}", returncode=1)
+        sys.stderr.write(f"the device answers no more: {error}\n")
+        os._exit(1)
 
 
 @pytest.fixture(autouse=True)

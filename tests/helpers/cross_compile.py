@@ -66,6 +66,32 @@ class Compiled:
         weights = set(allocated.findall(before))
         return bool(weights) and not weights & set(allocated.findall(loop)) and weights <= set(used.findall(loop))
 
+    def narrow_offsets(self) -> list[str]:
+        """What is added to pointers in 32 bits and is neither a constant nor a number of the tile's columns."""
+        made = dict(re.findall(r"(%\w+) = (.*)", self.ttgir))
+        added = re.findall(r"tt\.addptr %\w+, (%\w+) : [^:]*?, (?:tensor<\d+x\d+xi32|i32)", self.ttgir)
+        known = re.compile(r"arith\.constant|tt\.(broadcast|expand_dims) .*tensor<1x\d+xi32")
+        return [made.get(offset, offset) for offset in added if not known.match(made.get(offset, ""))]
+
+    def bounds_lose_nan(self) -> bool:
+        """It has one of the GPU's plain minimums and maximums, which give the other number where one is NaN."""
+        return re.search(r"\b(min|max)\.(ftz\.)?(f32|f16|bf16)", self.ptx) is not None
+
+    def reads_before_it_overwrites(self, read: str, overwritten: str) -> bool:
+        """All warps of a program have met between its last load by one parameter and its first store by another."""
+        names, steps = {name: name for name in (read, overwritten)}, []
+        for line in self.ttgir.splitlines():
+            made = re.match(r"\s*(%\w+) = tt\.(?:splat|addptr|broadcast) %(\w+)", line)
+            if made and made[2] in names:
+                names[made[1][1:]] = names[made[2]]
+            found = re.search(r"tt\.(load|store) %(\w+)", line)
+            if found and names.get(found[2]) == {"load": read, "store": overwritten}[found[1]]:
+                steps.append(found[1])
+            elif "ttg.barrier" in line or "gpu.barrier" in line:
+                steps.append("meet")
+        first = steps.index("store")
+        return "load" not in steps[first:] and "meet" in steps[first - steps[:first][::-1].index("load") : first]
+
     def count(self, instruction: str) -> int:
         """How often an instruction stands in the machine code."""
         return len(re.findall(rf"\b{instruction}\b", self.sass))

@@ -174,6 +174,23 @@ def test_a_recurrence_that_hung_twice_is_not_tried_at_other_sizes(world: World, 
     assert any(row.get("passes") for row in rows if row.get("kind") == "lstm")
 
 
+@pytest.mark.parametrize("name", [TRITON, WRAPPED])
+def test_a_kernel_that_hangs_while_it_is_timed_takes_nobody_along(name: str, world: World, tmp_path: Path) -> None:
+    """One that meets others once too rarely passes a short check, and hangs in a long sequence."""
+    world.hangs = lambda request: (
+        request["do"] == "time" and name in request["names"] and request["case"]["kind"] == "lstm"
+    )
+    rows = [row for row in run(world, tmp_path) if row["phase"] == "ours"]
+    found = [row["contestants"] for row in rows if "contestants" in row]
+    assert len(found) == len(PLANS["cuda"].ours)
+    assert all(timed[CUDNN]["ms"] == 1.0 for timed in found)
+    reasons = Counter(row["contestants"][name].get("error") for row in rows if name in row["contestants"])
+    assert reasons["no answer in 45 s"] == 1 and reasons["not timed: at other sizes its process ended"] > 10
+    assert sum(world.hangs(request) for request in world.asked) == (2 if name == TRITON else 1)
+    if name == WRAPPED:
+        assert all(timed[TRITON]["ms"] == 1.0 for timed in found)
+
+
 def test_what_was_not_checked_in_time_is_checked_before_it_is_timed(world: World, tmp_path: Path) -> None:
     world.seconds = 3.0
     rows = run(world, tmp_path)

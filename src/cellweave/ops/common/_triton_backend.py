@@ -29,6 +29,8 @@ ACTIVATIONS = {
     "softplus": 7, "elu": 8, "exponential": 9, "leaky_relu": 10, "selu": 11,
 }  # fmt: skip
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+#: What Triton supports: with less, products in bfloat16 take more shared memory than is planned for.
+_LEAST_CAPABILITY = (8, 0)
 #: Bytes of shared memory that are left to the compiler.
 _RESERVED = 3 << 10
 #: Looks at a counter after which an interpreted program gives up waiting: a wrong kernel fails, and does not hang.
@@ -72,9 +74,9 @@ def triton_refuses(spec: RunSpec, context: RunContext) -> str | None:
     """What the kernels of every recurrence lack."""
     if context.device_type != "cuda" and not (context.device_type == "cpu" and interpreting()):
         return f"needs a CUDA tensor, got one on {context.device_type}"
-    missing = missing_reason()
-    if missing is not None:
-        return missing
+    lacking = missing_reason() or (_device_refuses() if context.device_type == "cuda" else None)
+    if lacking is not None:
+        return lacking
     if context.dtype not in _DTYPES:
         return f"computes in float32, float16 and bfloat16, not in {dtype_name(context.dtype)}"
     if context.dtype == torch.bfloat16 and context.device_type == "cpu":
@@ -89,6 +91,29 @@ def triton_refuses(spec: RunSpec, context: RunContext) -> str | None:
         return f"has room for {MOST_MASKS} masks"
     if spec.residual and spec.cell.output_size != context.I:
         return f"the residual sum needs inputs as wide as the outputs, {spec.cell.output_size}, got {context.I}"
+    return None
+
+
+def _device_refuses() -> str | None:
+    """Why Triton cannot launch on the current CUDA device; None where it can, or where there is no device to ask."""
+    if interpreting():
+        return "Triton interprets kernels (TRITON_INTERPRET=1), on tensors of the CPU"
+    if not torch.cuda.is_available():
+        return None
+    found = torch.cuda.get_device_capability()
+    if found < _LEAST_CAPABILITY:
+        least, has = (".".join(map(str, capability)) for capability in (_LEAST_CAPABILITY, found))
+        return f"Triton needs a device of compute capability {least}, got {has}"
+    return driver_fault()
+
+
+@functools.cache
+def driver_fault() -> str | None:
+    """Why Triton cannot launch anything; it makes what launches with the machine's C compiler. None where it can."""
+    try:
+        importlib.import_module("triton.runtime").driver.active.get_current_target()
+    except Exception as error:  # noqa: BLE001 (whatever a compiler, a linker or a driver says)
+        return f"Triton cannot launch kernels: {str(error).strip() or type(error).__name__}"
     return None
 
 

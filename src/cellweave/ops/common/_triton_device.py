@@ -28,6 +28,18 @@ def hyperbolic_tangent(x):
 
 
 @triton.jit
+def at_least(x, bound):
+    """The larger of both. NaN stays NaN, for which a GPU's plain maximum gives the other number."""
+    return tl.maximum(x, bound, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def at_most(x, bound):
+    """The smaller of both; NaN stays NaN."""
+    return tl.minimum(x, bound, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
 def activated(x, KIND: tl.constexpr):
     """An activation by its number in `_triton_backend.ACTIVATIONS`."""
     if KIND == 0:
@@ -37,23 +49,23 @@ def activated(x, KIND: tl.constexpr):
     elif KIND == 2:
         return squash(x)
     elif KIND == 3:
-        return tl.maximum(x, 0.0)
+        return at_least(x, 0.0)
     elif KIND == 4:
-        return tl.minimum(tl.maximum(x, 0.0), 6.0)
+        return at_most(at_least(x, 0.0), 6.0)
     elif KIND == 5:
-        return tl.minimum(tl.maximum(0.2 * x + 0.5, 0.0), 1.0)
+        return at_most(at_least(0.2 * x + 0.5, 0.0), 1.0)
     elif KIND == 6:
         return x / (1.0 + tl.abs(x))
     elif KIND == 7:
-        return tl.maximum(x, 0.0) + tl.log(1.0 + tl.exp(-tl.abs(x)))
+        return at_least(x, 0.0) + tl.log(1.0 + tl.exp(-tl.abs(x)))
     elif KIND == 8:
-        return tl.where(x > 0, x, tl.exp(tl.minimum(x, 0.0)) - 1.0)
+        return tl.where(x > 0, x, tl.exp(at_most(x, 0.0)) - 1.0)
     elif KIND == 9:
         return tl.exp(x)
     elif KIND == 10:
         return tl.where(x > 0, x, 0.2 * x)
     else:
-        return tl.where(x > 0, _SELU_SCALE * x, _SELU_LIMIT * (tl.exp(tl.minimum(x, 0.0)) - 1.0))
+        return tl.where(x > 0, _SELU_SCALE * x, _SELU_LIMIT * (tl.exp(at_most(x, 0.0)) - 1.0))
 
 
 @triton.jit

@@ -39,7 +39,7 @@ def gate_operands(
     found = tl.load(value + at, mask=inside, other=0.0).to(tl.float32)
     for gate in tl.static_range(FIRST, LAST):
         keep = _factors_of(gate, table, scales, given, step, rows, columns, inside, WIDTH, GATES, COUNT, KINDS, BITS)
-        there = operands + (gate - FIRST) * B * WIDTH + at
+        there = operands + (gate - FIRST) * B.to(tl.int64) * WIDTH + at
         tl.store(there, (found * keep).to(operands.dtype.element_ty), mask=inside)
 
 
@@ -56,7 +56,7 @@ def gate_gradients(
     found = tl.zeros((ROWS, U), tl.float32)
     for gate in tl.static_range(FIRST, LAST):
         keep = _factors_of(gate, table, scales, given, step, rows, columns, inside, WIDTH, GATES, COUNT, KINDS, BITS)
-        there = operands + (gate - FIRST) * B * WIDTH + at
+        there = operands + (gate - FIRST) * B.to(tl.int64) * WIDTH + at
         found += keep * tl.load(there, mask=inside, other=0.0).to(tl.float32)
     tl.store(value + at, found.to(value.dtype.element_ty), mask=inside)
 
@@ -77,6 +77,6 @@ def operands_of_gate(
     keep = _factors_of(
         gate, table, scales, given, step[:, None], rows, columns, inside, WIDTH, GATES, COUNT, KINDS, BITS
     )
-    at = everywhere.to(tl.int64)[:, None] * WIDTH + columns[None, :]
+    at = everywhere[:, None] * WIDTH + columns[None, :]
     found = keep * tl.load(values + at, mask=inside, other=0.0).to(tl.float32)
     tl.store(operands + at, found.to(operands.dtype.element_ty), mask=inside)

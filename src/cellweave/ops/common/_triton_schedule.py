@@ -98,18 +98,21 @@ def pieces(size: int) -> tuple[int, int]:
 
 
 @functools.lru_cache(maxsize=1024)
-def plan_programs(units: int, rows: int, products: tuple[Product, ...], itemsize: int, chip: Chip) -> Schedule | None:
+def plan_programs(
+    units: int, rows: int, products: tuple[Product, ...], itemsize: int, chip: Chip, *, one_operand: bool = False
+) -> Schedule | None:
     """The schedule with the fewest rows in a group, then the fewest units in a program; None: nothing fits the chip.
 
     Args:
         units, rows: H and B. products: Of one step. itemsize: Bytes of an element. chip: Where it runs.
+        one_operand: All products have the same one.
     """
     whole = tuple(pieces(product.summed) for product in products)
     halves = tuple((side[0] // 2, side[0] // 2) if side[1] == 0 and side[0] > _LEAST_PIECE else side for side in whole)
     for group in _GROUP_ROWS:
         for share in _PROGRAM_UNITS:
             for sides in (whole, halves):  # an operand's second piece takes the place of the first
-                found = _schedule(units, rows, group, share, products, sides, itemsize)
+                found = _schedule(units, rows, group, share, products, sides, itemsize, one_operand=one_operand)
                 if found is not None and found.grid <= chip.processors and found.shared <= chip.shared:
                     return found
     return None
@@ -123,6 +126,8 @@ def _schedule(
     products: tuple[Product, ...],
     sides: tuple[tuple[int, int], ...],
     itemsize: int,
+    *,
+    one_operand: bool,
 ) -> Schedule | None:
     split = max(1, min(WARPS, min(piece for side in sides for piece in side if piece) // _LEAST_PIECE))
     found = Schedule(group, -(-rows // group), share, -(-units // share), split, sides)
@@ -132,7 +137,10 @@ def _schedule(
         return None
     weights = itemsize * sum(sum(side) * width for side, width in zip(sides, columns, strict=True))
     sums = _SUM_BYTES * split * group * max(columns) if split > 1 else 0
-    return dataclasses.replace(found, shared=weights + max(itemsize * operand, sums))
+    # float32 that is not rounded to TF32 is multiplied from shared memory: there an operand outlives the first sums
+    stays = one_operand and itemsize == _SUM_BYTES
+    beside = itemsize * operand + sums if stays else max(itemsize * operand, sums)
+    return dataclasses.replace(found, shared=weights + beside)
 
 
 #: Columns of a tile of the kernels of single steps, which are elementwise, and elements of one: four for each thread.

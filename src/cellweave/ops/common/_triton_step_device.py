@@ -27,9 +27,12 @@ _H, _OUTPUT, _ZONE_H = tl.constexpr(1), tl.constexpr(3), tl.constexpr(4)
 
 @triton.jit
 def tile_of(B, WIDTH: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr):
-    """A program's tile of `[B, WIDTH]`: rows and which of them there are, columns and which elements there are."""
+    """A program's tile of `[B, WIDTH]`: rows and which of them there are, columns and which elements there are.
+
+    Rows are counted in 64 bits, as everything is that is counted from them: a step may have 2^31 elements and more.
+    """
     part, parts = tl.program_id(0), tl.cdiv(WIDTH, U)
-    rows, columns = (part // parts) * ROWS + tl.arange(0, ROWS), (part % parts) * U + tl.arange(0, U)
+    rows, columns = (part // parts).to(tl.int64) * ROWS + tl.arange(0, ROWS), (part % parts) * U + tl.arange(0, U)
     here = rows < B
     return rows, here, columns, here[:, None] & (columns < WIDTH)[None, :]
 
@@ -40,6 +43,17 @@ def step_at(step, clock):
     if clock is not None:
         step += tl.load(clock)
     return step
+
+
+@triton.jit
+def overwrite(at, value, inside):
+    """Store what takes the place of what the program has read there.
+
+    Where a tile is smaller than the program, several warps read each element, and hand on through shared memory what
+    they make of it: they meet here, so that none reads what another has stored already.
+    """
+    tl.debug_barrier()
+    tl.store(at, value.to(at.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -90,7 +104,7 @@ def normalized_back(
         d = tl.where(inside, d, 0.0)
         at = d_norms + (2 * PART * B + rows[:, None]) * WIDTH + units[None, :]
         tl.store(at, tl.load(at, mask=inside, other=0.0) + d * form, mask=inside)
-        at += B * WIDTH
+        at += B.to(tl.int64) * WIDTH
         tl.store(at, tl.load(at, mask=inside, other=0.0) + d, mask=inside)
         d *= _row_of(norms, 2 * PART, units, WIDTH)
         mean, along = tl.sum(d, axis=1)[:, None] / WIDTH, tl.sum(d * form, axis=1)[:, None] / WIDTH
@@ -122,7 +136,7 @@ def enter_step(
     if SAVE:
         there = first * WIDTH + near[:, None] * WIDTH + columns[None, :]
         tl.store(saved + there, state.to(saved.dtype.element_ty), mask=inside & (step < T))
-    tl.store(current + at, state.to(current.dtype.element_ty), mask=inside)
+    overwrite(current + at, state, inside)
 
 
 @triton.jit

@@ -52,7 +52,10 @@ def schedules(
     H = spec.units
     forward = (Product(H, 2 * H, 2), Product(H, H, 1))
     backward = (Product(2 * H, H, 1), Product(H, H, 1))
-    return tuple(plan_programs(H, rows, products, itemsize, chip(device)) for products in (forward, backward))  # type: ignore[return-value]
+    return (
+        plan_programs(H, rows, forward, itemsize, chip(device), one_operand=spec.reset_after),
+        plan_programs(H, rows, backward, itemsize, chip(device)),
+    )
 
 
 def _refuses(spec: RunSpec, context: RunContext) -> str | None:

@@ -17,6 +17,7 @@ from cellweave.ops.common._triton_step_device import (
     gate_columns,
     normalized,
     normalized_back,
+    overwrite,
     step_at,
     tile_of,
     unfinish_step,
@@ -181,7 +182,7 @@ def gru_bwd_step(
             value += r * recurrent
         value = activated(value, ACTIVATION)
     d_value, d_u, d_old = mix_back(d_new, u, old, value, ACTIVATION, GATE_ACTIVATION)
-    tl.store(past_h + at, d_past + d_old, mask=inside)
+    overwrite(past_h + at, d_past + d_old, inside)
     d_u = normalized_back(d_u, total_u, norms, d_norms, _U, B, rows, units, inside, H, epsilon, NORM)
     if AFTER:
         d_r, d_recurrent = reset_back(d_value, recurrent, r, GATE_ACTIVATION)
@@ -225,7 +226,7 @@ def gru_bwd_reset(
         r = _gate(total, norms, _R, units, inside, H, epsilon, NORM, GATE_ACTIVATION)
     d_r, d_old = reset_back(tl.load(d_rh + at, mask=inside, other=0.0).to(tl.float32), old, r, GATE_ACTIVATION)
     d_r = normalized_back(d_r, total, norms, d_norms, _R, B, rows, units, inside, H, epsilon, NORM)
-    tl.store(past_h + at, tl.load(past_h + at, mask=inside, other=0.0) + d_old, mask=inside)
+    overwrite(past_h + at, tl.load(past_h + at, mask=inside, other=0.0) + d_old, inside)
     here_r = rows[:, None] * (3 * H) + H + 2 * units[None, :]
     at_r = first * (3 * H) + near[:, None] * (3 * H) + H + 2 * units[None, :]
     tl.store(d_totals + here_r, d_r.to(d_totals.dtype.element_ty), mask=inside)
@@ -240,7 +241,7 @@ def gru_gates_again(
 ):  # fmt: skip
     """Gates, candidates and their recurrent products of all steps, as forward would have kept them; B are all rows."""
     rows, here, units, inside = tile_of(B, H, ROWS, U)
-    columns, rows = gate_columns(2, H, U), rows.to(tl.int64)
+    columns = gate_columns(2, H, U)
     in_gates = here[:, None] & (columns < 2 * H)[None, :]
     _candidate_of(
         x_gates, product, bias, norms, gates, values, from_h, 0, rows, rows, units, columns, inside, in_gates, epsilon,

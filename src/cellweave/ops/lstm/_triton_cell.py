@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from cellweave.ops.common._triton_device import activated, slope
+from cellweave.ops.common._triton_device import activated, at_least, at_most, slope
 
 
 @triton.jit
@@ -44,7 +44,7 @@ def cell_forward(
 def clipped(c, cell_clip, CLIP: tl.constexpr):
     """A new c within its bounds, if it has any."""
     if CLIP > 0:
-        c = tl.minimum(tl.maximum(c, -cell_clip), cell_clip)
+        c = at_most(at_least(c, -cell_clip), cell_clip)
     return c
 
 

@@ -12,6 +12,8 @@ import triton.language as tl
 
 from cellweave.ops.common._triton_device import (
     arrive,
+    at_least,
+    at_most,
     begins_anew,
     factors,
     hand_back,
@@ -134,7 +136,7 @@ def lstm_fwd_persistent(
             if PROJ_CLIP:
                 if SAVE:
                     tl.store(raw + first * P + here_h, new_h.to(raw.dtype.element_ty), mask=in_h)
-                new_h = tl.minimum(tl.maximum(new_h, -proj_clip), proj_clip)
+                new_h = at_most(at_least(new_h, -proj_clip), proj_clip)
         zone_h = always_zone_h * factors(
             table, scales, given, step, rows, places, in_h, P, _ZONE_H, 1, COUNT, KINDS, BITS
         )

@@ -11,6 +11,8 @@ import triton.language as tl
 
 from cellweave.ops.common._triton_device import (
     activated,
+    at_least,
+    at_most,
     hand_back,
     hand_on,
     join_four,
@@ -25,6 +27,7 @@ from cellweave.ops.common._triton_step_device import (
     leave_step,
     normalized,
     normalized_back,
+    overwrite,
     step_at,
     step_factors,
     tile_of,
@@ -132,7 +135,7 @@ def lstm_fwd_output(
             first, near = step_rows(step, T, B, length, rows, LENGTHS, REVERSE)
             there = first * P + near[:, None] * P + places[None, :]
             tl.store(raw + there, new_h.to(raw.dtype.element_ty), mask=inside)
-        new_h = tl.minimum(tl.maximum(new_h, -proj_clip), proj_clip)
+        new_h = at_most(at_least(new_h, -proj_clip), proj_clip)
     finish_step(
         new_h, h, hs, reset_h, resets, out, all_h, table, scales, given, step, T, B, length, rows, here, places,
         inside, P, LENGTHS, RESETS, GIVEN_RESETS, REVERSE, COUNT, KINDS, BITS, ZONE_H, STATES, SAVE,
@@ -165,7 +168,7 @@ def lstm_bwd_output(
     if PROJ_CLIP:
         before = tl.load(raw + there, mask=inside, other=0.0).to(tl.float32)
         d_h = tl.where(tl.abs(before) <= proj_clip, d_h, 0.0)
-    tl.store(past_h + at, d_old, mask=inside)
+    overwrite(past_h + at, d_old, inside)
     tl.store(d_raw + at, d_h.to(d_raw.dtype.element_ty), mask=inside)
     tl.store(d_projected + there, d_h.to(d_projected.dtype.element_ty), mask=inside)
 
@@ -231,7 +234,7 @@ def lstm_bwd_step(
         d_total_c, i, j, f, old_c, diagonal_f, diagonal_i, ACTIVATION, GATE_ACTIVATION, COUPLED, PEEPHOLES
     )
     if PEEPHOLES:
-        sums, size = d_peephole + at, B * H
+        sums, size = d_peephole + at, B.to(tl.int64) * H
         tl.store(sums, tl.load(sums, mask=inside, other=0.0) + d_f * old_c, mask=inside)
         tl.store(sums + size, tl.load(sums + size, mask=inside, other=0.0) + d_i * old_c, mask=inside)
         tl.store(sums + 2 * size, tl.load(sums + 2 * size, mask=inside, other=0.0) + d_o * new_c, mask=inside)
@@ -241,15 +244,14 @@ def lstm_bwd_step(
     d_o = normalized_back(d_o, of_o, norms, d_norms, 3, B, rows, units, inside, H, epsilon, NORM)
     tile = join_four(d_i, d_j, d_f, d_o, ROWS, U)
     tl.store(d_totals + rows[:, None] * (4 * H) + columns[None, :], tile.to(d_totals.dtype.element_ty), mask=in_gates)
-    tl.store(d_gates + at_gates, tile.to(d_gates.dtype.element_ty), mask=in_gates)
+    overwrite(d_gates + at_gates, tile, in_gates)  # where gates were computed again
     d_old_c = leave_step(
         d_old_c + d_past_c, sum_reset_c, resets, step, T, B, length, rows, here, units, inside, H,
         LENGTHS, RESETS, GIVEN_RESETS, REVERSE,
     )  # fmt: skip
-    # Warps that share a small tile have all read past_h and d_c by here: they met to split and join the gates.
-    tl.store(d_c + at, d_old_c, mask=inside)
+    overwrite(d_c + at, d_old_c, inside)
     if not PROJECTION:
-        tl.store(past_h + at, d_old_h, mask=inside)
+        overwrite(past_h + at, d_old_h, inside)
 
 
 @triton.jit(do_not_specialize=["B"])
@@ -260,7 +262,7 @@ def lstm_gates_again(
 ):  # fmt: skip
     """Totals `[B, 4H]` become activated gates, in place; B are the rows of all steps, `cs` float32 their old c."""
     rows, here, units, inside = tile_of(B, H, ROWS, U)
-    columns, rows = gate_columns(4, H, U), rows.to(tl.int64)
+    columns = gate_columns(4, H, U)
     in_gates = here[:, None] & (columns < 4 * H)[None, :]
     at_gates = gates + rows[:, None] * (4 * H) + columns[None, :]
     old_c = tl.load(cs + rows[:, None] * H + units[None, :], mask=inside, other=0.0)
@@ -270,4 +272,4 @@ def lstm_gates_again(
         i, j, f, o, old_c, diagonal_f, diagonal_i, diagonal_o, forget_bias, cell_clip,
         ACTIVATION, GATE_ACTIVATION, COUPLED, PEEPHOLES, CLIP,
     )  # fmt: skip
-    tl.store(at_gates, join_four(i, j, f, o, ROWS, U).to(gates.dtype.element_ty), mask=in_gates)
+    overwrite(at_gates, join_four(i, j, f, o, ROWS, U), in_gates)

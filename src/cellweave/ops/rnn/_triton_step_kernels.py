@@ -10,6 +10,7 @@ from cellweave.ops.common._triton_step_device import (
     finish_step,
     normalized,
     normalized_back,
+    overwrite,
     step_at,
     tile_of,
     unfinish_step,
@@ -77,15 +78,15 @@ def rnn_bwd_step(
         value = activated(normalized(total, norms, 0, units, inside, H, epsilon, NORM), ACTIVATION)
     d_total = d_new * slope(value, ACTIVATION)
     d_total = normalized_back(d_total, total, norms, d_norms, 0, B, rows, units, inside, H, epsilon, NORM)
-    tl.store(past_h + at, d_old, mask=inside)
+    overwrite(past_h + at, d_old, inside)
     tl.store(d_totals + at, d_total.to(d_totals.dtype.element_ty), mask=inside)
-    tl.store(d_gates + there, d_total.to(d_gates.dtype.element_ty), mask=inside)
+    overwrite(d_gates + there, d_total, inside)  # where values were computed again
 
 
 @triton.jit(do_not_specialize=["B"])
 def rnn_gates_again(gates, B, H: tl.constexpr, ROWS: tl.constexpr, U: tl.constexpr, ACTIVATION: tl.constexpr):
     """Totals `[B, H]` become values, in place; B are the rows of all steps."""
     rows, _, units, inside = tile_of(B, H, ROWS, U)
-    at = gates + rows.to(tl.int64)[:, None] * H + units[None, :]
+    at = gates + rows[:, None] * H + units[None, :]
     value = activated(tl.load(at, mask=inside, other=0.0).to(tl.float32), ACTIVATION)
-    tl.store(at, value.to(gates.dtype.element_ty), mask=inside)
+    overwrite(at, value, inside)

@@ -96,6 +96,21 @@ def test_a_plain_layer_on_a_cuda_device_is_not_refused() -> None:
     assert RECORD.refuses(RunSpec(LSTMSpec(4)), dataclasses.replace(CONTEXT, dtype=torch.bfloat16)) is None
 
 
+def test_devices_that_triton_does_not_support(monkeypatch: pytest.MonkeyPatch) -> None:
+    capability = [7, 5]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: tuple(capability))
+    monkeypatch.setattr(triton_backend, "interpreting", lambda: False)
+    monkeypatch.setattr(triton_backend, "driver_fault", lambda: None)
+    assert "compute capability 8.0, got 7.5" in str(RECORD.refuses(RunSpec(LSTMSpec(4)), CONTEXT))
+    capability[:] = [8, 0]
+    assert RECORD.refuses(RunSpec(LSTMSpec(4)), CONTEXT) is None
+    monkeypatch.setattr(triton_backend, "driver_fault", lambda: "no C compiler")
+    assert RECORD.refuses(RunSpec(LSTMSpec(4)), CONTEXT) == "no C compiler"
+    monkeypatch.setattr(triton_backend, "interpreting", lambda: True)
+    assert "TRITON_INTERPRET=1" in str(RECORD.refuses(RunSpec(LSTMSpec(4)), CONTEXT))
+
+
 def test_the_cpu_only_for_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
     on_cpu = dataclasses.replace(CONTEXT, device_type="cpu")
     monkeypatch.setattr(triton_backend, "interpreting", lambda: False)
