@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
 from cellweave._errors import ArgumentTypeError
 from cellweave._shape import TensorShape
@@ -57,6 +58,11 @@ def as_dtype(value: DTypeLike, where: str = "dtype") -> torch.dtype:
 def dtype_name(dtype: torch.dtype) -> str:
     """The name of a torch dtype without its `torch.` prefix, such as "float32"."""
     return str(dtype).removeprefix("torch.")
+
+
+def is_readable(tensor: torch.Tensor) -> bool:
+    """Whether its values can be read at once: it lies on the CPU, and is no fake, which has none."""
+    return tensor.device.type == "cpu" and not isinstance(tensor, FakeTensor)
 
 
 def shape_dims(shape: ShapeLike) -> tuple[int | None, ...]:

@@ -162,7 +162,7 @@ class RNNCell(StepLayer):
         key = (repr(self.state_size), rows, resolved, device)
         if is_probing():
             return zeros_of(self.state_size, rows, resolved, torch.get_default_device())
-        if torch.compiler.is_compiling():  # a trace keeps nothing
+        if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():  # traces and fakes keep nothing
             return zeros_of(self.state_size, rows, resolved, device)
         if self._zero_state is not None and self._zero_state[0] == key and _still_zeros(self._zero_state[1]):
             return self._zero_state[1]

@@ -10,7 +10,7 @@ import torch
 
 from cellweave import _nest
 from cellweave._errors import ArgumentError, ArgumentTypeError
-from cellweave._types import DTypeLike, Nest
+from cellweave._types import DTypeLike, Nest, is_readable
 from cellweave.cells import require_rnn_cell
 from cellweave.layers._again import run_again
 from cellweave.layers._dynamic_rnn import check_parallel_iterations, run_task, task_of
@@ -30,7 +30,7 @@ def check_within(lengths: torch.Tensor | None, steps: int, where: str) -> None:
         return
     message = f"{where}: expected sequence_length in 0..{steps}"
     inside = ((lengths >= 0) & (lengths <= steps)).all()
-    if lengths.device.type != "cpu" or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or not is_readable(inside):
         torch._assert_async(inside, message)
     elif not bool(inside):
         raise ArgumentError(f"{message}, got {lengths.tolist()}.")

@@ -9,7 +9,7 @@ import torch
 from cellweave import _nest
 from cellweave._errors import ArgumentError, ArgumentTypeError, ShapeError
 from cellweave._shape import TensorShape
-from cellweave._types import DTypeLike, Nest, as_dtype, dtype_name
+from cellweave._types import DTypeLike, Nest, as_dtype, dtype_name, is_readable
 from cellweave.cells import cell_zero_state
 from cellweave.scopes import Loop, VariableScope, is_probing, probing, variable_scope
 
@@ -58,12 +58,10 @@ def as_lengths(sequence_length: Any, rows: int, where: str) -> torch.Tensor | No
     """
     if sequence_length is None:
         return None
+    # compiled code is made anew for each list that goes into as_tensor
+    make = torch.tensor if isinstance(sequence_length, list | tuple) else torch.as_tensor
     try:
-        lengths = (
-            sequence_length
-            if isinstance(sequence_length, torch.Tensor)
-            else torch.as_tensor(sequence_length, device="cpu")
-        )
+        lengths = sequence_length if isinstance(sequence_length, torch.Tensor) else make(sequence_length, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         raise ArgumentTypeError(
             f"{where}: expected sequence_length [{rows}] of numbers, got {sequence_length!r}."
@@ -84,7 +82,7 @@ def steps_to_run(steps: int, lengths: torch.Tensor | None, *, at_least: int) -> 
     """`min(T, max(at_least, longest row))` where that is known, without waiting for a device; else T."""
     if lengths is None or torch.compiler.is_compiling() or is_probing():
         return steps
-    if lengths.device.type != "cpu" or lengths.numel() == 0:
+    if not is_readable(lengths) or lengths.numel() == 0:
         return steps
     return min(steps, max(at_least, int(lengths.max())))
 

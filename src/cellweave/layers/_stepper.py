@@ -90,6 +90,10 @@ class Stepper:
             ShapeError, DTypeError: inputs that do not fit the state or the weights.
             RuntimeError: inputs, state and weights on several devices, where the cell does not move them.
         """
+        if torch.compiler.is_dynamo_compiling():
+            from cellweave.layers._untraced import step_outside
+
+            return step_outside(self, inputs)  # type: ignore[no-any-return]
         chain = self._chain
         # Only the CPU has prepared steps, and whole devices cost twice as much to compare.
         if chain is None or inputs.shape != self._shape or not inputs.is_cpu or not self._watch.holds():

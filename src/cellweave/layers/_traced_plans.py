@@ -31,6 +31,7 @@ from cellweave.weave import (
     choose,
     choose_in_graph,
     graph_obstacle,
+    is_transformed,
     plan_program,
     spec_with,
 )
@@ -168,7 +169,9 @@ def _plan(
     plan.starts_from_zeros = program.start_widths is not None
     plan.reason = program.refusal or _untraceable(program)
     if not plan.reason:
-        _add_layers(plan, program, cell, RunContext(dtype, device.type, 2, _ROWS, plan.depth, grad, False), options)
+        _add_layers(
+            plan, program, cell, RunContext(dtype, device.type, 2, _ROWS, plan.depth, grad, is_transformed()), options
+        )
     return plan
 
 

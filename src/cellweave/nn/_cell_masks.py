@@ -77,10 +77,20 @@ def _fits(cell: Any, held: SequenceDraws, x: torch.Tensor) -> bool:
 def _drawn(cell: Any, plan: StackPlan, x: torch.Tensor) -> SequenceDraws:
     dropped = None
     if plan.weight_dropout > 0:
-        dropped = F.dropout(torch.ones_like(parameter(cell, _WEIGHT).detach()), plan.weight_dropout)
+        dropped = _dropped(parameter(cell, _WEIGHT).detach(), plan.weight_dropout)
     seeds = draw_seeds(plan.masks) if plan.masks > 0 else torch.zeros(0, dtype=torch.int64, device="cpu")
     like = torch.empty((x.shape[1], 0), dtype=x.dtype, device=x.device)
     return SequenceDraws(like, seeds, torch.zeros((), dtype=torch.int64, device="cpu"), dropped)
+
+
+def _dropped(weight: torch.Tensor, rate: float) -> torch.Tensor:
+    if torch.compiler.is_compiling():
+        return F.dropout(torch.ones_like(weight), rate)
+    with torch.inference_mode(False):  # it is kept, and a later call may want gradients
+        if not is_transformed():
+            return F.dropout(torch.ones_like(weight), rate)
+        # Weights may be one for each sample of vmap, which share the mask unless it says otherwise.
+        return F.dropout(torch.ones(weight.shape, dtype=weight.dtype, device=weight.device), rate)
 
 
 def _kept(cell: Any, draws: SequenceDraws) -> SequenceDraws:

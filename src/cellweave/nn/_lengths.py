@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from cellweave._errors import ArgumentError, ArgumentTypeError, ShapeError
-from cellweave._types import dtype_name
+from cellweave._types import dtype_name, is_readable
 
 
 def checked_lengths(where: str, lengths: Any, steps: int, rows: int, device: torch.device) -> torch.Tensor:
@@ -25,7 +25,7 @@ def checked_lengths(where: str, lengths: Any, steps: int, rows: int, device: tor
         raise ShapeError(f"{where}: expected lengths [{rows}], one for each row, got {list(found.shape)}.")
     found = found.to(torch.int64)  # narrow ones could not be compared with T
     inside = ((found >= 0) & (found <= steps)).all()
-    if torch.compiler.is_compiling() or found.device.type != "cpu":
+    if torch.compiler.is_compiling() or not is_readable(inside):
         torch._assert_async(inside, f"{where}: expected lengths in 0..T")
     elif not bool(inside):
         raise ArgumentError(f"{where}: expected lengths in 0..{steps}, got {found.tolist()}.")

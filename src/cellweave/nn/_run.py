@@ -171,7 +171,8 @@ def surroundings_of(feed: Feed, weights: list[dict[str, torch.Tensor]]) -> Surro
     """What decides beside the runs which backend takes them."""
     x = feed.x
     dtype, device = x.dtype, x.device
-    autocast = autocast_is_on(device.type)
+    autocast, only_steps = autocast_is_on(device.type), needs_steps(device.type)
+    rows = 1 if only_steps else x.shape[1]  # a mode of torch may have put a symbol there
     tensors = [x, *(feed.state or ()), *(feed.fresh or ())]
     for group in weights:
         tensors += group.values()
@@ -186,7 +187,7 @@ def surroundings_of(feed: Feed, weights: list[dict[str, torch.Tensor]]) -> Surro
         ):
             plain = False
     return Surroundings(
-        weights[0]["kernel"].dtype, device.type, x.shape[1], needs_grad and torch.is_grad_enabled(),
+        weights[0]["kernel"].dtype, device.type, rows, needs_grad and torch.is_grad_enabled(),
         is_transformed(), plain, autocast, asked_backend(),
-        "there are no rows" if x.shape[1] == 0 else needs_steps(device.type), torch.get_num_threads(),
+        "there are no rows" if rows == 0 else only_steps, torch.get_num_threads(),
     )  # fmt: skip

@@ -105,6 +105,10 @@ class Stream:
         Raises:
             ArgumentError: a random mask would act. Else as the module's call.
         """
+        if torch.compiler.is_dynamo_compiling():
+            from cellweave.nn._traced import feed_outside
+
+            return feed_outside(self, inputs)  # type: ignore[no-any-return]
         self._check_calm(facts_of(self._module))
         self._check_rows(inputs)
         leaves = self._collected()
@@ -124,6 +128,10 @@ class Stream:
             ArgumentError: a random mask would act; inputs of another dtype or device than the state. Else as the
                 module's call.
         """
+        if torch.compiler.is_dynamo_compiling():
+            from cellweave.nn._traced import feed_outside
+
+            return feed_outside(self.step, inputs)  # type: ignore[no-any-return]
         facts = facts_of(self._module)
         self._check_calm(facts)
         if not self._steps or facts != self._facts or not self._watch.holds() or not _is_plain(self._module):

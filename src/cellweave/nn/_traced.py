@@ -5,6 +5,7 @@ Imported when a trace comes by.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,10 +35,13 @@ from cellweave.nn._weights import given_weights, weights_of
 from cellweave.ops.common import LayerCall, LayerResult
 from cellweave.ops.common._in_graphs import run_in_graph
 from cellweave.ops.common._run_text import RunText, run_to_text
-from cellweave.weave import IN_GRAPHS, Choice, asked_backend, graph_obstacle
+from cellweave.weave import IN_GRAPHS, Choice, asked_backend, graph_obstacle, is_transformed
 
 #: The backends whose layers are operators, in which random masks act.
 _OPERATORS = ("native", "triton")
+#: What torch.compile says where a graph ends.
+_NO_PLACE = "cellweave: what runs this module here has no place in a graph"
+_STREAMS = "cellweave: a Stream keeps its state outside of graphs"
 #: Rows of a batch that the number of threads is chosen for: a trace does not know its own.
 _ROWS = 16
 
@@ -93,7 +97,7 @@ def _traced_stack(
         known, call = Facts._make((*facts, additions, training)), Options._make(options)
         plan = stack_plan(known, call)
         around = Surroundings(
-            dtype, device.type, _ROWS, grad, False, True, False, asked_backend(), "", torch.get_num_threads()
+            dtype, device.type, _ROWS, grad, is_transformed(), True, False, asked_backend(), "", torch.get_num_threads()
         )  # fmt: skip
         places: list[TracedPlace] = []
         keeps: list[float] = []
@@ -116,7 +120,7 @@ def _untraceable(places: list[TracedPlace]) -> str:
     return ""
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@torch.compiler.disable(reason=_NO_PLACE)  # type: ignore[untyped-decorator, no-untyped-call]
 def run_outside(module: Any, feed: Feed, reason: str) -> Ran:
     """Run a module that no trace can have, outside of graphs.
 
@@ -127,6 +131,12 @@ def run_outside(module: Any, feed: Feed, reason: str) -> Ran:
         where = type(module).__name__
         raise ModeError(f"{where}: expected a module that a graph can have, got one that cannot: {reason}.")
     return run_eagerly(module, feed)
+
+
+@torch.compiler.disable(reason=_STREAMS)  # type: ignore[untyped-decorator, no-untyped-call]
+def feed_outside(feed: Callable[[torch.Tensor], torch.Tensor], inputs: torch.Tensor) -> torch.Tensor:
+    """Feed a stream outside of graphs."""
+    return feed(inputs)
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]

@@ -307,3 +307,32 @@ def test_an_export_that_draws_is_refused() -> None:
         exported(Unroll(built(CELLS["dropout"]())), strict=False)
     with pytest.raises(torch._dynamo.exc.Unsupported, match="evaluation mode"):
         exported(Unroll(built(CELLS["dropout"]())), strict=True)
+
+
+def test_lists_of_lengths_share_a_graph() -> None:
+    cell = built(cw.GRUCell(N))
+    run = torch.compile(
+        lambda x, lengths: cw.dynamic_rnn(cell, x, lengths, dtype="float32")[0],
+        backend="aot_eager", fullgraph=True, dynamic=True,
+    )  # fmt: skip
+    rows, steps = XS.shape[:2]
+    for number, lengths in enumerate(([steps - k % steps for k in range(rows)], [0] * rows, [1] * rows)):
+        with torch._dynamo.config.patch(error_on_recompile=number > 0):
+            found = run(XS, lengths)
+        torch.testing.assert_close(found, cw.dynamic_rnn(cell, XS, lengths, dtype="float32")[0])
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # torch's own, when they are first used
+@pytest.mark.parametrize("name", ["lstm", "cudnn"])
+def test_transforms_inside_leave_the_graph(name: str) -> None:
+    """No operator has rules for them; torch's own operations have."""
+    cell = built(cw.LSTMCell(N)) if name == "lstm" else cw.CudnnLSTM(1, N)
+    run = (lambda x: cw.dynamic_rnn(cell, x, dtype="float32")[0]) if name == "lstm" else (lambda x: cell(x)[0])
+    run(XS)
+    for function in (
+        torch.func.grad(lambda x: run(x).square().sum()),
+        torch.func.vmap(lambda row: run(row[None])[0]),
+        lambda x: torch.func.jvp(run, (x,), (x,))[1],
+    ):
+        torch._dynamo.reset()
+        torch.testing.assert_close(torch.compile(function, backend="aot_eager")(XS), function(XS))

@@ -17,6 +17,7 @@ from cellweave import keras
 from cellweave.ops.common._library import missing_reason
 from cellweave.specs import RNNSpec
 from helpers import nest
+from helpers.tolerances import assert_close
 
 ROWS, DEPTH, STEPS = 2, 5, 6
 
@@ -432,3 +433,16 @@ def test_runs_on_the_core_where_it_can(name: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(type(cell), "call", None)  # nobody calls the cell any more
     with torch.inference_mode():
         assert step(x[1]).shape[0] == ROWS
+
+
+def test_compiled_code_leaves_it_as_it_is() -> None:
+    """It keeps a state: nothing of it is traced, which would say so in warnings."""
+    torch._dynamo.reset()
+    cell, x = cw.LSTMCell(6), torch.randn(3, 7, 4)
+    outputs, _ = cw.dynamic_rnn(cell, x, dtype="float32")
+    stepper = cw.Stepper(cell, batch_size=3)
+    step = torch.compile(lambda inputs: stepper(inputs) * 2, backend="aot_eager")
+    found = torch.stack([step(inputs) for inputs in x.unbind(1)], 1)
+    assert_close("outputs", found, outputs.detach() * 2, 1e-6)
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="cellweave: a Stepper keeps its state"):
+        torch.compile(stepper, backend="aot_eager", fullgraph=True)(x[:, 0])

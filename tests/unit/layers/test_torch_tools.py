@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils import parametrizations
 
 import cellweave as cw
@@ -149,3 +151,43 @@ def test_parametrizations(tool: str) -> None:
     model(x).square().sum().backward()
     optimizer.step()
     assert not torch.equal(model.cell.candidate_kernel, before)
+
+
+UNROLLS: dict[str, Any] = {
+    "dynamic_rnn": lambda x, n, **k: cw.dynamic_rnn(k["cell"], x, n, **F32)[0],
+    "bidirectional": lambda x, n, **k: cw.bidirectional_dynamic_rnn(k["cell"], k["other"], x, n, **F32)[0][1],
+    "cudnn": lambda x, n, **k: k["layer"](x.transpose(0, 1), sequence_lengths=n)[0].transpose(0, 1),
+    "nn": lambda x, n, **k: k["module"](x, lengths=n)[0],
+}
+
+
+def called(name: str) -> Any:
+    """An unroll of inputs and lengths, with its variables."""
+    parts = {
+        "cell": cw.LSTMCell(N), "other": cw.GRUCell(N), "layer": cw.CudnnGRU(1, N),
+        "module": cw.nn.GRU(D, N, batch_first=True),
+    }  # fmt: skip
+    run = lambda x, n: UNROLLS[name](x, n, **parts)  # noqa: E731
+    run(torch.zeros(B, T, D), None)
+    return run
+
+
+@pytest.mark.parametrize("lengths", [None, [5, 2, 4], LENGTHS], ids=["none", "list", "tensor"])
+@pytest.mark.parametrize("name", UNROLLS)
+def test_fakes_have_shapes(name: str, lengths: Any) -> None:
+    """As tools that estimate memory call a model: nothing has values."""
+    run = called(name)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        outputs = run(torch.zeros(B, T, D), lengths)
+    assert isinstance(outputs, FakeTensor)
+    assert outputs.shape == (B, T, N)
+
+
+@pytest.mark.parametrize("name", UNROLLS)
+def test_traced_with_symbols(name: str) -> None:
+    """As `make_fx` traces: by steps, whose number stays, for any number of rows."""
+    run, x = called(name), torch.randn(B, T, D)
+    graph = make_fx(lambda x: run(x, None), tracing_mode="symbolic", _allow_non_fake_inputs=True)(x)
+    for rows in (B, 7):
+        x = torch.randn(rows, T, D)
+        assert_close(f"{rows} rows", graph(x), run(x, None), 1e-6)

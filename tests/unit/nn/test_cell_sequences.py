@@ -337,3 +337,27 @@ def test_transforms_of_torch_func() -> None:
     assert torch.equal(losses[0], losses[1])
     with pytest.raises(cellweave.ModeError, match="same"):
         torch.func.vmap(loss, (None, 0), randomness="different")(parameters, xs)
+
+
+def test_ensembles_share_their_masks() -> None:
+    """Weights of their own for each sample of vmap, one mask for all."""
+    cell = cellweave.nn.LSTMCell(4, H, weight_dropout=0.4)
+    x = torch.randn(B, 4)
+    both = {name: torch.stack([value.detach(), value.detach()]) for name, value in cell.named_parameters()}
+    torch.manual_seed(1)
+    found = torch.func.vmap(lambda p: torch.func.functional_call(cell, p, (x,))[0], randomness="same")(both)
+    cell.reset_masks()
+    torch.manual_seed(1)
+    expected = cell(x)[0]
+    for h in found:
+        assert_close("h", h, expected, 1e-6)
+
+
+def test_a_sequence_begun_in_inference_mode_goes_on_in_training() -> None:
+    cell = cellweave.nn.GRUCell(4, H, weight_dropout=0.4, state_dropout=0.2)
+    x = torch.randn(B, 4)
+    with torch.inference_mode():
+        cell(x)
+    cell(x).square().sum().backward()
+    assert cell.weight_hh.grad is not None
+    assert bool((cell.weight_hh.grad == 0).any())

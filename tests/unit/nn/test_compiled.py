@@ -244,3 +244,39 @@ def test_exported_with_resets_in_both_directions() -> None:
     exported = torch.export.export(module, (torch.randn(5, 2, 3),), {"resets": false}, dynamic_shapes=shapes).module()
     x, resets = torch.randn(9, 2, 3), torch.rand(9, 2) < 0.3
     assert_close("outputs", exported(x, resets=resets)[0], module(x, resets=resets)[0], DIFFERENCE[x.dtype])
+
+
+# dynamo's own, of each tensor that comes back from outside of a graph
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # torch's own, when they are first used
+@pytest.mark.parametrize("kind", ["plain", "all"])
+def test_transforms_inside_leave_the_graph(kind: str) -> None:
+    """No operator has rules for them; torch's own operations have."""
+    module, x = make("GRU", kind), torch.randn(6, 4, 5)
+    for function in (
+        torch.func.grad(lambda x: module(x)[0].square().sum()),
+        torch.func.vmap(lambda x: module(x[:, None])[0], 1, randomness="same"),
+        lambda x: torch.func.jvp(lambda x: module(x)[0], (x,), (x,))[1],
+    ):
+        torch._dynamo.reset()
+        found = []
+        for run_ in (function, torch.compile(function, backend="aot_eager")):
+            torch.manual_seed(3)
+            found.append(run_(x))
+        assert_close("found", found[1], found[0], DIFFERENCE[torch.float32])
+        torch._dynamo.reset()
+        with pytest.raises(torch._dynamo.exc.Unsupported, match="cellweave: what runs this module here has no place"):
+            torch.compile(function, backend="aot_eager", fullgraph=True)(x)
+
+
+def test_an_export_has_the_steps_of_transforms() -> None:
+    module = make("GRU", "plain").eval()
+
+    class Rows(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.func.vmap(lambda x: module(x[:, None])[0], 1)(x)
+
+    x = torch.randn(6, 4, 5)
+    with torch.no_grad():
+        program = torch.export.export(Rows(), (x,))
+        assert_close("outputs", program.module()(x), Rows()(x), DIFFERENCE[torch.float32])

@@ -200,3 +200,18 @@ def test_what_does_not_fit_is_said_of_the_stream() -> None:
     assert first(torch.zeros(2, 4, I)).shape == (2, 4, H)
     with pytest.raises(cellweave.MisfitError, match="^Stream: expected inputs of 2 rows"):
         first(torch.zeros(4, 2, I))
+
+
+def test_compiled_code_leaves_it_as_it_is() -> None:
+    """It keeps a state: nothing of it is traced, which would say so in warnings."""
+    torch._dynamo.reset()
+    module = make("GRU")
+    x = torch.randn(T, 3, I)
+    stream = cellweave.nn.Stream(module, batch_size=3)
+    feed = torch.compile(lambda piece: stream(piece) * 2, backend="aot_eager")
+    step = torch.compile(lambda row: stream.step(row) * 2, backend="aot_eager")
+    found = torch.cat([feed(x[:9]), *[step(row)[None] for row in x[9:15]], feed(x[15:])])
+    with torch.no_grad():
+        assert_same_bits("outputs", found, module(x)[0] * 2)
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="cellweave: a Stream keeps its state"):
+        torch.compile(stream.step, backend="aot_eager", fullgraph=True)(x[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from collections import Counter
@@ -202,3 +203,14 @@ def test_one_tensor_is_no_tuple_of_inputs() -> None:
 
     with pytest.raises(cw.ArgumentTypeError, match="args as a tuple of example inputs, got a tensor"):
         export(cw.nn.GRU(3, 4).eval(), torch.zeros(2, 1, 3))
+
+
+def test_nothing_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's exporter and optimizer speak of parts that nobody can do anything about."""
+    from cellweave.onnx import export
+
+    said: list[str] = []
+    monkeypatch.setattr(logging.Logger, "handle", lambda self, record: said.append(record.getMessage()))
+    module = cw.nn.LSTM(D, N, layer_norm=True).eval()
+    export(module, (torch.randn(4, 3, D),))
+    assert said == []
