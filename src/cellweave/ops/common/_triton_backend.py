@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -112,7 +113,7 @@ def driver_fault() -> str | None:
     """Why Triton cannot launch anything; it makes what launches with the machine's C compiler. None where it can."""
     try:
         importlib.import_module("triton.runtime").driver.active.get_current_target()
-    except Exception as error:  # noqa: BLE001 (whatever a compiler, a linker or a driver says)
+    except (AssertionError, ImportError, OSError, RuntimeError, subprocess.SubprocessError) as error:
         return f"Triton cannot launch kernels: {str(error).strip() or type(error).__name__}"
     return None
 
