@@ -542,7 +542,7 @@ MUTANTS = (
     Mutant(
         "nn: the reverse direction is reset where the forward one is",
         "nn/_run.py",
-        "return F.pad(resets, (0, 0, 0, 1))[1:]",
+        "return F.pad(resets.to(torch.uint8), (0, 0, 0, 1))[1:].to(torch.bool)",
         "return resets",
         ("tests/unit/nn/test_additions.py", "-k", "pieces_between_resets"),
     ),

@@ -164,7 +164,8 @@ def _read_backwards(resets: torch.Tensor, lengths: torch.Tensor | None) -> torch
     """Where the reverse direction starts anew: it enters a piece that ends before step t at step t - 1."""
     if lengths is not None:
         resets = resets & within(lengths, resets.shape[0])
-    return F.pad(resets, (0, 0, 0, 1))[1:]  # exports take a dynamic number of steps so
+    # As numbers, for inductor makes no C++ of booleans that are padded; exports take a dynamic number of steps so.
+    return F.pad(resets.to(torch.uint8), (0, 0, 0, 1))[1:].to(torch.bool)
 
 
 def surroundings_of(feed: Feed, weights: list[dict[str, torch.Tensor]]) -> Surroundings:

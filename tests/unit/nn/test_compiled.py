@@ -280,3 +280,16 @@ def test_an_export_has_the_steps_of_transforms() -> None:
     with torch.no_grad():
         program = torch.export.export(Rows(), (x,))
         assert_close("outputs", program.module()(x), Rows()(x), DIFFERENCE[torch.float32])
+
+
+@pytest.mark.slow
+def test_inductor_with_resets_and_lengths_in_both_directions() -> None:
+    """Where the reverse direction starts anew is a mask of a mask, of which inductor makes C++ that may not compile."""
+    torch._dynamo.reset()
+    module = make("GRU", "stack").eval()
+    compiled = torch.compile(module, fullgraph=True, dynamic=True)
+    for steps, rows in ((19, 17), (7, 5)):
+        options = {"lengths": torch.randint(0, steps + 1, (rows,)), "resets": torch.rand(rows, steps) < 0.3}
+        x = torch.randn(rows, steps, 5)
+        for a, b in zip(leaves(compiled(x, **options)), leaves(module(x, **options)), strict=True):
+            assert_close("results", a, b, DIFFERENCE[torch.float32])
