@@ -15,7 +15,7 @@ from cellweave._errors import CheckpointError
 from cellweave.checkpoint import Inventory, Stored, StoredVariable, VariableInfo
 from cellweave.scopes import Layer, nothing_is_open, variable_scope
 from cellweave.transfer._arrays import as_tensor, stored_dtype
-from cellweave.transfer._match import Candidate, join
+from cellweave.transfer._match import Candidate, join, within
 from cellweave.transfer._needs import CellNeed, cudnn_spec
 from cellweave.transfer._reading import Array
 
@@ -62,8 +62,7 @@ def opaque_of(need: CellNeed, inventory: Inventory, scope: str | None) -> Stored
     """The opaque tensor of a layer whose canonical ones are not there: the only one that is as large as the layer's."""
     spec, found = cudnn_spec(need.root), []
     for name, stored in inventory.opaque.items():
-        inside = scope is None or name == scope or name.startswith(scope + "/")
-        if inside and len(stored.shape) == 1 and spec.depth_of_opaque(stored.shape[0]) is not None:
+        if within(name, scope) and len(stored.shape) == 1 and spec.depth_of_opaque(stored.shape[0]) is not None:
             found.append(stored)
     return found[0] if len(found) == 1 else None
 

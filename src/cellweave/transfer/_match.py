@@ -7,7 +7,7 @@ wins over a looser one, and two equally close ones are never chosen between sile
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
@@ -81,11 +81,7 @@ class Finder:
 
     def __init__(self, inventory: Inventory) -> None:
         self.inventory = inventory
-        self._children: dict[str, dict[str, None]] = {}
-        for lookup in inventory.variables:
-            parts = lookup.split("/")
-            for index, part in enumerate(parts):
-                self._children.setdefault("/".join(parts[:index]), {})[part] = None
+        self._children = tree_of(inventory.variables)
 
     def candidates(self, need: CellNeed, scope: str | None) -> list[Candidate]:
         """All places that could be meant, the fitting ones first.
@@ -108,22 +104,22 @@ class Finder:
                     continue
                 own = lookup[: -len(weight.suffix) - 1]
                 around, _, _ = own.rpartition("/")
-                if scope is not None and not _inside(own, scope):
+                if not within(own, scope):
                     continue
                 prefix = _around(first.directory, around)
                 if prefix is not None and prefix not in seen:
                     seen.add(prefix)
                     yield prefix
 
-    def _candidate(self, need: CellNeed, prefix: str, within: str | None) -> Candidate:
+    def _candidate(self, need: CellNeed, prefix: str, around: str | None) -> Candidate:
         candidate = Candidate(prefix)
-        loosest = Closeness.FAMILY if within is None and not need.stacks else Closeness.STRUCTURE
+        loosest = Closeness.FAMILY if around is None and not need.stacks else Closeness.STRUCTURE
         if need.exact:
             loosest = Closeness.NAME
         for layer in need.layers:
-            self._place_layer(need, layer, candidate, loosest, within or "")
+            self._place_layer(need, layer, candidate, loosest, around)
         candidate.problems = list(dict.fromkeys(candidate.problems))
-        if within is None:
+        if around is None:
             candidate.problems += self._wrong_place(need, candidate)
         for stack, count in need.stacks.items():
             beyond = join(prefix, stack, f"cell_{count}")
@@ -147,12 +143,12 @@ class Finder:
         return found
 
     def _place_layer(
-        self, need: CellNeed, layer: LayerNeed, candidate: Candidate, loosest: Closeness, within: str
+        self, need: CellNeed, layer: LayerNeed, candidate: Candidate, loosest: Closeness, around: str | None
     ) -> None:
         directory = join(candidate.prefix, layer.directory)
         options: list[tuple[Closeness, int, str, dict[tuple[str, str], Reading], list[str], int]] = []
         for name, scope, closeness in self._scopes(directory, layer.base):
-            if closeness > loosest or not _inside(scope, within):
+            if closeness > loosest or not within(scope, around):
                 continue
             readings, problems, depth = self._fill(layer, scope, candidate.depth)
             if len(readings) == 0:
@@ -252,8 +248,19 @@ def _around(directory: str, found: str) -> str | None:
     return None if match is None else match[1] or ""
 
 
-def _inside(own: str, scope: str) -> bool:
-    return scope == "" or own == scope or own.startswith(scope + "/")
+def within(name: str, scope: str | None) -> bool:
+    """Whether a name is a scope's or lies below it; without a scope, and in the one of no name, everything does."""
+    return not scope or name == scope or name.startswith(scope + "/")
+
+
+def tree_of(paths: Iterable[str]) -> dict[str, dict[str, None]]:
+    """The names that lie directly in each scope, as ordered sets."""
+    found: dict[str, dict[str, None]] = {}
+    for path in paths:
+        parts = path.split("/")
+        for index, part in enumerate(parts):
+            found.setdefault("/".join(parts[:index]), {})[part] = None
+    return found
 
 
 def _plain(base: str) -> str:

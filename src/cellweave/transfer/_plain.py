@@ -10,7 +10,7 @@ from torch import nn
 
 from cellweave.checkpoint import Inventory
 from cellweave.scopes import Layer
-from cellweave.transfer._match import join
+from cellweave.transfer._match import join, within
 from cellweave.transfer._reading import Reading
 
 #: TF1's names below a layer's scope for each role, the usual one first; the last ones are joined by `_`.
@@ -107,9 +107,7 @@ def plain_options(need: PlainNeed, inventory: Inventory, scope: str | None, give
     for place in places:
         found = []
         for lookup, variable in inventory.variables.items():
-            if scope is not None and lookup != scope and not lookup.startswith(scope + "/"):
-                continue
-            if _named(need, place, lookup, exact=given is not None):
+            if within(lookup, scope) and _named(need, place, lookup, exact=given is not None):
                 found.append(Reading((variable,), need.axes))
         fitting = [reading for reading in found if reading.sources[0].shape == need.stored_shape]
         if fitting or found:

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from cellweave.checkpoint import Inventory, StoredVariable
 from cellweave.transfer._kinds import CELL_SUFFIXES, FOREIGN_CELLS, Kind, cell_kind, driver_of, guessed_kind
-from cellweave.transfer._match import join
+from cellweave.transfer._match import join, tree_of
 
 _STACK = re.compile(r"multi_rnn_cell(?:_\d+)?")
 #: How Keras names the layers of a bidirectional one.
@@ -185,11 +185,7 @@ class _Tree:
 
     def __init__(self, cells: dict[str, FoundCell]) -> None:
         self.cells = cells
-        self.children: dict[str, dict[str, None]] = {}
-        for scope in cells:
-            parts = scope.split("/")
-            for index, part in enumerate(parts):
-                self.children.setdefault("/".join(parts[:index]), {})[part] = None
+        self.children = tree_of(cells)
 
     def items(self, path: str) -> Iterator[Found]:
         """What lies at a scope and below it."""

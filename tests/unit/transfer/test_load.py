@@ -87,6 +87,17 @@ def test_two_places_alike_are_not_chosen_between(write: Write) -> None:
     assert torch.equal(pair["two"].gates_bias, stored(path, "a/gru_cell/gates/bias"))
 
 
+def test_the_scope_of_no_name_is_everywhere(write: Write) -> None:
+    model = nn.ModuleDict({"cell": cw.GRUCell(2), "dense": nn.Linear(2, 5)})
+    path = write(gru("rnn/gru_cell") | {"dense/kernel": (2, 5), "dense/bias": (5,)})
+    report = cw.load_tf1(model, path, scope="")
+    assert [row.parameter for row in report.loaded if row.parameter.startswith("dense")] == [
+        "dense.weight",
+        "dense.bias",
+    ]
+    assert torch.equal(model["dense"].bias, stored(path, "dense/bias"))
+
+
 def test_other_cells_are_not_taken_for_it(write: Write) -> None:
     lstm = {"rnn/lstm_cell/kernel": (5, 8), "rnn/lstm_cell/bias": (8,), "rnn/lstm_cell/w_f_diag": (2,)}
     with pytest.raises(cw.CheckpointError, match=r"also holds w_f_diag \[2\]"):
