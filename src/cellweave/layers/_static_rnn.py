@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -89,52 +90,35 @@ def static_rnn(
     ran = steps_to_run(len(inputs), lengths, at_least=0)
     with session_run(), open_scope(scope, "rnn"):
         kind = output_dtype(state, dtype, "static_rnn")
-        woven = _woven(cell, inputs, state, lengths, rows, ran, kind)
-        if woven is not None:
-            return woven
-        return _stepwise(cell, inputs, state, lengths, rows, ran, kind)
+        checked = None if lengths is None else kind  # without lengths a step may give anything
+        task = Task("static_rnn", inputs, state, len(inputs), rows, ran, lengths, static=True, dtype=checked)
+        return _woven(cell, task) or _stepwise(cell, task)
 
 
-def _woven(
-    cell: Any,
-    inputs: Any,
-    state: Nest,
-    lengths: torch.Tensor | None,
-    rows: int,
-    ran: int,
-    dtype: torch.dtype | None,
-) -> tuple[list[Any], Any] | None:
+def _woven(cell: Any, task: Task) -> tuple[list[Any], Any] | None:
     """All steps as one sequence, where that gives what single steps give."""
     asked = asked_backend()
     if asked == REFERENCE or is_probing():
         return None
-    alike = all(isinstance(step, torch.Tensor) and step.shape == inputs[0].shape for step in inputs)
-    sequence = torch.stack(list(inputs)) if alike else inputs
-    checked = None if lengths is None else dtype  # without lengths a step may give anything
-    task = Task("static_rnn", sequence, state, len(inputs), rows, ran, lengths, static=True, dtype=checked)
+    first = task.inputs[0]
+    if all(isinstance(step, torch.Tensor) and step.shape == first.shape for step in task.inputs):
+        task = replace(task, inputs=torch.stack(list(task.inputs)))
     found = run_woven(cell, task, asked)
     return None if found is None else (list(found[0].unbind(0)), found[1])
 
 
-def _stepwise(
-    cell: Any,
-    inputs: Any,
-    state: Nest,
-    lengths: torch.Tensor | None,
-    rows: int,
-    ran: int,
-    dtype: torch.dtype | None,
-) -> tuple[list[Any], Any]:
+def _stepwise(cell: Any, task: Task) -> tuple[list[Any], Any]:
+    inputs, state, lengths = task.inputs, task.state, task.lengths
     on_device = None if lengths is None else lengths.to(_nest.flatten(inputs)[0].device, non_blocking=True)
     outputs: list[Any] = []
-    if ran == 0:
+    if task.ran == 0:
         run_for_variables(cell, inputs[0], state)
-    for step in range(ran):
+    for step in range(task.ran):
         active = None if on_device is None else step < on_device
         now = inputs[step] if active is None else without_padding(inputs[step], active)
-        output, state = step_with_lengths(cell, now, state, active, "static_rnn", dtype, static=True)
+        output, state = step_with_lengths(cell, now, state, active, task.where, task.dtype, static=True)
         outputs.append(output)
-    like = outputs[0] if outputs else zero_outputs(cell, (rows,), _nest.flatten(inputs)[0])
+    like = outputs[0] if outputs else zero_outputs(cell, (task.rows,), _nest.flatten(inputs)[0])
     attached = not outputs and _takes_gradients(cell, inputs, state)
     while len(outputs) < len(inputs):
         outputs.append(_nest.map_structure(lambda leaf: _zeros_like(leaf, attached=attached), like))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,14 @@ class Reader(cw.RNNCell):
 def _called(cell: Any) -> Any:
     cell(X, H)
     return cell
+
+
+def _getter_that_notes(order: list[str], scope: str) -> Callable[..., Any]:
+    def getter(getter: Callable[..., Any], name: str, *args: Any, **kwargs: Any) -> Any:
+        order.append(scope)
+        return getter(name, *args, **kwargs)
+
+    return getter
 
 
 class TestPaths:
@@ -256,14 +265,7 @@ class TestCustomGetter:
     def test_getters_of_nested_scopes_call_each_other(self) -> None:
         """The innermost first; what it calls as its getter is the outer scope's."""
         order: list[str] = []
-
-        def getter_of(scope: str) -> Callable[..., Any]:
-            def getter(getter: Callable[..., Any], name: str, *args: Any, **kwargs: Any) -> Any:
-                order.append(scope)
-                return getter(name, *args, **kwargs)
-
-            return getter
-
+        getter_of = partial(_getter_that_notes, order)
         with cw.variable_scope("a", custom_getter=getter_of("outer")):
             with cw.variable_scope("b", custom_getter=getter_of("inner")):
                 cw.get_variable("v", [1])
@@ -273,14 +275,7 @@ class TestCustomGetter:
     def test_a_scope_object_keeps_its_own_getter(self) -> None:
         """What is given beside the object stands before the object's getter, not before that of the scope around."""
         order: list[str] = []
-
-        def getter_of(scope: str) -> Callable[..., Any]:
-            def getter(getter: Callable[..., Any], name: str, *args: Any, **kwargs: Any) -> Any:
-                order.append(scope)
-                return getter(name, *args, **kwargs)
-
-            return getter
-
+        getter_of = partial(_getter_that_notes, order)
         with cw.variable_scope("a", custom_getter=getter_of("object's")) as a:
             pass
         with cw.variable_scope("b", custom_getter=getter_of("around")):
