@@ -18,6 +18,7 @@ from cellweave.layers._sequence import reverse_sequence, run_for_variables, take
 from cellweave.layers._stepping import Task, padded, step_through
 from cellweave.scopes import is_probing, running_loop, session_run
 from cellweave.weave import (
+    NOTHING,
     REFERENCE,
     Binding,
     Choice,
@@ -249,15 +250,16 @@ def plan_for(cell: Any, task: Task) -> Plan:
     program, reason = found.program, found.reason
     if asked == REFERENCE:
         reason = "asked for by use_backend"
+    stepped = REFERENCE if asked in (None, REFERENCE) else NOTHING
     if program is None:
-        return Plan((PlanRow("1", type(cell).__name__, "", REFERENCE, 1, reason),))
+        return Plan((PlanRow("1", type(cell).__name__, "", stepped, 1, reason),))
     runs = program.runs
     choices = found.choices
     if asked == REFERENCE or not choices:
-        choices = tuple(Choice(REFERENCE, None, 1, reason) for _ in runs)
+        choices = tuple(Choice(stepped, None, 1, reason) for _ in runs)
     options = [name for name in ("lengths", "resets") if getattr(task, name) is not None]
     feed = found.feed or _feed(program, task, _nest.flatten(task.state), False, False)
-    return plan_of(program, [spec_of(run, feed) for run in runs], choices, ", ".join(options))
+    return plan_of(program, [spec_of(run, feed) for run in runs], choices, ", ".join(options), stepped)
 
 
 def obstacle(task: Task) -> str:

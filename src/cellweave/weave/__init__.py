@@ -1,5 +1,6 @@
 """From cells and wrappers to whole-sequence runs: which backend runs a composition, and why."""
 
+from cellweave.weave._backend import NOTHING as NOTHING
 from cellweave.weave._backend import REFERENCE as REFERENCE
 from cellweave.weave._backend import asked_backend as asked_backend
 from cellweave.weave._backend import backend_names as backend_names

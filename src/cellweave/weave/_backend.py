@@ -20,6 +20,8 @@ BACKENDS: dict[type, tuple[Backend, ...]] = {
     LSTMSpec: lstm.BACKENDS,
 }
 REFERENCE = "reference"
+#: In a plan: the backend that was asked for cannot run the layer.
+NOTHING = "none"
 
 
 class _Asked(threading.local):

@@ -11,7 +11,7 @@ import torch
 
 from cellweave.ops.common import Backend, RunContext
 from cellweave.specs import GRUSpec, LSTMSpec, RunSpec
-from cellweave.weave._backend import REFERENCE, backends_of, writes_files
+from cellweave.weave._backend import NOTHING, REFERENCE, backends_of, writes_files
 from cellweave.weave._cuda_choice import measured
 
 #: Multiplications and additions of one step's recurrence from which on two threads pay. Measured on two cores: a step
@@ -54,7 +54,7 @@ def choose(spec: RunSpec, context: RunContext, asked: str | None, *, autocast: b
         if asked in _NOT_CAST and autocast:
             reason = _NO_AUTOCAST
         if reason is not None:
-            return Choice("none", None, 1, f"{asked}: {reason}")
+            return Choice(NOTHING, None, 1, f"{asked}: {reason}")
         return Choice(asked, record, threads, "asked for by use_backend")
     reasons: list[str] = []
     for name, praise in _by_speed(spec, context):

@@ -24,7 +24,8 @@ class PlanRow:
         layer: Its number, from 1, in the order in which layers run; "" for what stands between layers.
         cell: The cell and its size, such as `GRUCell 256`.
         inside: What acts inside its time loop: masks, lengths, resets, direction, residual.
-        backend: "native", "torch", or "reference": step by step.
+        backend: "native", "torch", "triton", or "reference": step by step; "none" where the one that `use_backend` asks
+            for cannot run it.
         threads: Of the time loop.
         why: Why this backend, why no faster one, and how it runs the layer where there is something to know of that.
     """
@@ -64,7 +65,7 @@ class Plan:
         return "\n".join(line.rstrip() for line in [*table, *([self.note] if self.note else [])])
 
 
-def plan_of(program: Program, specs: Sequence[RunSpec], choices: Sequence[Choice], options: str) -> Plan:
+def plan_of(program: Program, specs: Sequence[RunSpec], choices: Sequence[Choice], options: str, stepped: str) -> Plan:
     """The plan of a program.
 
     Args:
@@ -72,6 +73,7 @@ def plan_of(program: Program, specs: Sequence[RunSpec], choices: Sequence[Choice
         specs: Of its layers, with the options of the call.
         choices: What runs each of them.
         options: What layers that run step by step have of lengths, resets and direction.
+        stepped: What runs these: "reference", or "none".
     """
     rows: list[PlanRow] = []
     waiting = iter(zip(specs, choices, strict=True))
@@ -82,12 +84,12 @@ def plan_of(program: Program, specs: Sequence[RunSpec], choices: Sequence[Choice
             cell = f"{program.names[stage.node]} {size_of(spec)}"
             rows.append(PlanRow(number, cell, inside_of(spec), choice.name, choice.threads, choice.why))
         else:
-            rows.append(_other_row(program, stage, rows, options))
+            rows.append(_other_row(program, stage, rows, options, stepped))
     return Plan(tuple(rows))
 
 
 def _other_row(
-    program: Program, stage: Masking | Adding | Mapping | Stepping, rows: Sequence[PlanRow], options: str
+    program: Program, stage: Masking | Adding | Mapping | Stepping, rows: Sequence[PlanRow], options: str, stepped: str
 ) -> PlanRow:
     if isinstance(stage, Masking):
         inside = _masks([placed.spec for placed in stage.masks])
@@ -98,7 +100,7 @@ def _other_row(
         what = "inputs" if stage.other is None else "outputs"
         return PlanRow("", program.names[stage.node], what, "torch", 1, "a map of single steps: all at once")
     number = str(1 + sum(bool(row.layer) for row in rows))
-    return PlanRow(number, program.names[stage.node], options, "reference", 1, stage.reason)
+    return PlanRow(number, program.names[stage.node], options, stepped, 1, stage.reason)
 
 
 def size_of(spec: RunSpec) -> str:

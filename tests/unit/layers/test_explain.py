@@ -96,6 +96,28 @@ REASONS: dict[str, tuple[Any, Any, str]] = {
 }
 
 
+@pytest.mark.parametrize("name", [name for name in REASONS if name != "meta"])
+def test_where_a_call_would_raise_nothing_runs(name: str) -> None:
+    make, x, reason = REASONS[name]
+    with cw.use_backend("native"):
+        plan = cw.explain(make(), x)
+        with pytest.raises(cw.BackendError, match=reason):
+            cw.dynamic_rnn(make(), x, dtype="float32")
+    assert set(plan.backends) == {"none"}
+
+
+def test_beside_a_layer_that_only_steps_the_others_are_what_was_asked_for() -> None:
+    cell = cw.MultiRNNCell([cw.GRUCell(3), Mine()])
+    cw.dynamic_rnn(cell, X, dtype="float32")  # makes the variables
+    with fakes(Fake()):
+        with cw.use_backend("native"):
+            plan = cw.explain(cell, X)
+            with pytest.raises(cw.BackendError, match=r"Mine has no spec\(\)"):
+                cw.dynamic_rnn(cell, X, dtype="float32")
+        assert plan.backends == ("native", "none")
+        assert cw.explain(cell, X).backends == ("native", "reference")
+
+
 @pytest.mark.parametrize("name", REASONS)
 def test_why_all_of_it_runs_step_by_step(name: str) -> None:
     make, x, reason = REASONS[name]
