@@ -25,7 +25,7 @@ class BasicLSTMCell(LSTMCore):
         state_is_tuple: State as `LSTMStateTuple(c, h)`, else one tensor `[B, 2H]` with c first.
         activation: A function or its name; default tanh.
         reuse: Share existing variables: True, or AUTO_REUSE to create or share. Needs a store.
-        name: Name of the cell and its scope; default `basic_lstm_cell`.
+        name: Name of the cell and its scope; default: scope `basic_lstm_cell`, name `basic_lstm_cell_1` and so on.
         dtype: Dtype of the weights; default: the first input's.
     Shapes: inputs `[B, I]`, output `[B, H]`, `kernel` `[I + H, 4H]` in order i, j, f, o, `bias` `[4H]`.
     Raises:

@@ -23,7 +23,7 @@ class BasicRNNCell(SpecCell):
         num_units: Units H.
         activation: A function or its name; default tanh.
         reuse: Share existing variables: True, or AUTO_REUSE to create or share. Needs a store.
-        name: Name of the cell and its scope; default `basic_rnn_cell`.
+        name: Name of the cell and its scope; default: scope `basic_rnn_cell`, name `basic_rnn_cell_1` and so on.
         dtype: Dtype of the weights; default: the first input's.
     Shapes: inputs `[B, I]`, state and output `[B, H]`, `kernel` `[I + H, H]`, `bias` `[H]`.
     Raises:

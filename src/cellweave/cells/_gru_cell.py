@@ -31,7 +31,7 @@ class GRUCell(SpecCell):
         reuse: Share existing variables: True, or AUTO_REUSE to create or share. Needs a store.
         kernel_initializer: Of both kernels; default: the scope's, else Glorot uniform.
         bias_initializer: Of both biases; default: ones for the gates, zeros for the candidate.
-        name: Name of the cell and its scope; default `gru_cell`.
+        name: Name of the cell and its scope; default: scope `gru_cell`, name `gru_cell_1` and so on.
         dtype: Dtype of the weights; default: the first input's.
     Shapes: inputs `[B, I]`, state and output `[B, H]`, `gates_kernel` `[I + H, 2H]` (reset, update), `gates_bias`
         `[2H]`, `candidate_kernel` `[I + H, H]`, `candidate_bias` `[H]`.

@@ -26,7 +26,7 @@ class IndRNNCell(SteppedCell):
         num_units: Units H.
         activation: A function or its name; default tanh.
         reuse: Share existing variables: True, or AUTO_REUSE to create or share. Needs a store.
-        name: Name of the cell and its scope; default `ind_rnn_cell`.
+        name: Name of the cell and its scope; default: scope `ind_rnn_cell`, name `ind_rnn_cell_1` and so on.
         dtype: Dtype of the weights; default: the first input's.
     Shapes: inputs `[B, I]`, state and output `[B, H]`, `kernel_w` `[I, H]`, `kernel_u` `[1, H]`, `bias` `[H]`.
     Raises:

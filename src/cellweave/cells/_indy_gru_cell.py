@@ -29,7 +29,7 @@ class IndyGRUCell(SteppedCell):
         reuse: Share existing variables: True, or AUTO_REUSE to create or share. Needs a store.
         kernel_initializer: Of what the inputs meet; default: the scope's, else Glorot uniform.
         bias_initializer: Of both biases; default: ones for the gates, zeros for the candidate.
-        name: Name of the cell and its scope; default `indy_gru_cell`.
+        name: Name of the cell and its scope; default: scope `indy_gru_cell`, name `indy_gru_cell_1` and so on.
         dtype: Dtype of the weights; default: the first input's.
     Shapes: inputs `[B, I]`, state and output `[B, H]`, `gates_kernel_w` `[I, 2H]` (reset, update), `gates_kernel_u`
         `[1, 2H]`, `gates_bias` `[2H]`, `candidate_kernel` `[I, H]`, `candidate_kernel_u` `[1, H]`, `candidate_bias`

@@ -30,7 +30,7 @@ class IndyLSTMCell(SteppedCell):
         reuse: Share existing variables: True, or AUTO_REUSE to create or share. Needs a store.
         kernel_initializer: Of what the inputs meet; default: the scope's, else Glorot uniform.
         bias_initializer: Of the bias; default: zeros.
-        name: Name of the cell and its scope; default `indy_lstm_cell`.
+        name: Name of the cell and its scope; default: scope `indy_lstm_cell`, name `indy_lstm_cell_1` and so on.
         dtype: Dtype of the weights; default: the first input's.
     Shapes: inputs `[B, I]`, output `[B, H]`, state `LSTMStateTuple(c, h)`, `kernel_w` `[I, 4H]`, `kernel_u` `[1, 4H]`,
         `bias` `[4H]`.

@@ -34,7 +34,7 @@ class LSTMCell(LSTMCore):
         state_is_tuple: State as `LSTMStateTuple(c, h)`, else one tensor `[B, H + P]` with c first.
         activation: A function or its name; default tanh.
         reuse: Share existing variables: True, or AUTO_REUSE to create or share. Needs a store.
-        name: Name of the cell and its scope; default `lstm_cell`.
+        name: Name of the cell and its scope; default: scope `lstm_cell`, name `lstm_cell_1` and so on.
         dtype: Dtype of the weights; default: the first input's.
     Shapes: inputs `[B, I]`, output `[B, P]` (P = H without projection), `kernel` `[I + P, 4H]` in order i, j, f, o,
         `bias` `[4H]`, `w_f_diag`, `w_i_diag`, `w_o_diag` `[H]`, `projection_kernel` `[H, P]`.

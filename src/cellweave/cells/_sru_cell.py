@@ -25,7 +25,7 @@ class SRUCell(SteppedCell):
         num_units: Units H.
         activation: A function or its name; default tanh.
         reuse: Share existing variables: True, or AUTO_REUSE to create or share. Needs a store.
-        name: Name of the cell and its scope; default `sru_cell`.
+        name: Name of the cell and its scope; default: scope `sru_cell`, name `sru_cell_1` and so on.
         kwargs: `dtype`, `trainable`.
     Shapes: inputs `[B, I]`, output `[B, H]`, state c `[B, H]`, `kernel` `[I, 4H]` in order z, f, r, x~, `bias` `[2H]`.
     Raises:

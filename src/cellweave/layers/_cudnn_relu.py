@@ -27,10 +27,11 @@ class CudnnRNNRelu(CudnnRNN):
         bias_initializer: Called for each bias `[H]`; default zeros.
         name: Name of the layer and its scope.
     Shapes: inputs `[T, B, I]`, outputs `[T, B, D * H]`, states `[L * D, B, H]` (D directions). Per layer and direction
-        `weight_ih_l0` `[1H, I]` in cuDNN's gate order, `weight_hh_l0`, `bias_ih_l0`, `bias_hh_l0`; `..._l0_reverse`.
+        `weight_ih_l0` `[H, I]`, `weight_hh_l0`, `bias_ih_l0`, `bias_hh_l0`; `..._l0_reverse`.
     Raises:
         ArgumentError: a direction, input mode, dtype, dropout or size that is not allowed.
-    Numerics: woven onto the kernels that run cells (see `explain`); float16 runs step by step.
+    Numerics: woven onto the kernels that run cells (see `explain`). On a CPU float16 runs on torch's own layers where no
+        gradient is asked for and they have all that acts, else step by step.
     Source: TF1 `tf.contrib.cudnn_rnn.CudnnRNNRelu`.
     """
 

@@ -379,3 +379,15 @@ def test_the_contrib_face() -> None:
     for cls in CLASSES.values():
         assert getattr(cw.contrib, cls.__name__) is cls
     assert cw.contrib.CudnnCompatibleLSTMCell is cw.CudnnCompatibleLSTMCell
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_float16_runs_on_torchs_layers_where_no_gradient_is_asked_for(mode: str) -> None:
+    layer, inputs = _built(mode, dtype="float16"), _inputs(torch.float16)
+    assert set(cw.explain(layer, inputs).backends) == {"reference"}
+    with torch.no_grad():
+        assert set(cw.explain(layer, inputs).backends) == {"torch"}
+        outputs, _ = layer(inputs)
+        with cw.use_backend("reference"):
+            stepped, _ = layer(inputs)
+    torch.testing.assert_close(outputs, stepped, rtol=0, atol=2**-9)
