@@ -85,7 +85,7 @@ UNNAMED = {
 
 @pytest.mark.parametrize("cls", [cls for cls in CELLS if "name: Name of" in (inspect.getdoc(cls) or "")])
 def test_default_names_are_those_that_are_given(cls: type) -> None:
-    words = re.search(r"scope; default(?:: scope)? `(\w+)`(?:, name `(\w+)`)?", inspect.getdoc(cls) or "")
+    words = re.search(r"scope; default(?:: scope)? `(\w+)`(?:,\s+name `(\w+)`)?", inspect.getdoc(cls) or "")
     assert words is not None
     with cw.Graph():
         assert cls(H).name == (words[2] or words[1])

@@ -29,7 +29,8 @@ class CudnnCompatibleGRUCell(SpecCell):
         num_units: Units H.
         reuse: Share existing variables: True, or AUTO_REUSE to create or share. Needs a store.
         kernel_initializer: Of all kernels; default: the scope's, else Glorot uniform.
-        name: Name of the cell and its scope; default: scope `cudnn_compatible_gru_cell`, name `cudnn_compatible_gru_cell_1` and so on.
+        name: Name of the cell and its scope; default: scope `cudnn_compatible_gru_cell`,
+            name `cudnn_compatible_gru_cell_1` and so on.
         dtype: Dtype of the weights; default: the first input's.
     Shapes: inputs `[B, I]`, state and output `[B, H]`, `gates_kernel` `[I + H, 2H]` (reset, update), `gates_bias`
         `[2H]` (starts at one), `candidate_input_projection_kernel` `[I, H]`, `candidate_hidden_projection_kernel`

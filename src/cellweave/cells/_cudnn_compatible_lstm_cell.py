@@ -21,7 +21,8 @@ class CudnnCompatibleLSTMCell(LSTMCore):
     Args:
         num_units: Units H.
         reuse: Share existing variables: True, or AUTO_REUSE to create or share. Needs a store.
-        name: Name of the cell and its scope; default: scope `cudnn_compatible_lstm_cell`, name `cudnn_compatible_lstm_cell_1` and so on.
+        name: Name of the cell and its scope; default: scope `cudnn_compatible_lstm_cell`,
+            name `cudnn_compatible_lstm_cell_1` and so on.
         dtype: Dtype of the weights; default: the first input's.
     Shapes: inputs `[B, I]`, state `LSTMStateTuple(c, h)` and output `[B, H]`, `kernel` `[I + H, 4H]` in order
         i, j, f, o, `bias` `[4H]`: the sum of cuDNN's two.

@@ -31,8 +31,8 @@ class CudnnLSTM(CudnnRNN):
         `weight_ih_l0` `[4H, I]` in cuDNN's gate order, `weight_hh_l0`, `bias_ih_l0`, `bias_hh_l0`; `..._l0_reverse`.
     Raises:
         ArgumentError: a direction, input mode, dtype, dropout or size that is not allowed.
-    Numerics: woven onto the kernels that run cells (see `explain`). On a CPU float16 runs on torch's own layers where no
-        gradient is asked for and they have all that acts, else step by step.
+    Numerics: woven onto the kernels that run cells (see `explain`). On a CPU float16 runs on torch's own layers where
+        no gradient is asked for and they have all that acts, else step by step.
     Source: Hochreiter & Schmidhuber 1997; TF1 `tf.contrib.cudnn_rnn.CudnnLSTM`.
     """
 

@@ -141,7 +141,7 @@ class Layer(LayerNodes, LayerWeights):
 
     @property
     def name(self) -> str:
-        """Name given, or the class's with a number counted per graph or store; outside of them each layer is the first."""
+        """Name given, or the class's with a number counted per graph or store, outside of which each is the first."""
         return self._layer_name
 
     @property

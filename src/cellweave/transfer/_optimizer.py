@@ -241,9 +241,14 @@ def slots_of_optimizer(
         targets: What is saved.
         scope: Scope of TF1's optimizer.
     Raises:
-        ArgumentError: an optimizer without a counterpart.
+        ArgumentError: an optimizer without a counterpart, or one that has none of the parameters.
     """
     groups = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
+    for own in optimizer.param_groups:
+        _kind_of(where, optimizer, own)
+    targets = list(targets)
+    if not any(id(part) in groups for target in targets for part in target.parameters):
+        raise ArgumentError(f"{where}: expected an optimizer of the module's parameters, got one that has none of them.")
     step = 0
     for target in targets:
         states = [optimizer.state.get(part, {}) if id(part) in groups else {} for part in target.parameters]

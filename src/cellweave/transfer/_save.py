@@ -49,14 +49,14 @@ def save_tf1(
         names: The report of `load_tf1`, which gives every variable the name that it came with, and the slots the scope
             that they came with; or parameter path to name.
         optimizer: Also save its state in TF1's slots (`<name>/Adam`, ...): Adam, AdamW, SGD with momentum, RMSprop,
-            Adagrad.
+            Adagrad. Parameters that it has not updated yet have no slots.
         step: Also save `global_step`; in the scope that it has in the checkpoint of `names`, if that is a report.
         overwrite: Whether an earlier checkpoint of this name may be replaced.
     Returns:
         Parameter path to the name that it was saved under.
     Raises:
         ScopeError: a layer is not built, or two variables have one name. ArgumentError: a name for a parameter that the
-            module does not have; an optimizer without a counterpart in TF1.
+            module does not have; an optimizer without a counterpart in TF1, or of another module.
     Numerics: values are written bit for bit; the axes of `nn.Linear` and convolutions are put in TF1's order.
     """
     model = as_model(_WHERE, module)

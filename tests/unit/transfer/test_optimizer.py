@@ -79,6 +79,22 @@ def test_amsgrad_has_no_counterpart(tmp_path: Path) -> None:
         load(tmp_path, ADAM, adam(amsgrad=True))
 
 
+def test_what_cannot_be_saved_is_refused_before_the_first_step(tmp_path: Path) -> None:
+    model, other = (nn.ParameterDict({"w": nn.Parameter(torch.zeros(4, 3))}) for _ in range(2))
+    refused = {
+        "expected an optimizer among .*, got Rprop": torch.optim.Rprop(model.parameters()),
+        r"expected Adam\(amsgrad=False\)": adam(amsgrad=True)(model.parameters()),
+        "got one that has none of them": adam()(other.parameters()),
+    }
+    for reason, optimizer in refused.items():
+        with pytest.raises(cw.ArgumentError, match=f"save_tf1: .*{reason}"):
+            cw.save_tf1(model, tmp_path / "m", names={"w": "w"}, optimizer=optimizer)
+    assert not list(tmp_path.iterdir())
+    cw.save_tf1(model, tmp_path / "m", names={"w": "w"}, optimizer=adam()(model.parameters()))
+    with open_checkpoint(tmp_path / "m") as checkpoint:
+        assert sorted(checkpoint) == ["beta1_power", "beta2_power", "w"]
+
+
 @pytest.mark.parametrize("steps", [0, 7, 800, 5000, 80_000])
 @pytest.mark.parametrize("betas", [(0.9, 0.999), (0.5, 0.99), (0.0, 0.999)])
 def test_steps_are_told_by_the_powers(betas: tuple[float, float], steps: int, tmp_path: Path) -> None:
