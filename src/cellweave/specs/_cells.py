@@ -90,7 +90,7 @@ class GRUSpec:
     Attributes:
         reset_after: False: the reset gate meets h before the candidate's product (TF1, Cho et al. 2014);
             True: after it, with a recurrent bias of its own (Keras, cuDNN).
-        gate_order: Columns of the kernels: `r` reset, `u` update, `c` candidate.
+        gate_order: Columns of Keras's kernels: `r` reset, `u` update, `c` candidate; TF1's layout has "ruc" only.
         joined_kernel: TF1's layout: `gates/*` and `candidate/*`, inputs above state rows (with `reset_after`, that of
             TF1's `CudnnCompatibleGRUCell`, whose candidate has two projections); else Keras's `kernel`,
             `recurrent_kernel`, `bias`.
@@ -114,6 +114,12 @@ class GRUSpec:
     def __post_init__(self) -> None:
         """Check what goes together."""
         _check_layout("GRUSpec", self.joined_kernel, self.transposed)
+        _check_order("GRUSpec", "gate_order", self.gate_order, "ruc")
+        if self.joined_kernel and self.gate_order != "ruc":
+            raise ArgumentError(
+                f"GRUSpec: expected gate_order 'ruc' with joined_kernel=True, got {self.gate_order!r}. Other orders have "
+                "joined_kernel=False."
+            )
 
     @property
     def state_size(self) -> Size:
@@ -197,6 +203,8 @@ class LSTMSpec:
     def __post_init__(self) -> None:
         """Check what goes together."""
         _check_layout("LSTMSpec", self.joined_kernel, self.transposed)
+        _check_order("LSTMSpec", "gate_order", self.gate_order, "jfo" if self.coupled else "ijfo")
+        _check_order("LSTMSpec", "peephole_order", self.peephole_order, "fio")
 
     @property
     def output_size(self) -> int:
@@ -273,6 +281,11 @@ def _check_layout(name: str, joined: bool, transposed: bool) -> None:
         raise ArgumentError(
             f"{name}: expected joined_kernel=False with transposed=True, got True. torch.nn's layout has two kernels."
         )
+
+
+def _check_order(name: str, what: str, order: str, gates: str) -> None:
+    if sorted(order) != sorted(gates):
+        raise ArgumentError(f"{name}: expected {what} with each of {', '.join(gates)} once, got {order!r}.")
 
 
 def _norms(names: tuple[str, ...], units: int, gain: float = 1.0, shift: float = 0.0) -> tuple[WeightSpec, ...]:

@@ -120,3 +120,19 @@ def test_specs_are_values() -> None:
     assert len({GRUSpec(N), GRUSpec(N), GRUSpec(N + 1)}) == 2
     with pytest.raises(dataclasses.FrozenInstanceError):
         GRUSpec(N).units = 4  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (lambda: LSTMSpec(N, coupled=True), r"LSTMSpec: expected gate_order with each of j, f, o once, got 'ijfo'"),
+        (lambda: LSTMSpec(N, gate_order="jfo"), "LSTMSpec: expected gate_order with each of i, j, f, o once, got 'jfo'"),
+        (lambda: LSTMSpec(N, gate_order="ifgo"), "LSTMSpec: expected gate_order with each of"),
+        (lambda: LSTMSpec(N, peepholes=True, peephole_order="fi"), "expected peephole_order with each of f, i, o once"),
+        (lambda: GRUSpec(N, gate_order="rzn", joined_kernel=False), "GRUSpec: expected gate_order with each of r, u, c"),
+        (lambda: GRUSpec(N, gate_order="urc"), "GRUSpec: expected gate_order 'ruc' with joined_kernel=True, got 'urc'"),
+    ],
+)
+def test_orders_that_a_cell_cannot_have(make: Any, words: str) -> None:
+    with pytest.raises(ArgumentError, match=words):
+        make()
