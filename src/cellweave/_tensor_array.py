@@ -61,7 +61,11 @@ class TensorArray:
         return len(self._items)
 
     def write(self, index: int, value: torch.Tensor) -> TensorArray:
-        """A copy of this array with `value` at `index`; it grows when `index` is past its end."""
+        """A copy of this array with `value` at `index`; it grows when `index` is past its end.
+
+        Raises:
+            ArgumentError: a negative index, or one past the end of an array that does not grow.
+        """
         if index < 0 or (index >= len(self._items) and not self._dynamic):
             raise ArgumentError(f"TensorArray.write: expected an index in 0..{len(self._items) - 1}, got {index}.")
         items = self._items + [None] * max(0, index + 1 - len(self._items))
@@ -69,7 +73,11 @@ class TensorArray:
         return self._copy(items)
 
     def read(self, index: int) -> torch.Tensor:
-        """The tensor at `index`."""
+        """The tensor at `index`.
+
+        Raises:
+            ArgumentError: nothing was written there.
+        """
         item = self._items[index] if 0 <= index < len(self._items) else None
         if item is None:
             raise ArgumentError(f"TensorArray.read: expected a written index below {len(self._items)}, got {index}.")
@@ -85,7 +93,8 @@ class TensorArray:
         """All entries in one tensor, `[size, ...]`.
 
         Raises:
-            ArgumentError: the array is empty and knows no entry's shape, or an entry was never written.
+            ArgumentError: the array is empty and knows no entry's shape, or an entry was never written. ShapeError:
+                entries of several shapes.
         """
         if not self._items and self._element is not None:
             return self._element.new_zeros((0, *self._element.shape))
@@ -94,4 +103,8 @@ class TensorArray:
             raise ArgumentError(
                 f"TensorArray.stack: expected {max(1, len(self._items))} written entries, got {len(written)}."
             )
+        other = next((item for item in written if item.shape != written[0].shape), None)
+        if other is not None:
+            shapes = list(written[0].shape), list(other.shape)
+            raise ShapeError(f"TensorArray.stack: expected entries of one shape, got {shapes[0]} and {shapes[1]}.")
         return torch.stack(written)

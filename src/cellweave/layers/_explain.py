@@ -37,7 +37,7 @@ def explain(
     Nothing is run: no variable is made and no random stream moves.
 
     Args:
-        cell: Any recurrent cell, or a cuDNN layer: then as a call of it in training; `dtype` has no effect, and there
+        cell: Any recurrent cell, or a cuDNN layer: then as a call of it in its mode; `dtype` has no effect, and there
             are no `resets`. Or a module of `cellweave.nn`: then as a call of it, `sequence_length` its `lengths`, and
             `time_major` has no effect.
         inputs, sequence_length, initial_state, dtype, resets, reset_state: As for `dynamic_rnn`, or the layer. `dtype`

@@ -50,10 +50,12 @@ def export(
     Returns:
         torch's program: `.model_proto` is the model, `.save(path)` writes it.
     Raises:
-        ModeError: the module is in training mode. ArgumentTypeError: one tensor as `args`.
+        ModeError: the module is in training mode. ArgumentTypeError: no module, or one tensor as `args`.
         torch.onnx.OnnxExporterError: the model cannot be exported, such as one with a cell of the caller's that counts
             its steps in Python, on a dynamic time axis.
     """
+    if not isinstance(module, nn.Module):
+        raise ArgumentTypeError(f"{_WHERE}: expected a module, got {type(module).__name__}.")
     if any(part.training for part in module.modules()):
         raise ModeError(
             f"{_WHERE}: expected a module in evaluation mode, got one in training mode. Call .eval() first."

@@ -356,8 +356,12 @@ def _depending(declared: list[_Declared], inputs: Nest) -> list[Any]:
 def apply_constraints(module: torch.nn.Module) -> None:
     """Apply the `constraint` of every variable in `module`, in place; call it after an optimizer's step.
 
+    Raises:
+        ArgumentTypeError: no module.
     Source: TF1 optimizers applied a variable's constraint after each update.
     """
+    if not isinstance(module, torch.nn.Module):
+        raise ArgumentTypeError(f"apply_constraints: expected a module, got {module!r}.")
     with torch.no_grad():
         for layer in module.modules():
             for record in getattr(layer, "_records", {}).values():

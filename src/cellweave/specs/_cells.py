@@ -117,8 +117,8 @@ class GRUSpec:
         _check_order("GRUSpec", "gate_order", self.gate_order, "ruc")
         if self.joined_kernel and self.gate_order != "ruc":
             raise ArgumentError(
-                f"GRUSpec: expected gate_order 'ruc' with joined_kernel=True, got {self.gate_order!r}. Other orders have "
-                "joined_kernel=False."
+                f"GRUSpec: expected gate_order 'ruc' with joined_kernel=True, got {self.gate_order!r}. "
+                "Other orders have joined_kernel=False."
             )
 
     @property

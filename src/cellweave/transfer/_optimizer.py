@@ -248,7 +248,9 @@ def slots_of_optimizer(
         _kind_of(where, optimizer, own)
     targets = list(targets)
     if not any(id(part) in groups for target in targets for part in target.parameters):
-        raise ArgumentError(f"{where}: expected an optimizer of the module's parameters, got one that has none of them.")
+        raise ArgumentError(
+            f"{where}: expected an optimizer of the module's parameters, got one that has none of them."
+        )
     step = 0
     for target in targets:
         states = [optimizer.state.get(part, {}) if id(part) in groups else {} for part in target.parameters]

@@ -198,6 +198,14 @@ def test_whatever_runs_the_layers(make: Any) -> None:
     assert [operators[name] for name in RECURRENT] == [0, 0, 1, 0]
 
 
+@pytest.mark.parametrize("given", [3, None, nn.GRU], ids=str)
+def test_what_is_no_module(given: Any) -> None:
+    from cellweave.onnx import export
+
+    with pytest.raises(cw.ArgumentTypeError, match="export: expected a module, got"):
+        export(given, (torch.randn(4, 3, D),))
+
+
 def test_one_tensor_is_no_tuple_of_inputs() -> None:
     from cellweave.onnx import export
 

@@ -79,6 +79,8 @@ def test_what_cannot_be_stacked() -> None:
         cw.TensorArray().stack()
     with pytest.raises(cw.ShapeError, match="scalar"):
         cw.TensorArray().unstack(torch.tensor(1.0))
+    with pytest.raises(cw.ShapeError, match=r"stack: expected entries of one shape, got \[2\] and \[3\]"):
+        cw.TensorArray().write(0, torch.ones(2)).write(1, torch.ones(3)).stack()
     with pytest.raises(cw.ArgumentError, match="got -1"):
         cw.TensorArray(size=-1)
 

@@ -330,6 +330,10 @@ class TestConstraints:
         assert other.tolist() == [3.0, 3.0]
         assert weight.requires_grad and weight.grad_fn is None
 
+    def test_constraints_of_what_is_no_module(self) -> None:
+        with pytest.raises(cw.ArgumentTypeError, match="apply_constraints: expected a module, got 3"):
+            cw.apply_constraints(3)  # type: ignore[arg-type]
+
     def test_after_an_optimizers_step(self) -> None:
         layer = cw.Layer()
         weight = layer.add_weight("w", [2], initializer="ones", constraint=lambda w: w.clamp(min=0.5))

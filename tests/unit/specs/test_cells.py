@@ -126,10 +126,16 @@ def test_specs_are_values() -> None:
     "make, words",
     [
         (lambda: LSTMSpec(N, coupled=True), r"LSTMSpec: expected gate_order with each of j, f, o once, got 'ijfo'"),
-        (lambda: LSTMSpec(N, gate_order="jfo"), "LSTMSpec: expected gate_order with each of i, j, f, o once, got 'jfo'"),
+        (
+            lambda: LSTMSpec(N, gate_order="jfo"),
+            "LSTMSpec: expected gate_order with each of i, j, f, o once, got 'jfo'",
+        ),
         (lambda: LSTMSpec(N, gate_order="ifgo"), "LSTMSpec: expected gate_order with each of"),
         (lambda: LSTMSpec(N, peepholes=True, peephole_order="fi"), "expected peephole_order with each of f, i, o once"),
-        (lambda: GRUSpec(N, gate_order="rzn", joined_kernel=False), "GRUSpec: expected gate_order with each of r, u, c"),
+        (
+            lambda: GRUSpec(N, gate_order="rzn", joined_kernel=False),
+            "GRUSpec: expected gate_order with each of r, u, c",
+        ),
         (lambda: GRUSpec(N, gate_order="urc"), "GRUSpec: expected gate_order 'ruc' with joined_kernel=True, got 'urc'"),
     ],
 )
