@@ -40,7 +40,7 @@ class LSTMCell(LSTMCore):
         `bias` `[4H]`, `w_f_diag`, `w_i_diag`, `w_o_diag` `[H]`, `projection_kernel` `[H, P]`.
     Raises:
         ArgumentError: a size that is not positive, a negative clip, an unknown activation, a dtype weights cannot have.
-        ArgumentTypeError: a size or a number that is none, `use_peepholes` that is no bool.
+        ArgumentTypeError: a size or a number that is none, `use_peepholes` that is a size.
     Source: Hochreiter & Schmidhuber 1997; Gers et al. 2002; Sak et al. 2014; TF1 `tf.nn.rnn_cell.LSTMCell`.
     """
 

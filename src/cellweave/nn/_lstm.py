@@ -31,7 +31,8 @@ class LSTM(RecurrentModule):
             Default 0.
         variational: One mask for all steps of a call (Gal & Ghahramani 2016); False: a new one at every step. Default
             True.
-        mask_per_row: Each row of the batch has a mask of its own; False: all rows share one. Default True.
+        mask_per_row: Each row of the batch has a mask of its own; False: all rows share one, which needs `variational`.
+            Default True.
         mask_per_gate: Each gate multiplies inputs and h by masks of its own before its weights (Gal & Ghahramani's
             untied form); on h they act inside every step, the first one too, and leave the state as it is. Default
             False.
