@@ -203,7 +203,7 @@ class LSTMSpec:
     def __post_init__(self) -> None:
         """Check what goes together."""
         _check_layout("LSTMSpec", self.joined_kernel, self.transposed)
-        _check_order("LSTMSpec", "gate_order", self.gate_order, "jfo" if self.coupled else "ijfo")
+        _check_order("LSTMSpec", "gate_order", self.gate_order, "fjo" if self.coupled else "fijo")
         _check_order("LSTMSpec", "peephole_order", self.peephole_order, "fio")
 
     @property

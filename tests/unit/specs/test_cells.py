@@ -125,10 +125,10 @@ def test_specs_are_values() -> None:
 @pytest.mark.parametrize(
     "make, words",
     [
-        (lambda: LSTMSpec(N, coupled=True), r"LSTMSpec: expected gate_order with each of j, f, o once, got 'ijfo'"),
+        (lambda: LSTMSpec(N, coupled=True), r"LSTMSpec: expected gate_order with each of f, j, o once, got 'ijfo'"),
         (
             lambda: LSTMSpec(N, gate_order="jfo"),
-            "LSTMSpec: expected gate_order with each of i, j, f, o once, got 'jfo'",
+            "LSTMSpec: expected gate_order with each of f, i, j, o once, got 'jfo'",
         ),
         (lambda: LSTMSpec(N, gate_order="ifgo"), "LSTMSpec: expected gate_order with each of"),
         (lambda: LSTMSpec(N, peepholes=True, peephole_order="fi"), "expected peephole_order with each of f, i, o once"),
