@@ -158,12 +158,13 @@ class RNNCell(StepLayer):
         """
         rows = batch_shape(batch_size, f"{self.where}.zero_state")
         resolved = as_dtype(dtype, f"{self.where}.zero_state")
-        device = next((p.device for p in self.parameters()), torch.get_default_device())
-        key = (repr(self.state_size), rows, resolved, device)
         if is_probing():
-            return zeros_of(self.state_size, rows, resolved, torch.get_default_device())
+            return zeros_of(self.state_size, rows, resolved)
+        device = next((p.device for p in self.parameters()), None)
         if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():  # traces and fakes keep nothing
             return zeros_of(self.state_size, rows, resolved, device)
+        device = torch.get_default_device() if device is None else device
+        key = (repr(self.state_size), rows, resolved, device)
         if self._zero_state is not None and self._zero_state[0] == key and _still_zeros(self._zero_state[1]):
             return self._zero_state[1]
         state = zeros_of(self.state_size, rows, resolved, device)
@@ -236,6 +237,8 @@ def batch_shape(batch_size: Any, where: str) -> tuple[int, ...]:
 def _whole(value: Any, where: str) -> int:
     if isinstance(value, torch.SymInt):  # of an export that takes any number of rows
         return value  # type: ignore[return-value]
+    if type(value) is int and value >= 0:  # also a symbol of compiled code, which has no other members to ask for
+        return value
     number = isinstance(value, float) or (hasattr(value, "__index__") and not isinstance(value, bool))
     if not number or (isinstance(value, float) and not (math.isfinite(value) and value.is_integer())) or value < 0:
         raise ArgumentError(f"{where}: expected batch_size as a whole number >= 0, got {value!r}.")

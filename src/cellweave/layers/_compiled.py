@@ -14,7 +14,7 @@ from cellweave._errors import ModeError
 from cellweave._types import DTypeLike, Nest, as_dtype
 from cellweave.layers._autocast import autocast_dtype, cast
 from cellweave.layers._mask_claims import claim_masks_in_graph
-from cellweave.layers._sequence import as_lengths, as_resets
+from cellweave.layers._sequence import as_lengths, as_resets, zero_state_of
 from cellweave.layers._traced_plans import Path, TracedLayer, TracedPlan, read_by_spec, traced_plan
 from cellweave.ops.common import LayerCall
 from cellweave.ops.common._in_graphs import run_in_graph
@@ -57,12 +57,16 @@ def run_traced(
     steps, rows = x.shape[0], x.shape[1]
     lengths = as_lengths(sequence_length, rows, where)
     flags = as_resets(resets, steps, rows, where, time_major=time_major)
-    plans = []
+    plans, starts = [], []
     for cell, state, reverse in directions:
-        plan = _plan(where, cell, state, dtype, x, (lengths is not None, flags is not None, reverse))
+        plan = _plan(where, cell, x, (lengths is not None, flags is not None, reverse))
         if plan is None:
             return None
+        start = _start(cell, plan, state, dtype, x)
+        if not _fits(cell, plan, start, dtype, x):
+            return None
         plans.append(plan)
+        starts.append(start)
     if lengths is not None:
         if checked:
             within = ((lengths >= 0) & (lengths <= steps)).all()
@@ -73,8 +77,8 @@ def run_traced(
         streams, keeps = claim_masks_in_graph([p.number for p in plans], rows, steps, lengths)
     found = []
     first = 0
-    for plan, (cell, state, _) in zip(plans, directions, strict=True):
-        leaves = _zeros(plan, x) if state is None else _nest.flatten(state)
+    for plan, start, (cell, _, _) in zip(plans, starts, directions, strict=True):
+        leaves = _zeros(plan, x) if start is None else _nest.flatten(start)
         fresh = [] if reset_state is None else _nest.flatten(reset_state)
         outputs, new = _run(plan, cell, x, leaves, fresh, lengths, flags, streams, keeps, first)
         first += len(plan.masks)
@@ -83,9 +87,7 @@ def run_traced(
     return found
 
 
-def _plan(
-    where: str, cell: Any, state: Nest, dtype: DTypeLike, x: torch.Tensor, options: tuple[bool, bool, bool]
-) -> TracedPlan | None:
+def _plan(where: str, cell: Any, x: torch.Tensor, options: tuple[bool, bool, bool]) -> TracedPlan | None:
     """One direction's plan; None where no trace can have it."""
     facts = _facts(cell)
     if not facts:
@@ -93,7 +95,7 @@ def _plan(
     plan: TracedPlan = traced_plan(facts, x.dtype, x.device, torch.is_grad_enabled(), options)
     if plan.draws and torch.compiler.is_exporting():
         raise ModeError(f"{where}: expected a cell in evaluation mode to export, got one that draws random masks.")
-    if plan.reason or x.shape[2] != plan.depth or not _fits(cell, plan, state, dtype, x):
+    if plan.reason or x.shape[2] != plan.depth:
         return None
     if plan.draws and run_is_open():  # which a trace would open and close before its operators run
         return None
@@ -117,6 +119,13 @@ def _facts(cell: Any) -> tuple[Any, ...]:
     ])  # fmt: skip
 
 
+def _start(cell: Any, plan: TracedPlan, state: Nest, dtype: DTypeLike, x: torch.Tensor) -> Nest:
+    """The state that was given, or that a cell makes in a way of its own; None for zeros."""
+    if state is not None or dtype is None or plan.starts_from_zeros:
+        return state
+    return zero_state_of(cell, x.shape[1], as_dtype(dtype))  # a trace can open no device for it
+
+
 def _fits(cell: Any, plan: TracedPlan, state: Nest, dtype: DTypeLike, x: torch.Tensor) -> bool:
     """Whether a state, or the wish for one, is what the plan was made for."""
     if dtype is not None and as_dtype(dtype) != x.dtype:
@@ -127,7 +136,7 @@ def _fits(cell: Any, plan: TracedPlan, state: Nest, dtype: DTypeLike, x: torch.T
         return False
     leaves = _nest.flatten(state)
     for leaf, width in zip(leaves, plan.widths, strict=True):
-        if not isinstance(leaf, torch.Tensor) or leaf.dim() != 2 or leaf.dtype != x.dtype:
+        if not isinstance(leaf, torch.Tensor) or leaf.dim() != 2 or leaf.dtype != x.dtype or leaf.device != x.device:
             return False
         if leaf.shape[0] != x.shape[1] or leaf.shape[1] != width:
             return False

@@ -106,7 +106,7 @@ def first_state(cell: Any, initial_state: Nest, dtype: DTypeLike, inputs: Nest, 
             raise ArgumentError(f"{where}: expected dtype or initial_state, got neither. Pass dtype='float32'.")
         resolved = as_dtype(dtype, where)
         with torch.device(first.device):
-            return _zero_state(cell, rows, resolved)
+            return zero_state_of(cell, rows, resolved)
     check_state(cell, initial_state, rows, where, "initial_state")
     kinds = {leaf.dtype for leaf in _nest.flatten(initial_state)}
     if dtype is None and len(kinds) > 1:
@@ -159,7 +159,8 @@ def as_resets(resets: Any, steps: int, rows: int, where: str, *, time_major: boo
     return flags if time_major else flags.transpose(0, 1)
 
 
-def _zero_state(cell: Any, rows: int, dtype: torch.dtype) -> Any:
+def zero_state_of(cell: Any, rows: int, dtype: torch.dtype) -> Any:
+    """What a cell starts from where no state is given, by the call that TF1 makes."""
     if hasattr(cell, "get_initial_state"):
         return cell.get_initial_state(inputs=None, batch_size=rows, dtype=dtype)
     return cell_zero_state(cell, rows, dtype)

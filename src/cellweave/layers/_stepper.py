@@ -15,7 +15,7 @@ from cellweave.cells import require_rnn_cell
 from cellweave.layers._readiness import is_ready
 from cellweave.layers._sequence import check_state, first_state
 from cellweave.layers._stepping import Task
-from cellweave.layers._weaving import misfit, obstacle
+from cellweave.layers._weaving import misfit, obstacle, state_misfit
 from cellweave.ops.common import LayerCall, StepFunction
 from cellweave.specs import RunSpec
 from cellweave.weave import (
@@ -153,6 +153,8 @@ class Stepper:
         program = program_of(cell, x, leaves)
         if program.refusal or program.sites or not all(isinstance(s, LayerRun | Adding) for s in program.stages):
             return None
+        if state_misfit(program, cell, self._state, x.shape[1]):
+            return None  # the cell itself says what is wrong
         modules = list(cell.modules()) if isinstance(cell, nn.Module) else []
         cells = [program.modules[run.node]() for run in program.runs]
         if not can_watch(modules) or not set(map(id, modules)).issuperset(map(id, cells)):

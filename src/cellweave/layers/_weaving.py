@@ -116,8 +116,9 @@ def survey(cell: Any, task: Task, asked: str | None) -> Survey:
     x, leaves = task.inputs, _nest.flatten(task.state)
     program = program_of(cell, x, leaves)
     ready = is_ready(cell) or (program.steps and has_variables(cell))
-    if program.refusal:
-        return Survey(program, program.refusal, ready)
+    reason = program.refusal or state_misfit(program, cell, task.state, task.rows)
+    if reason:
+        return Survey(program, reason, ready)
     if task.static:
         program = static_program(program)
         if program.steps:
@@ -147,6 +148,23 @@ def survey_layers(
     choices = tuple([choice_for(run, feed, asked) for run in program.runs])
     only = "" if any(choice.name != REFERENCE for choice in choices) else choices[0].why
     return Survey(program, only, ready, feed, choices)
+
+
+def state_misfit(program: Program, cell: Any, state: Nest, rows: int) -> str:
+    """Why the state that a cell has made in a way of its own is none that layers take; "" where they do."""
+    if program.start_widths is not None:
+        return ""  # zeros, or a state that was given and is checked
+    made, sized = _nest.describe(state), _nest.describe(cell.state_size)
+    if made != sized:
+        return f"the state that it starts from is {made}, by its state_size {sized}"
+    leaves = _nest.flatten(state)
+    for run in program.runs:
+        for piece in run.states:
+            leaf, wanted = leaves[piece.leaf], (rows, program.leaf_widths[piece.leaf])
+            if leaf is None or leaf.shape != wanted:
+                got = None if leaf is None else list(leaf.shape)
+                return f"the state that it starts from has a leaf {got}, by its state_size {list(wanted)}"
+    return ""
 
 
 def misfit(

@@ -238,6 +238,80 @@ def test_a_start_of_its_own_is_guarded(place: str) -> None:
     assert not torch.equal(found, zeros)
 
 
+class Learned(cw.LSTMCell):
+    """A cell that learns what it starts from."""
+
+    def __init__(self, units: int) -> None:
+        super().__init__(units)
+        self.first = nn.Parameter(torch.linspace(-0.5, 0.5, 2 * units).reshape(2, units))
+
+    def zero_state(self, batch_size: Any, dtype: Any) -> Any:
+        c, h = self.first.unbind()
+        return cw.LSTMStateTuple(c.expand(batch_size, -1), h.expand(batch_size, -1))
+
+
+LEARNED: dict[str, Any] = {
+    "cell": lambda: Learned(N),
+    "stack": lambda: cw.MultiRNNCell([cw.GRUCell(3), cw.DropoutWrapper(Learned(N)), cw.LSTMCell(2)]),
+}
+
+
+@pytest.mark.parametrize("make", LEARNED.values(), ids=LEARNED)
+@pytest.mark.parametrize("lengths", [None, LENGTHS])
+def test_a_start_that_is_learned_stays_in_the_graph(make: Any, lengths: Any) -> None:
+    cell = built(make())
+    run = torch.compile(
+        lambda x: cw.dynamic_rnn(cell, x, lengths if len(x) == B else None, dtype="float32")[0],
+        backend="aot_eager", fullgraph=True, dynamic=True,
+    )  # fmt: skip
+    weights = list(cell.parameters())
+    found, wanted = run(XS), cw.dynamic_rnn(cell, XS, lengths, dtype="float32")[0]
+    torch.testing.assert_close(found, wanted)
+    grads = [torch.autograd.grad(outputs.square().sum(), weights) for outputs in (found, wanted)]
+    torch.testing.assert_close(*grads)
+    torch.testing.assert_close(run(XS[:2, :3]), cw.dynamic_rnn(cell, XS[:2, :3], dtype="float32")[0])
+
+
+ASKED = {"learned": LEARNED["stack"], **{name: CELLS[name] for name in ("joined", "keras", "stack")}}
+
+
+@pytest.mark.parametrize("make", ASKED.values(), ids=ASKED)
+def test_a_zero_state_that_is_asked_for_stays_in_the_graph(make: Any) -> None:
+    cell = built(make()).eval()
+
+    def call(x: torch.Tensor) -> Any:
+        state = cell.get_initial_state(batch_size=x.shape[0], dtype="float32")
+        return cw.dynamic_rnn(cell, x, initial_state=state)[0]
+
+    run = torch.compile(call, backend="aot_eager", fullgraph=True, dynamic=True)
+    for x in (XS, XS[:2, :3]):
+        torch.testing.assert_close(run(x), call(x))
+
+
+@pytest.mark.parametrize("start", [torch.zeros(1, N), torch.zeros(B, N, dtype=torch.float64), torch.zeros(B, N + 1)])
+def test_a_start_that_does_not_fit_raises_in_compiled_code_too(start: torch.Tensor) -> None:
+    class Own(cw.GRUCell):
+        start: Any = None
+
+        def zero_state(self, batch_size: Any, dtype: Any) -> Any:
+            return super().zero_state(batch_size, dtype) if self.start is None else self.start
+
+    cell = built(Own(N))
+    cell.start = start
+    with pytest.raises((cw.ShapeError, cw.DTypeError), match="Own: expected state"):
+        torch.compile(lambda x: cw.dynamic_rnn(cell, x, dtype="float32")[0], backend="aot_eager")(XS)
+
+
+def test_a_start_that_no_trace_can_follow_is_left_outside() -> None:
+    class Counting(cw.GRUCell):
+        def zero_state(self, batch_size: Any, dtype: Any) -> Any:
+            return cw.get_variable("start", [batch_size, N], initializer=cw.initializers.Ones())
+
+    cell = built(Counting(N))
+    run = torch.compile(lambda x: cw.dynamic_rnn(cell, x, dtype="float32")[0], backend="aot_eager")
+    torch.testing.assert_close(run(XS), cw.dynamic_rnn(cell, XS, dtype="float32")[0])
+
+
 class Clipped(cw.LSTMCell):
     """A user's own cell that can be told to compute something else."""
 

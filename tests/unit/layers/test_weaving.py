@@ -365,3 +365,70 @@ def test_inputs_without_columns(make: Any, nan_poison: None) -> None:
     for a, b in zip(nest.flatten(found[0]), nest.flatten(found[1]), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
     torch.testing.assert_close(stepped, found[0][0], rtol=0, atol=1e-6)
+
+
+class OwnStart(cw.LSTMCell):
+    """A cell that starts from whatever it is told to."""
+
+    start: Any = None
+
+    def zero_state(self, batch_size: Any, dtype: Any) -> Any:
+        return super().zero_state(batch_size, dtype) if self.start is None else self.start
+
+
+def own_starts() -> Any:
+    right = torch.zeros(B, N)
+    wrong = {
+        "one row": right[:1], "no rows": right[0], "rows of another batch": torch.zeros(B + 2, N),
+        "narrow": right[:, 1:], "wide": torch.zeros(B, N + 1), "nothing": None, "a matrix of rows": right[None],
+    }  # fmt: skip
+    for name, leaf in wrong.items():
+        yield pytest.param(cw.LSTMStateTuple(leaf, right), id=name)
+        yield pytest.param(cw.LSTMStateTuple(right, leaf), id=f"{name} in h")
+    yield pytest.param((right, right), id="another tuple")
+    yield pytest.param(right, id="one tensor")
+
+
+UNROLLS: dict[str, Any] = {
+    "dynamic_rnn": lambda cell: cw.dynamic_rnn(cell, XS, **F32),
+    "lengths": lambda cell: cw.dynamic_rnn(cell, XS, [5, 2, 0], **F32),
+    "static_rnn": lambda cell: cw.static_rnn(cell, list(XS.unbind(1)), [5, 2, 0], **F32),
+    "both": lambda cell: cw.bidirectional_dynamic_rnn(cw.GRUCell(N), cell, XS, **F32),
+}
+
+
+@pytest.mark.parametrize("unroll", UNROLLS.values(), ids=UNROLLS)
+@pytest.mark.parametrize("start", list(own_starts()))
+@pytest.mark.parametrize("make", [lambda c: c, lambda c: cw.MultiRNNCell([c, cw.GRUCell(2)])], ids=["cell", "stack"])
+def test_a_start_of_its_own_that_does_not_fit_raises_as_steps_do(start: Any, unroll: Any, make: Any) -> None:
+    """A core that took it would read beyond its memory."""
+    inner = OwnStart(N)
+    cell = make(inner)
+    cw.dynamic_rnn(cell, XS, **F32)
+    inner.start = start
+    with pytest.raises((ValueError, TypeError, AttributeError)) as stepwise, cw.use_backend("reference"):
+        unroll(cell)
+    with pytest.raises(stepwise.type) as woven:
+        unroll(cell)
+    assert str(woven.value) == str(stepwise.value)
+
+
+@pytest.mark.parametrize("width", [N - 1, N + 1])
+def test_a_start_of_its_own_that_does_not_fit_a_stepper(width: int) -> None:
+    cell = OwnStart(N)
+    cw.dynamic_rnn(cell, XS, **F32)
+    cell.start = cw.LSTMStateTuple(torch.zeros(B, width), torch.zeros(B, width))
+    with pytest.raises(cw.ShapeError, match="OwnStart: expected state"):
+        cw.Stepper(cell, batch_size=B)(XS[:, 0])
+
+
+def test_a_start_of_its_own_that_does_not_fit_is_said() -> None:
+    cell = OwnStart(N)
+    cw.dynamic_rnn(cell, XS, **F32)
+    cell.start = cw.LSTMStateTuple(torch.zeros(1, N), torch.zeros(B, N))
+    reason = r"the state that it starts from has a leaf \[1, 3\], by its state_size \[3, 3\]"
+    with cw.use_backend("native"), pytest.raises(cw.BackendError, match=reason):
+        cw.dynamic_rnn(cell, XS, **F32)
+    cell.start = (torch.zeros(B, N), torch.zeros(B, N))
+    with cw.use_backend("native"), pytest.raises(cw.BackendError, match="the state that it starts from is"):
+        cw.dynamic_rnn(cell, XS, **F32)
