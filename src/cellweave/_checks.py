@@ -20,6 +20,15 @@ def require_packages(where: str, extra: str, *names: str) -> None:
             raise ModuleNotFoundError(what, name=name)
 
 
+def refuse_nested(where: str, inputs: torch.Tensor) -> None:
+    """Raise ShapeError for a nested tensor, whose rows have several lengths."""
+    if inputs.is_nested:
+        raise ShapeError(
+            f"{where}: expected inputs that are padded, got a nested tensor. Pad them with "
+            "torch.nested.to_padded_tensor(inputs, 0.0), and give the rows' lengths."
+        )
+
+
 def check_weight_dtype(where: str, dtype: torch.dtype | None) -> None:
     """Raise unless weights may have this dtype: floating or complex."""
     if dtype is not None and not (dtype.is_floating_point or dtype.is_complex):

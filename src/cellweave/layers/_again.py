@@ -48,7 +48,7 @@ def run_again(
 ) -> tuple[Any, Any] | None:
     """What `dynamic_rnn` gives, or None where anything is not as it mostly is. Nothing has happened then."""
     asked = asked_backend()
-    if type(inputs) not in PLAIN or inputs.dim() != 3 or asked == REFERENCE:
+    if type(inputs) not in PLAIN or inputs.is_nested or inputs.dim() != 3 or asked == REFERENCE:
         return None
     if is_probing() or not nothing_is_open() or not is_undisturbed(inputs.device.type):
         return None

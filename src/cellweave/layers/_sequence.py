@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from cellweave import _nest
+from cellweave._checks import refuse_nested
 from cellweave._errors import ArgumentError, ArgumentTypeError, ShapeError
 from cellweave._shape import TensorShape
 from cellweave._types import DTypeLike, Nest, as_dtype, dtype_name, is_readable
@@ -26,7 +27,7 @@ def check_inputs(inputs: Nest, where: str, *, time_major: bool) -> tuple[int, in
 
     Raises:
         ArgumentError: inputs are None or empty. ArgumentTypeError: a leaf is no tensor. ShapeError: fewer than three
-            axes, or leaves that disagree on B or T.
+            axes, a nested tensor, or leaves that disagree on B or T.
     """
     leaves = _nest.flatten(inputs)
     if not leaves or any(leaf is None for leaf in leaves):
@@ -38,6 +39,7 @@ def check_inputs(inputs: Nest, where: str, *, time_major: bool) -> tuple[int, in
             raise ArgumentTypeError(
                 f"{where}: expected inputs {_layout(time_major)} as tensors, got {type(leaf).__name__}."
             )
+        refuse_nested(where, leaf)
         if leaf.dim() < 3:
             raise ShapeError(f"{where}: expected inputs {_layout(time_major)}, got {list(leaf.shape)}.")
         sizes.append((leaf.shape[0], leaf.shape[1]) if time_major else (leaf.shape[1], leaf.shape[0]))

@@ -111,7 +111,8 @@ def check_names(where: str, given: Mapping[str, Any], known: type[Any]) -> None:
     """
     for name in given:
         if name not in known.__annotations__:
-            raise ArgumentTypeError(f"{where}: expected a known argument, got {name}.")
+            names = ", ".join(known.__annotations__)
+            raise ArgumentTypeError(f"{where}: expected torch.nn's arguments or {names}, got {name}.")
 
 
 class Addition:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn.utils.rnn import PackedSequence
 
+from cellweave._checks import refuse_nested
 from cellweave._errors import ArgumentError, ArgumentTypeError, MemberError, MisfitError, ShapeError
 from cellweave._types import dtype_name
 from cellweave.nn._lengths import LeftPadding, checked_lengths
@@ -80,9 +81,10 @@ def _name(module: Any) -> str:
 
 
 def require_tensor(module: Any, inputs: Any) -> None:
-    """Raise MemberError (an AttributeError, as of torch.nn) unless inputs are a tensor."""
+    """Raise MemberError (an AttributeError, as of torch.nn) unless inputs are a tensor, ShapeError for a nested one."""
     if not isinstance(inputs, torch.Tensor):
         raise MemberError(f"{_name(module)}: expected inputs as a tensor, got {type(inputs).__name__}.")
+    refuse_nested(_name(module), inputs)
 
 
 def check_kind(module: Any, what: str, tensors: States, like: torch.Tensor, whose: str) -> None:

@@ -222,3 +222,21 @@ def test_what_torch_says_of_its_own_insides_is_said_of_the_call(
 def test_inputs_of_another_dtype_than_a_cells_weights() -> None:
     with pytest.raises(cellweave.MisfitError, match="^GRUCell: expected inputs of float32.*got float64"):
         cellweave.nn.GRUCell(5, 7)(torch.zeros(2, 5).double())
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage:UserWarning")
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_nested_tensors_are_refused_in_words(layout: torch.layout, batch_first: bool) -> None:
+    """Where torch's own words speak of axes or of its insides."""
+    x = torch.nested.nested_tensor([torch.zeros(3, 5), torch.zeros(2, 5)], layout=layout)
+    cell = cellweave.GRUCell(7)
+    cell(torch.zeros(1, 5), torch.zeros(1, 7))
+    calls: dict[str, Any] = {
+        "GRU": lambda: cellweave.nn.GRU(5, 7, batch_first=batch_first)(x),
+        "GRUCell": lambda: cellweave.nn.GRUCell(5, 7)(x),
+        "dynamic_rnn": lambda: cellweave.dynamic_rnn(cell, x, dtype="float32", time_major=not batch_first),
+    }
+    for name, call in calls.items():
+        with pytest.raises(cellweave.ShapeError, match=f"{name}: expected inputs.*got a nested tensor"):
+            call()
