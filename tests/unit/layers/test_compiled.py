@@ -272,6 +272,17 @@ def test_a_start_that_is_learned_stays_in_the_graph(make: Any, lengths: Any) -> 
     torch.testing.assert_close(run(XS[:2, :3]), cw.dynamic_rnn(cell, XS[:2, :3], dtype="float32")[0])
 
 
+def test_a_start_that_is_learned_is_exported_as_an_operator() -> None:
+    module = Unroll(built(Learned(N))).eval()
+    program = exported(module, strict=False)
+    assert any("cellweave.lstm_forward" in str(node.target) for node in program.graph.nodes)
+    with torch.no_grad():
+        for found, wanted in zip(
+            nest.flatten(program.module()(XS, LENGTHS)), nest.flatten(module(XS, LENGTHS)), strict=True
+        ):
+            torch.testing.assert_close(found, wanted)
+
+
 ASKED = {"learned": LEARNED["stack"], **{name: CELLS[name] for name in ("joined", "keras", "stack")}}
 
 
