@@ -9,7 +9,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -129,8 +128,3 @@ class Files:
         for file in self._open.values():
             file.close()
         self._open.clear()
-
-
-def as_bytes(array: Any) -> memoryview:
-    """The bytes of a buffer."""
-    return memoryview(array).cast("B")

@@ -44,7 +44,6 @@ class Table:
     def __init__(self, file: File) -> None:
         self._file = file
         self._place = file.place
-        self._key_bytes = 0
         self._last_keys: list[bytes] = []
         self._handles: list[Handle] = []
         self._read_index(self._footer())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -138,9 +138,6 @@ def _narrowed(numbers: Array, dtype: DType, array: np.dtype[Any], place: Place) 
         raise place.error(f"values of {dtype.name}", "larger ones")
     result: Array = wide.view(array) if dtype.name == "float16" else wide
     return result
-
-
-_Widen = Callable[[Array], Array]
 
 
 def _unsigned(values: Array) -> Array:

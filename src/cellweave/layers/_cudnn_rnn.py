@@ -245,8 +245,7 @@ class CudnnRNN(CudnnConversions, Layer):
                 self.add_weight(name, (count * self.num_units, *shape), initializer=initializer)
 
     def _weight_attributes(self) -> tuple[str, ...]:
-        names = [name for place in range(self._spec.places) for name in parameter_names(self._spec, place)]
-        return tuple(name for name in names if self._input_mode == "linear_input" or not _is_lowest_w(name))
+        return tuple(name for name in self._all_names() if self._input_mode == "linear_input" or not _is_lowest_w(name))
 
     def _accepts_weight(self, attribute: str) -> bool:
         optional = self._input_mode == "auto_select" and _is_lowest_w(attribute)

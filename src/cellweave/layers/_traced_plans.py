@@ -24,7 +24,6 @@ from cellweave.weave import (
     Adding,
     Choice,
     LayerRun,
-    Piece,
     Placed,
     Program,
     asked_backend,
@@ -109,7 +108,6 @@ class TracedPlan:
     masks: list[Placed] = field(default_factory=list)
 
 
-_plans: dict[Any, TracedPlan] = {}
 _by_number: list[TracedPlan] = []
 
 
@@ -238,13 +236,9 @@ def _add_layers(
             )
         )  # fmt: skip
         plan.sums.append([])
-    states = [(piece, place) for n, run in enumerate(program.runs) for place, piece in _numbered(n, run)]
+    states = [(piece, (n, which)) for n, run in enumerate(program.runs) for which, piece in enumerate(run.states)]
     for parts in program.leaf_pieces:
         plan.pieces.append([place for part in parts for piece, place in states if piece == part])
-
-
-def _numbered(number: int, run: LayerRun) -> list[tuple[tuple[int, int], Piece]]:
-    return [((number, which), piece) for which, piece in enumerate(run.states)]
 
 
 def _device_of(module: Any) -> torch.device:

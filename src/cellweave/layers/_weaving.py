@@ -91,7 +91,7 @@ def run_surveyed(cell: Any, task: Task, asked: str | None, found: Survey) -> tup
     if program is None or feed is None or found.reason:
         return None
     if task.static:
-        return _run_static(cell, program, task, asked, found)
+        return _run_static(cell, program, task, feed, asked, found)
     if found.ready and not program.loops:
         if not program.sites:
             return _run(program, task, feed, found.choices, None)
@@ -224,10 +224,9 @@ def _bound(program: Program, task: Task, feed: Feed) -> Binding:
     return binding
 
 
-def _run_static(cell: Any, program: Program, task: Task, asked: str | None, found: Survey) -> tuple[Any, Any] | None:
-    feed = found.feed
-    if feed is None:
-        return None
+def _run_static(
+    cell: Any, program: Program, task: Task, feed: Feed, asked: str | None, found: Survey
+) -> tuple[Any, Any] | None:
     with session_run() as run:
         if not found.ready:
             with run.rehearsal(), preparing_streams():

@@ -14,10 +14,9 @@ from torch import nn
 from cellweave._errors import CheckpointError
 from cellweave.checkpoint import Inventory, Stored, StoredVariable, VariableInfo
 from cellweave.scopes import Layer, nothing_is_open, variable_scope
-from cellweave.transfer._arrays import as_tensor, stored_dtype
+from cellweave.transfer._arrays import Array, as_tensor, stored_dtype
 from cellweave.transfer._match import Candidate, join, within
 from cellweave.transfer._needs import CellNeed, cudnn_spec
-from cellweave.transfer._reading import Array
 
 #: TF1's name of a layer's one variable, below the layer's scope.
 OPAQUE = "opaque_kernel"

@@ -187,7 +187,7 @@ def _lstm_facts(reader: GraphReader, summed: Node, cell: FoundCell, facts: CellF
     if cell.kind.cls == "LSTMCell":
         state = _clipped(reader, state, facts, "cell_clip")
     squashed = activated(reader, state.name)
-    output = None if squashed is None else _output(reader, squashed[1])
+    output = None if squashed is None else reader.user(squashed[1].name, "Mul")  # with the output gate
     projection = cell.variables.get("projection/kernel")
     if projection is not None and output is not None:
         product = reader.user(output.name, "MatMul")
@@ -204,11 +204,6 @@ def _past_peephole(reader: GraphReader, node: Node | None) -> Node | None:
             return node
         node = reader.user(node.name, "Sigmoid", *ADDING)
     return None
-
-
-def _output(reader: GraphReader, squashed: Node) -> Node | None:
-    """Where the output gate meets the state; with peepholes, the state's other users are no activations."""
-    return reader.user(squashed.name, "Mul")
 
 
 def _clipped(reader: GraphReader, node: Node, facts: CellFacts, option: str) -> Node:

@@ -130,7 +130,7 @@ def inspect_tf1(path: str | PathLike[str]) -> Inspection:
             for cell in cells_in(item)
             if reader is not None and (told := cell_facts(reader, cell)) is not None
         }
-        _drop_repeated(found.recurrent, facts)
+        _drop_repeated(facts)
         if reader is not None:
             add_layers_of_graph(reader, found)
         writer = CodeWriter(fspath(path), inventory, found, facts)
@@ -153,7 +153,7 @@ def inspect_tf1(path: str | PathLike[str]) -> Inspection:
         )
 
 
-def _drop_repeated(found: list[Found], facts: dict[str, CellFacts]) -> None:
+def _drop_repeated(facts: dict[str, CellFacts]) -> None:
     """Forget the dropout on a cell's inputs that is the one on the outputs of the cell below."""
     masks = {
         keep.node: scope for scope, told in facts.items() for what, keep in told.dropout.items() if what == "output"
@@ -218,10 +218,10 @@ def _part(name: str, found: Found, facts: Mapping[str, CellFacts], graph: bool) 
     if isinstance(found, FoundLayers):
         inside = tuple(_part(f"cell_{i}", pair, facts, graph) for i, pair in enumerate(found.pairs))
         return InspectedPart(name, f"stack of {_count(len(inside), 'bidirectional unroll')}", (), (), {}, inside)
-    return _cudnn_part(name, found, facts, graph)
+    return _cudnn_part(name, found)
 
 
-def _cudnn_part(name: str, found: FoundCudnn, facts: Mapping[str, CellFacts], graph: bool) -> InspectedPart:
+def _cudnn_part(name: str, found: FoundCudnn) -> InspectedPart:
     ways = ", both directions" if found.both else ""
     title = f"{found.cls}, {_count(found.layers, 'layer')} of {found.units} units{ways}, {found.depth} inputs"
     inside = tuple(

@@ -6,11 +6,11 @@ A gate's `[rows, H]` of a kernel are the numbers of cuDNN's matrix `[H, rows]`, 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from cellweave.transfer._arrays import Array
+
 #: Dimensions of a kernel.
 _MATRIX = 2
 

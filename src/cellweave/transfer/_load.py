@@ -14,7 +14,7 @@ from cellweave._errors import CheckpointError
 from cellweave._types import dtype_name
 from cellweave.checkpoint import Inventory, VariableInfo, open_checkpoint, take_inventory
 from cellweave.scopes import Layer, nothing_is_open
-from cellweave.transfer._arrays import as_tensor, stored_dtype
+from cellweave.transfer._arrays import Array, as_tensor, stored_dtype
 from cellweave.transfer._cudnn import (
     cudnn_parameters,
     dtype_of,
@@ -28,7 +28,7 @@ from cellweave.transfer._needs import CellNeed
 from cellweave.transfer._optimizer import read_slots
 from cellweave.transfer._parts import as_model
 from cellweave.transfer._plan import CellPlan, LoadPlan, Names, plan_load
-from cellweave.transfer._reading import Array, Reading, SlotReading
+from cellweave.transfer._reading import Reading, SlotReading
 from cellweave.transfer._report import LeftRow, LoadedRow, LoadReport
 from cellweave.transfer._tables import variable_table
 

@@ -13,9 +13,9 @@ import torch
 
 from cellweave._errors import ArgumentError, CheckpointError
 from cellweave.checkpoint import Inventory, Stored
-from cellweave.transfer._arrays import as_tensor, stored_dtype
+from cellweave.transfer._arrays import Array, as_tensor, stored_dtype
 from cellweave.transfer._match import join
-from cellweave.transfer._reading import Array, SlotReading
+from cellweave.transfer._reading import SlotReading
 
 
 @dataclass(frozen=True)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 
 from cellweave._errors import CheckpointError
 from cellweave.checkpoint import Stored, StoredVariable
+from cellweave.transfer._arrays import Array
 from cellweave.transfer._keras_cudnn import KerasCudnnLayout
-
-Array = np.ndarray[Any, Any]
 
 
 class SlotReading(Protocol):

@@ -67,7 +67,6 @@ class FoundCudnn:
     units: int
     depth: int
     both: bool
-    name: str
     inside: FoundStack | FoundLayers
 
 
@@ -268,7 +267,7 @@ def _as_cudnn(found: Found, opaque: list[str]) -> Found:
     if cls == "CudnnRNNTanh" and any(name.startswith("cudnn_rnn_relu") for name in named):
         cls = "CudnnRNNRelu"
     size = len(found.pairs) if isinstance(found, FoundLayers) else len(found.cells)
-    return FoundCudnn(outer, cls, size, units.pop(), cells[0].kind.depth, both, named[0], found)
+    return FoundCudnn(outer, cls, size, units.pop(), cells[0].kind.depth, both, found)
 
 
 def _around_cudnn(scope: str, both: bool) -> str | None:

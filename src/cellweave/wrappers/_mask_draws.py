@@ -44,12 +44,12 @@ class StepDraws:
         blocks: How many blocks one step takes.
     """
 
-    __slots__ = ("_elements", "_loop", "_stream", "blocks", "key")
+    __slots__ = ("_loop", "_stream", "blocks", "key")
 
     def __init__(self, stream: Stream, elements: int, run: Run) -> None:
         self.key: Hashable = id(stream)
         self.blocks = BLOCKS_PER_ELEMENT * elements
-        self._stream, self._elements, self._loop = stream, elements, run.loop
+        self._stream, self._loop = stream, run.loop
 
     def start(self) -> tuple[int, int, int]:
         """seed, seed2 and block of the stream's next draw."""
