@@ -30,7 +30,6 @@ from cellweave.cells._rnn_cell import RNNCell as RNNCell
 from cellweave.cells._rnn_cell import cell_of_number as cell_of_number
 from cellweave.cells._rnn_cell import cell_zero_state as cell_zero_state
 from cellweave.cells._rnn_cell import initial_state as initial_state
-from cellweave.cells._rnn_cell import keras_zero_state as keras_zero_state
 from cellweave.cells._rnn_cell import layer_call as layer_call
 from cellweave.cells._rnn_cell import plain_zeros as plain_zeros
 from cellweave.cells._rnn_cell import require_rnn_cell as require_rnn_cell

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from cellweave import _nest
-from cellweave._checks import check_positive_int
 from cellweave._errors import ArgumentError, ShapeError
-from cellweave._types import DTypeLike, Nest
-from cellweave.cells._rnn_cell import keras_zero_state, plain_zeros
+from cellweave._types import Activation, DTypeLike, Nest
+from cellweave.cells._rnn_cell import KerasStates
 from cellweave.cells._spec_cell import SpecWeights
 from cellweave.initializers import deserialize, serialize
-from cellweave.ops.common import activation_name
-from cellweave.scopes import recordable
+from cellweave.ops.common import activation_name, as_activation
 from cellweave.specs import CellSpec, WeightSpec
 
 #: Keras's default initializers, by kind of weight.
 _DEFAULTS = {"kernel": "glorot_uniform", "recurrent_kernel": "orthogonal", "bias": "zeros"}
+#: What names of arguments call the kinds.
+_WORDS = {"kernel": "kernel", "recurrent_kernel": "recurrent", "bias": "bias"}
 
 
-class KerasCell(SpecWeights):
+class KerasCell(KerasStates, SpecWeights):
     """Base of the Keras-style cells: separate input and recurrent kernels, states as lists, no `zero_state`."""
 
     _spec: CellSpec
+    #: One step of a recurrence that has one state.
+    _step: Callable[..., torch.Tensor]
     is_keras_cell = True
     _first_name_has_number = False
 
@@ -66,39 +69,29 @@ class KerasCell(SpecWeights):
             constraint=self._constraints.get(weight.kind),
         )
 
-    @recordable
-    @plain_zeros
-    def get_initial_state(self, inputs: Nest = None, batch_size: Any = None, dtype: DTypeLike = None) -> Any:
-        """Zeros per `state_size`; batch size and dtype come from `inputs` if given, else both are required.
+    def call(self, inputs: torch.Tensor, states: Nest) -> tuple[torch.Tensor, Any]:
+        """One step: h', and the new state as a list if it came as one."""
+        h: Any = states
+        if _nest.is_nested(states):
+            if len(states) != 1:
+                raise ShapeError(f"{self.where}: expected states as [h] or h, got {len(states)} elements.")
+            h = states[0]
+        self._checked(inputs, state=(h, self._spec.units))
+        bias = self._parameters.get("bias")
+        new_h = self._step(inputs, h, self.kernel, self.recurrent_kernel, bias, spec=self._spec)
+        return new_h, [new_h] if isinstance(states, list | tuple) else new_h
 
-        Raises:
-            ArgumentError: one is missing.
-        """
-        return keras_zero_state(self, inputs, batch_size, dtype)
-
-    def _only_state(self, states: Nest) -> torch.Tensor:
-        """The one state out of `[h]` or `h`."""
-        if not _nest.is_nested(states):
-            return states  # type: ignore[no-any-return]
-        if len(states) != 1:
-            raise ShapeError(f"{self.where}: expected states as [h] or h, got {len(states)} elements.")
-        return states[0]  # type: ignore[no-any-return]
-
-    def _optional_bias(self) -> torch.Tensor | None:
-        return self._parameters.get("bias")
-
-    def _common_config(self, activations: dict[str, Any]) -> dict[str, Any]:
-        config = {"name": self.name, "trainable": self.trainable, "dtype": self.dtype, "units": self._spec.units}
-        config.update({key: activation_name(value) for key, value in activations.items()})
-        config["use_bias"] = self._spec.use_bias
-        names = {"kernel": "kernel", "recurrent_kernel": "recurrent", "bias": "bias"}
-        config.update({f"{names[kind]}_initializer": _keras_form(value) for kind, value in self._initializers.items()})
-        return config
-
-    def _tail_config(self) -> dict[str, Any]:
-        names = {"kernel": "kernel", "recurrent_kernel": "recurrent", "bias": "bias"}
-        config: dict[str, Any] = {f"{names[kind]}_regularizer": value for kind, value in self._regularizers.items()}
-        config.update({f"{names[kind]}_constraint": value for kind, value in self._constraints.items()})
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments as plain data."""
+        spec = self._spec
+        config = {"name": self.name, "trainable": self.trainable, "dtype": self.dtype, "units": spec.units}
+        for name in ("activation", "recurrent_activation"):
+            if hasattr(spec, name):
+                config[name] = activation_name(getattr(spec, name))
+        config["use_bias"] = spec.use_bias
+        config |= {f"{_WORDS[kind]}_initializer": _keras_form(value) for kind, value in self._initializers.items()}
+        config |= {f"{_WORDS[kind]}_regularizer": value for kind, value in self._regularizers.items()}
+        config |= {f"{_WORDS[kind]}_constraint": value for kind, value in self._constraints.items()}
         return {**config, "dropout": 0.0, "recurrent_dropout": 0.0}
 
 
@@ -122,6 +115,6 @@ def _keras_form(initializer: Any) -> Any:
     return {"module": "keras.initializers", **data, "registered_name": None}
 
 
-def positive_units(where: str, units: Any) -> int:
-    """The checked `units` argument."""
-    return check_positive_int(f"{where} units", units)
+def keras_activation(value: Any, where: str) -> Activation:
+    """As `as_activation`, but None is none."""
+    return as_activation("linear" if value is None else value, where)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
-from cellweave._types import DTypeLike, Nest
-from cellweave.cells._keras_cell import KerasCell, positive_units
+from cellweave._checks import check_positive_int
+from cellweave._types import DTypeLike
+from cellweave.cells._keras_cell import KerasCell, keras_activation
 from cellweave.cells._registry import register
-from cellweave.ops.common import as_activation
 from cellweave.ops.gru import gru_split_step
 from cellweave.specs import GRUSpec
 
@@ -38,6 +36,7 @@ class GRUCell(KerasCell):
     """
 
     _spec: GRUSpec
+    _step = staticmethod(gru_split_step)
     spec = KerasCell.spec  # below this class, what changes a step needs its own
 
     def __init__(
@@ -65,9 +64,9 @@ class GRUCell(KerasCell):
         **kwargs: Any,
     ) -> None:
         spec = GRUSpec(
-            positive_units("GRUCell", units),
-            as_activation("linear" if activation is None else activation, "GRUCell"),
-            as_activation("linear" if recurrent_activation is None else recurrent_activation, "GRUCell"),
+            check_positive_int("GRUCell units", units),
+            keras_activation(activation, "GRUCell"),
+            keras_activation(recurrent_activation, "GRUCell"),
             reset_after=bool(reset_after),
             gate_order="urc",
             joined_kernel=False,
@@ -81,19 +80,7 @@ class GRUCell(KerasCell):
         )  # fmt: skip
         self._implementation = implementation
 
-    def call(self, inputs: torch.Tensor, states: Nest) -> tuple[torch.Tensor, Any]:
-        """One step: h', and the new state as a list if it came as one."""
-        h = self._only_state(states)
-        self._checked(inputs, state=(h, self._spec.units))
-        new_h = gru_split_step(inputs, h, self.kernel, self.recurrent_kernel, self._optional_bias(), spec=self._spec)
-        return new_h, [new_h] if isinstance(states, list | tuple) else new_h
-
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments as plain data."""
-        activations = {"activation": self._spec.activation, "recurrent_activation": self._spec.recurrent_activation}
-        return {
-            **self._common_config(activations),
-            **self._tail_config(),
-            "implementation": self._implementation,
-            "reset_after": self._spec.reset_after,
-        }
+        more = {"implementation": self._implementation, "reset_after": self._spec.reset_after}
+        return {**super().get_config(), **more}

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
+from cellweave._checks import check_positive_int
 from cellweave._types import DTypeLike, Nest, Size
-from cellweave.cells._keras_cell import KerasCell, positive_units
+from cellweave.cells._keras_cell import KerasCell, keras_activation
 from cellweave.cells._registry import register
 from cellweave.cells._spec_cell import pair_of
-from cellweave.ops.common import as_activation
 from cellweave.ops.lstm import lstm_step
 from cellweave.specs import LSTMSpec
 
@@ -66,9 +66,9 @@ class LSTMCell(KerasCell):
         **kwargs: Any,
     ) -> None:
         spec = LSTMSpec(
-            positive_units("LSTMCell", units),
-            as_activation("linear" if activation is None else activation, "LSTMCell"),
-            as_activation("linear" if recurrent_activation is None else recurrent_activation, "LSTMCell"),
+            check_positive_int("LSTMCell units", units),
+            keras_activation(activation, "LSTMCell"),
+            keras_activation(recurrent_activation, "LSTMCell"),
             gate_order="ifjo",
             joined_kernel=False,
             use_bias=bool(use_bias),
@@ -99,11 +99,5 @@ class LSTMCell(KerasCell):
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments as plain data."""
-        activations = {"activation": self._spec.activation, "recurrent_activation": self._spec.recurrent_activation}
-        head = self._common_config(activations)
-        return {
-            **head,
-            "unit_forget_bias": self._spec.unit_forget_bias,
-            **self._tail_config(),
-            "implementation": self._implementation,
-        }
+        more = {"unit_forget_bias": self._spec.unit_forget_bias, "implementation": self._implementation}
+        return {**super().get_config(), **more}

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
-from cellweave._types import DTypeLike, Nest
-from cellweave.cells._keras_cell import KerasCell, positive_units
+from cellweave._checks import check_positive_int
+from cellweave._types import DTypeLike
+from cellweave.cells._keras_cell import KerasCell, keras_activation
 from cellweave.cells._registry import register
-from cellweave.ops.common import as_activation
 from cellweave.ops.rnn import rnn_step
 from cellweave.specs import RNNSpec
 
@@ -31,6 +29,7 @@ class SimpleRNNCell(KerasCell):
     """
 
     _spec: RNNSpec
+    _step = staticmethod(rnn_step)
     spec = KerasCell.spec  # below this class, what changes a step needs its own
 
     def __init__(
@@ -54,22 +53,15 @@ class SimpleRNNCell(KerasCell):
         trainable: bool = True,
         **kwargs: Any,
     ) -> None:
-        act = as_activation("linear" if activation is None else activation, "SimpleRNNCell")
-        spec = RNNSpec(positive_units("SimpleRNNCell", units), act, joined_kernel=False, use_bias=bool(use_bias))
+        spec = RNNSpec(
+            check_positive_int("SimpleRNNCell units", units),
+            keras_activation(activation, "SimpleRNNCell"),
+            joined_kernel=False,
+            use_bias=bool(use_bias),
+        )
         super().__init__(
             spec, kernel_initializer, recurrent_initializer, bias_initializer, dropout, recurrent_dropout,
             {"kernel": kernel_regularizer, "recurrent_kernel": recurrent_regularizer, "bias": bias_regularizer},
             {"kernel": kernel_constraint, "recurrent_kernel": recurrent_constraint, "bias": bias_constraint},
             name, dtype, trainable, **kwargs,
         )  # fmt: skip
-
-    def call(self, inputs: torch.Tensor, states: Nest) -> tuple[torch.Tensor, Any]:
-        """One step: h', and the new state as a list if it came as one."""
-        h = self._only_state(states)
-        self._checked(inputs, state=(h, self._spec.units))
-        new_h = rnn_step(inputs, h, self.kernel, self.recurrent_kernel, self._optional_bias(), spec=self._spec)
-        return new_h, [new_h] if isinstance(states, list | tuple) else new_h
-
-    def get_config(self) -> dict[str, Any]:
-        """Constructor arguments as plain data."""
-        return {**self._common_config({"activation": self._spec.activation}), **self._tail_config()}

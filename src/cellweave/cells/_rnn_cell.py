@@ -295,13 +295,22 @@ def cell_zero_state(cell: Any, batch_size: Any, dtype: DTypeLike) -> Any:
     return cell.get_initial_state(inputs=None, batch_size=batch_size, dtype=dtype)
 
 
-def keras_zero_state(cell: Any, inputs: Nest, batch_size: Any, dtype: DTypeLike) -> Any:
-    """Zeros per `state_size`, as Keras's cells make them; batch size and dtype come from `inputs` if given."""
-    where = f"{cell.where}.get_initial_state"
-    device = None
-    if inputs is not None:
-        first = _first_tensor(inputs, where)
-        batch_size, dtype, device = first.shape[0], first.dtype, first.device
-    if batch_size is None or dtype is None:
-        raise ArgumentError(f"{where}: expected inputs, or both batch_size and dtype, got neither.")
-    return zeros_of(cell.state_size, batch_shape(batch_size, where), as_dtype(dtype, where), device)
+class KerasStates:
+    """How Keras's cells make the states that they start from."""
+
+    @recordable
+    @plain_zeros
+    def get_initial_state(self: Any, inputs: Nest = None, batch_size: Any = None, dtype: DTypeLike = None) -> Any:
+        """Zeros per `state_size`; batch size and dtype come from `inputs` if given, else both are required.
+
+        Raises:
+            ArgumentError: one is missing.
+        """
+        where = f"{self.where}.get_initial_state"
+        device = None
+        if inputs is not None:
+            first = _first_tensor(inputs, where)
+            batch_size, dtype, device = first.shape[0], first.dtype, first.device
+        if batch_size is None or dtype is None:
+            raise ArgumentError(f"{where}: expected inputs, or both batch_size and dtype, got neither.")
+        return zeros_of(self.state_size, batch_shape(batch_size, where), as_dtype(dtype, where), device)

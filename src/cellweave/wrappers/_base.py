@@ -16,11 +16,11 @@ from cellweave.cells import (
     cell_config,
     cell_from_config,
     cell_zero_state,
-    keras_zero_state,
     layer_call,
     plain_zeros,
     require_rnn_cell,
 )
+from cellweave.cells._rnn_cell import KerasStates
 from cellweave.scopes import (
     Layer,
     VariableScope,
@@ -146,7 +146,7 @@ class CellWrapper(FromCellObject):
         build_inside(self.cell, input_shape, self._dtype)
 
 
-class KerasCellWrapper(Wrapper):
+class KerasCellWrapper(KerasStates, Wrapper):
     """Base of TF2's wrappers: a layer whose variables are the cell's.
 
     A Keras-style cell's are called by the wrapper's own name. A cell of TF1 keeps its name, and a stack has none: its
@@ -256,16 +256,6 @@ class KerasCellWrapper(Wrapper):
     def zero_state(self, batch_size: Any, dtype: DTypeLike) -> Any:
         """The cell's `zero_state`; Keras-style cells have none (AttributeError)."""
         return self.cell.zero_state(batch_size, dtype)
-
-    @recordable
-    @plain_zeros
-    def get_initial_state(self, inputs: Nest = None, batch_size: Any = None, dtype: DTypeLike = None) -> Any:
-        """Zeros per `state_size`; batch size and dtype come from `inputs` if given, else both are required.
-
-        Raises:
-            ArgumentError: one is missing.
-        """
-        return keras_zero_state(self, inputs, batch_size, dtype)
 
     @classmethod
     def from_config(
