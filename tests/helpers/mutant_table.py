@@ -122,8 +122,8 @@ MUTANTS = (
     Mutant(
         "fused: rows are turned as a whole",
         "layers/_time_reversed_fused_rnn.py",
-        "reverse_sequence(values, lengths, time_major=True)",
-        "reverse_sequence(values, None, time_major=True)",
+        "reverse_sequence(values, lengths)",
+        "reverse_sequence(values, None)",
         (CONTRIB, "-k", "test_values and fused_lstm_reversed_clip_seqlen"),
     ),
     Mutant(
@@ -200,15 +200,15 @@ MUTANTS = (
     Mutant(
         "backward outputs are not aligned",
         "layers/_unroll.py",
-        "return reverse_sequence(outputs, task.lengths, time_major=True), state",
+        "return reverse_sequence(outputs, task.lengths), state",
         "return outputs, state",
         _golden("bi_gru"),
     ),
     Mutant(
         "the whole row is reversed",
         "layers/_sequence.py",
-        "    if lengths is None:\n            return leaf.flip(axis)",
-        "    return leaf.flip(axis)",
+        "    if lengths is None:\n            return leaf.flip(0)",
+        "    return leaf.flip(0)",
         _golden("bi_lstm_seqlen_init"),
     ),
     # masks and streams

@@ -170,7 +170,7 @@ def _reversed_steps(steps: Any, lengths: torch.Tensor | None) -> list[Any]:
     if lengths is None:
         return list(reversed(steps))
     columns = [torch.stack(column) for column in zip(*[_nest.flatten(step) for step in steps], strict=True)]
-    flipped = [reverse_sequence(column, lengths, time_major=True).unbind(0) for column in columns]
+    flipped = [reverse_sequence(column, lengths).unbind(0) for column in columns]
     return [_nest.pack(steps[0], [column[step] for column in flipped]) for step in range(len(steps))]
 
 

@@ -188,23 +188,21 @@ def without_padding(inputs: Nest, active: torch.Tensor) -> Any:
     return _nest.map_structure(zeroed, inputs)
 
 
-def reverse_sequence(values: Nest, lengths: torch.Tensor | None, *, time_major: bool) -> Any:
+def reverse_sequence(values: Nest, lengths: torch.Tensor | None) -> Any:
     """Each row's first `lengths[b]` steps reversed, the rest as it was; all T steps without lengths.
 
     Args:
-        values: `[T, B, ...]` if `time_major`, else `[B, T, ...]`; or a structure of such tensors.
+        values: `[T, B, ...]`, or a structure of such tensors.
         lengths: `[B]`, each in 0..T.
     """
-    axis = 0 if time_major else 1
 
     def reverse(leaf: torch.Tensor) -> torch.Tensor:
         if lengths is None:
-            return leaf.flip(axis)
-        steps = torch.arange(leaf.shape[axis], device=leaf.device)[:, None]
+            return leaf.flip(0)
+        steps = torch.arange(leaf.shape[0], device=leaf.device)[:, None]
         length = lengths.to(leaf.device)[None, :]
         index = torch.where(steps < length, length - 1 - steps, steps).long()  # [T, B]
-        index = index if time_major else index.transpose(0, 1)
-        return leaf.gather(axis, index.reshape(*index.shape, *[1] * (leaf.dim() - 2)).expand_as(leaf))
+        return leaf.gather(0, index.reshape(*index.shape, *[1] * (leaf.dim() - 2)).expand_as(leaf))
 
     return _nest.map_structure(reverse, values)
 

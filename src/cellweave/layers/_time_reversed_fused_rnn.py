@@ -56,4 +56,4 @@ def _turned(values: Any, sequence_length: Any) -> Any:
         return values[::-1]
     lengths = as_lengths(sequence_length, values.shape[1], "TimeReversedFusedRNN")
     check_within(lengths, values.shape[0], "TimeReversedFusedRNN")
-    return reverse_sequence(values, lengths, time_major=True)
+    return reverse_sequence(values, lengths)

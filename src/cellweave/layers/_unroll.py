@@ -27,6 +27,6 @@ def unroll(cell: Any, task: Task) -> tuple[Any, Any]:
             return woven
     if not task.reverse:
         return step_through(cell, task)
-    turned = replace(task, inputs=reverse_sequence(task.inputs, task.lengths, time_major=True))
+    turned = replace(task, inputs=reverse_sequence(task.inputs, task.lengths))
     outputs, state = step_through(cell, turned)
-    return reverse_sequence(outputs, task.lengths, time_major=True), state
+    return reverse_sequence(outputs, task.lengths), state

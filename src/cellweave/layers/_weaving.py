@@ -194,7 +194,7 @@ def _feed(program: Program, task: Task, leaves: list[torch.Tensor], grad: bool, 
     if ran < task.steps:
         x = x[:ran]
     if turned:
-        x = reverse_sequence(x, lengths, time_major=True)
+        x = reverse_sequence(x, lengths)
     return Feed(
         x, leaves, lengths, None if task.resets is None else task.resets[:ran].to(x.device),
         None if task.reset_state is None else _nest.flatten(task.reset_state),
@@ -255,7 +255,7 @@ def _run(
 
     outputs, leaves = run_program(program, feed, choices, binding, step)
     if task.reverse and not feed.reverse:
-        outputs = reverse_sequence(outputs, feed.lengths, time_major=True)
+        outputs = reverse_sequence(outputs, feed.lengths)
     return padded(outputs, task.steps), program.packing.pack(leaves)
 
 

@@ -69,10 +69,10 @@ class Additions:
         """The rates of h and of c."""
         return self.zoneout if isinstance(self.zoneout, tuple) else (self.zoneout, self.zoneout)
 
-    def shown(self) -> str:
-        """Those that differ from their defaults, as `extra_repr` shows them."""
-        changed = [f for f in fields(self) if getattr(self, f.name) != f.default]
-        return "".join(f", {f.name}={getattr(self, f.name)}" for f in changed)
+    def differing(self) -> list[str]:
+        """Those that differ from their defaults, such as `residual=True`."""
+        found = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        return [f"{name}={value}" for name, value in found.items()]
 
 
 def _checked(where: str, name: str, value: Any) -> Any:

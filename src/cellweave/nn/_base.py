@@ -132,4 +132,4 @@ class RecurrentModule(torch.nn.RNNBase):
 
     def extra_repr(self) -> str:
         """Torch.nn's arguments, then the additions that differ from their defaults."""
-        return super().extra_repr() + self.additions.shown()
+        return ", ".join([super().extra_repr(), *self.additions.differing()])

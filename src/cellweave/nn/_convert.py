@@ -142,9 +142,7 @@ def _require_module(where: str, model: Any) -> None:
 
 def _without_form(module: Any) -> str:
     """The additions of a module that torch.nn does not have."""
-    given: Additions = module.additions
-    changed = [f.name for f in fields(given) if getattr(given, f.name) != f.default]
-    return ", ".join(f"{name}={getattr(given, name)}" for name in changed if name not in _WITHOUT_EFFECT)
+    return ", ".join(each for each in module.additions.differing() if each.partition("=")[0] not in _WITHOUT_EFFECT)
 
 
 def _why_it_stays(base: type) -> str:

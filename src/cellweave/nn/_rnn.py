@@ -11,7 +11,8 @@ from cellweave.nn._base import RecurrentModule
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-_MODES = {"tanh": "RNN_TANH", "relu": "RNN_RELU"}
+#: What torch.nn calls the recurrence, by `nonlinearity`.
+MODES = {"tanh": "RNN_TANH", "relu": "RNN_RELU"}
 
 
 class RNN(RecurrentModule):
@@ -51,10 +52,10 @@ class RNN(RecurrentModule):
         dtype: Any = None,
         **additions: Unpack[Arguments],
     ) -> None:
-        if nonlinearity not in _MODES:
+        if nonlinearity not in MODES:
             raise ArgumentError(f"RNN: expected nonlinearity 'tanh' or 'relu', got {nonlinearity!r}.")
         super().__init__(
-            _MODES[nonlinearity], input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
+            MODES[nonlinearity], input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
             device=device, dtype=dtype, given=additions, known=Arguments,
         )  # fmt: skip
         self.nonlinearity = nonlinearity

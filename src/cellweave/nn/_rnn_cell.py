@@ -8,12 +8,11 @@ import torch
 
 from cellweave._errors import MisfitError
 from cellweave.nn._additions import Arguments
+from cellweave.nn._rnn import MODES
 from cellweave.nn._single_step import SingleStep
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-
-_MODES = {"tanh": "RNN_TANH", "relu": "RNN_RELU"}
 
 
 class RNNCell(SingleStep, torch.nn.RNNCell):
@@ -53,6 +52,6 @@ class RNNCell(SingleStep, torch.nn.RNNCell):
     @property
     def mode(self) -> str:  # type: ignore[override]
         """As torch.nn calls the recurrence."""
-        if self.nonlinearity not in _MODES:  # torch.nn too finds out at the call
+        if self.nonlinearity not in MODES:  # torch.nn too finds out at the call
             raise MisfitError(f"RNNCell: expected nonlinearity 'tanh' or 'relu', got {self.nonlinearity!r}.")
-        return _MODES[self.nonlinearity]
+        return MODES[self.nonlinearity]

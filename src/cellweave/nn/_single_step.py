@@ -117,7 +117,7 @@ class SingleStep:
 
     def extra_repr(self) -> str:
         """Torch.nn's arguments, then the additions that differ from their defaults."""
-        return str(super().extra_repr()) + self.additions.shown()  # type: ignore[misc]  # of torch.nn's cell
+        return ", ".join([super().extra_repr(), *self.additions.differing()])  # type: ignore[misc]  # of torch.nn's cell
 
     def _entered(self, inputs: torch.Tensor, hx: Any) -> tuple[Feed, bool]:
         """The feed of a step, checked as torch.nn does."""

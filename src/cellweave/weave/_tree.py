@@ -84,9 +84,9 @@ def grow(module: Any, part: Any, depth: int, setting: Setting) -> Branch:
     if branch.reason:
         return branch
     if isinstance(spec, CELL_SPECS):
-        _plant_cell(branch)
+        _plant_cell(branch, spec)
     elif isinstance(spec, StackSpec):
-        _plant_stack(branch, setting)
+        _plant_stack(branch, spec, setting)
     else:
         _plant_wrapper(branch, setting)
     return branch
@@ -123,10 +123,8 @@ def _hooked(module: Any, spec: NodeSpec | None) -> str:
     return f"a hook stands on {type(module).__name__}" if hooked else ""
 
 
-def _plant_cell(branch: Branch) -> None:
-    name, spec = type(branch.module).__name__, branch.spec
-    if not isinstance(spec, CELL_SPECS):
-        return
+def _plant_cell(branch: Branch, spec: CellSpec) -> None:
+    name = type(branch.module).__name__
     states = states_of(spec, branch.part, getattr(branch.module, "state_order", "ch"))
     if states is None:
         branch.reason = f"state_size of {name} is not that of its {type(spec).__name__}"
@@ -138,12 +136,10 @@ def _plant_cell(branch: Branch) -> None:
         branch.states = states
 
 
-def _plant_stack(branch: Branch, setting: Setting) -> None:
-    spec = branch.spec
-    cells, depth = list(branch.module.cells), branch.depth
-    start = 0
+def _plant_stack(branch: Branch, spec: StackSpec, setting: Setting) -> None:
+    cells, depth, start = list(branch.module.cells), branch.depth, 0
     for number, cell in enumerate(cells):
-        if isinstance(spec, StackSpec) and spec.joined_state:
+        if spec.joined_state:
             width = TensorShape(cell.state_size).dims[0] or 0
             part = branch.part.columns(start, start + width)
             start += width
@@ -177,8 +173,8 @@ def _plant_wrapper(branch: Branch, setting: Setting) -> None:
         if not _is_on(branch.spec.device, setting.device):
             name = type(branch.module).__name__
             branch.reason = f"{name} runs its cell on {branch.spec.device}, away from its inputs"
-    else:
-        branch.reason = _dropout_obstacle(branch, inner, setting)
+    elif isinstance(branch.spec, DropoutSpec):
+        branch.reason = _dropout_obstacle(branch, branch.spec, inner, setting)
         branch.passing = bool(branch.reason)
 
 
@@ -187,11 +183,9 @@ def _is_on(name: str, device: torch.device) -> bool:
     return torch.device(current) == device
 
 
-def _dropout_obstacle(branch: Branch, inner: Branch, setting: Setting) -> str:
+def _dropout_obstacle(branch: Branch, spec: DropoutSpec, inner: Branch, setting: Setting) -> str:
     """Why a dropout wrapper around something woven cannot be woven too; notes what it drops."""
-    spec, module, name = branch.spec, branch.module, type(branch.module).__name__
-    if not isinstance(spec, DropoutSpec):
-        return f"{name} is of no known kind"
+    module, name = branch.module, type(branch.module).__name__
     branch.acting = acting = module.acting()
     for how in acting[:3]:
         if how not in ("", "constant", "fed"):
