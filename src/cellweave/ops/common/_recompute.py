@@ -26,7 +26,7 @@ def recompute_gates(enabled: bool = True) -> Iterator[None]:
     Acts on the backend `triton`; the others keep what they always keep. In place of activated gates a layer keeps only
     what each step starts from, of an LSTM c in float32 and h: in half precision 6 bytes for each step, row and unit,
     not 14. Backward makes forward's products once more, as one for all steps, before its own time loop. Gradients
-    differ by the rounding of those products. Only forward must run inside the block.
+    differ by the rounding of those products. Only forward must run inside the block. Compiled code keeps gates always.
 
     Args:
         enabled: False: keep gates again, inside such a block.
