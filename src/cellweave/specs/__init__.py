@@ -8,6 +8,7 @@ from cellweave.specs._cells import GRUSpec as GRUSpec
 from cellweave.specs._cells import LSTMSpec as LSTMSpec
 from cellweave.specs._cells import RNNSpec as RNNSpec
 from cellweave.specs._cells import WeightSpec as WeightSpec
+from cellweave.specs._cells import gru_norms as gru_norms
 from cellweave.specs._cudnn import CudnnMode as CudnnMode
 from cellweave.specs._cudnn import CudnnSpec as CudnnSpec
 from cellweave.specs._cudnn import CudnnTensorSpec as CudnnTensorSpec

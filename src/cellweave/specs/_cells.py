@@ -39,27 +39,11 @@ class WeightSpec:
 
 
 @dataclass(frozen=True)
-class RNNSpec:
-    """`h' = act(x W + h R + b)`: TF1 BasicRNNCell, Keras SimpleRNNCell.
-
-    Attributes:
-        transposed: The kernels lie as in torch.nn, a row for each unit: `kernel` `[H, I]`, `recurrent_kernel` `[H, H]`.
-            Needs `joined_kernel=False`.
-        layer_norm: The sum is normalized before its activation (Ba et al. 2016).
-        norm_epsilon: Added to a row's variance.
-    """
+class OneState:
+    """Sizes of a cell whose state is one matrix as wide as its output."""
 
     units: int
     activation: Activation = "tanh"
-    joined_kernel: bool = True
-    use_bias: bool = True
-    transposed: bool = False
-    layer_norm: bool = False
-    norm_epsilon: float = NORM_EPSILON
-
-    def __post_init__(self) -> None:
-        """Check what goes together."""
-        _check_layout("RNNSpec", self.joined_kernel, self.transposed)
 
     @property
     def state_size(self) -> Size:
@@ -70,6 +54,28 @@ class RNNSpec:
     def output_size(self) -> int:
         """Units."""
         return self.units
+
+
+@dataclass(frozen=True)
+class RNNSpec(OneState):
+    """`h' = act(x W + h R + b)`: TF1 BasicRNNCell, Keras SimpleRNNCell.
+
+    Attributes:
+        transposed: The kernels lie as in torch.nn, a row for each unit: `kernel` `[H, I]`, `recurrent_kernel` `[H, H]`.
+            Needs `joined_kernel=False`.
+        layer_norm: The sum is normalized before its activation (Ba et al. 2016).
+        norm_epsilon: Added to a row's variance.
+    """
+
+    joined_kernel: bool = True
+    use_bias: bool = True
+    transposed: bool = False
+    layer_norm: bool = False
+    norm_epsilon: float = NORM_EPSILON
+
+    def __post_init__(self) -> None:
+        """Check what goes together."""
+        _check_layout("RNNSpec", self.joined_kernel, self.transposed)
 
     @property
     def gate_count(self) -> int:
@@ -84,7 +90,7 @@ class RNNSpec:
 
 
 @dataclass(frozen=True)
-class GRUSpec:
+class GRUSpec(OneState):
     """The gated recurrent unit; `update` keeps the old state in both forms.
 
     Attributes:
@@ -100,8 +106,6 @@ class GRUSpec:
         norm_epsilon: Added to a row's variance.
     """
 
-    units: int
-    activation: Activation = "tanh"
     recurrent_activation: Activation = "sigmoid"
     reset_after: bool = False
     gate_order: str = "ruc"
@@ -122,16 +126,6 @@ class GRUSpec:
             )
 
     @property
-    def state_size(self) -> Size:
-        """Units."""
-        return self.units
-
-    @property
-    def output_size(self) -> int:
-        """Units."""
-        return self.units
-
-    @property
     def gate_count(self) -> int:
         """Three: r, u and the candidate."""
         return 3
@@ -148,12 +142,7 @@ class GRUSpec:
         else:
             bias_shape = (2, 3 * n) if self.reset_after else (3 * n,)
             found = _kernels(False, depth, n, 3 * n, self.transposed) + _bias(self.use_bias, bias_shape, 0.0)
-        return found + _norms(self.norms(), n)
-
-    def norms(self) -> tuple[str, ...]:
-        """Names of the layer normalizations, in the order r, u, c, h."""
-        parts = ("ruch" if self.reset_after else "ruc") if self.layer_norm else ""
-        return tuple(GRU_NORM_NAMES[part] for part in parts)
+        return found + _norms(gru_norms(self), n)
 
 
 @dataclass(frozen=True)
@@ -248,6 +237,12 @@ class LSTMSpec:
 
 
 CellSpec = RNNSpec | GRUSpec | LSTMSpec
+
+
+def gru_norms(spec: GRUSpec) -> tuple[str, ...]:
+    """Names of a GRU's layer normalizations, in the order r, u, c, h. No method: a trace cannot call one of a spec."""
+    parts = ("ruch" if spec.reset_after else "ruc") if spec.layer_norm else ""
+    return tuple([GRU_NORM_NAMES[part] for part in parts])
 
 
 def _candidate(depth: int, n: int) -> tuple[WeightSpec, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cellweave._types import Activation, Size
-from cellweave.specs._cells import WeightSpec
+from cellweave.specs._cells import OneState, WeightSpec
 from cellweave.specs._states import LSTMStateTuple
 
 
@@ -21,16 +21,15 @@ class SteppedSpec:
 
 
 @dataclass(frozen=True)
-class _OneState:
-    """Sizes of a cell whose state is one matrix as wide as its output."""
+class _Pair:
+    """Sizes of a cell whose state is c and h, each as wide as its output."""
 
     units: int
-    activation: Activation = "tanh"
 
     @property
     def state_size(self) -> Size:
-        """Units."""
-        return self.units
+        """Widths of c and h."""
+        return LSTMStateTuple(self.units, self.units)
 
     @property
     def output_size(self) -> int:
@@ -75,7 +74,7 @@ class NASSpec:
 
 
 @dataclass(frozen=True)
-class SRUSpec(_OneState):
+class SRUSpec(OneState):
     """The simple recurrent unit (Lei et al. 2017); the columns of its kernel: candidate, forget, reset, highway."""
 
     def weights(self, depth: int) -> tuple[WeightSpec, ...]:
@@ -85,7 +84,7 @@ class SRUSpec(_OneState):
 
 
 @dataclass(frozen=True)
-class UGRNNSpec(_OneState):
+class UGRNNSpec(OneState):
     """The update gate RNN (Collins et al. 2017); the columns of its kernel: gate, candidate.
 
     Attributes:
@@ -101,7 +100,7 @@ class UGRNNSpec(_OneState):
 
 
 @dataclass(frozen=True)
-class IntersectionSpec(_OneState):
+class IntersectionSpec(OneState):
     """The intersection RNN, or +RNN (Collins et al. 2017); `activation` is that of its output.
 
     Inputs of another width than the units are projected first.
@@ -127,7 +126,7 @@ class IntersectionSpec(_OneState):
 
 
 @dataclass(frozen=True)
-class IndRNNSpec(_OneState):
+class IndRNNSpec(OneState):
     """The independently recurrent network (Li et al. 2018): each unit sees its own state only."""
 
     def weights(self, depth: int) -> tuple[WeightSpec, ...]:
@@ -136,7 +135,7 @@ class IndRNNSpec(_OneState):
 
 
 @dataclass(frozen=True)
-class IndyGRUSpec(_OneState):
+class IndyGRUSpec(OneState):
     """The gated recurrent unit whose units see their own state only."""
 
     def weights(self, depth: int) -> tuple[WeightSpec, ...]:
@@ -147,26 +146,15 @@ class IndyGRUSpec(_OneState):
 
 
 @dataclass(frozen=True)
-class IndyLSTMSpec:
+class IndyLSTMSpec(_Pair):
     """The long short-term memory whose units see their own state only; gates i, j, f, o (Gonnet & Deselaers 2019).
 
     Attributes:
         forget_bias: Added to the forget gate when run, never stored.
     """
 
-    units: int
     activation: Activation = "tanh"
     forget_bias: float = 1.0
-
-    @property
-    def state_size(self) -> Size:
-        """Widths of c and h."""
-        return LSTMStateTuple(self.units, self.units)
-
-    @property
-    def output_size(self) -> int:
-        """Units."""
-        return self.units
 
     def weights(self, depth: int) -> tuple[WeightSpec, ...]:
         """The weights for inputs `[B, depth]`, in creation order."""
@@ -174,7 +162,7 @@ class IndyLSTMSpec:
 
 
 @dataclass(frozen=True)
-class PhasedLSTMSpec:
+class PhasedLSTMSpec(_Pair):
     """The phased long short-term memory (Neil et al. 2016).
 
     Attributes:
@@ -182,19 +170,8 @@ class PhasedLSTMSpec:
         ratio_on: Starting value of the share of a period in which a unit's gate is open.
     """
 
-    units: int
     peepholes: bool = False
     ratio_on: float = 0.1
-
-    @property
-    def state_size(self) -> Size:
-        """Widths of c and h."""
-        return LSTMStateTuple(self.units, self.units)
-
-    @property
-    def output_size(self) -> int:
-        """Units."""
-        return self.units
 
     def weights(self, depth: int) -> tuple[WeightSpec, ...]:
         """The weights for inputs `[B, depth]` beside their times, in creation order."""

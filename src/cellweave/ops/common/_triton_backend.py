@@ -92,7 +92,7 @@ def triton_refuses(spec: RunSpec, context: RunContext) -> str | None:
         return f"has room for {MOST_MASKS} masks"
     if spec.residual and spec.cell.output_size != context.I:
         return f"the residual sum needs inputs as wide as the outputs, {spec.cell.output_size}, got {context.I}"
-    return None
+    return _activation_refused(spec.cell)
 
 
 def _device_refuses() -> str | None:
@@ -118,8 +118,7 @@ def driver_fault() -> str | None:
     return None
 
 
-def activation_refused(cell: Any) -> str | None:
-    """Why the kernels cannot compute a cell's activations; None where they can."""
+def _activation_refused(cell: CellSpec) -> str | None:
     for field in ("activation", "recurrent_activation"):
         kind = getattr(cell, field, "tanh")
         if not isinstance(kind, str):
@@ -266,11 +265,6 @@ def as_columns(weights: Mapping[str, torch.Tensor], cell: Any) -> Mapping[str, t
     return {name: weight.t() if weight.dim() == 2 and name != "bias" else weight for name, weight in weights.items()}
 
 
-def states_as(leaves: Sequence[str], states: Sequence[torch.Tensor]) -> dict[str, torch.Tensor | None]:
-    """States of all steps, or their gradients, as a kernel takes them; None where nobody asks for them."""
-    return dict(zip(leaves, states, strict=True)) if states else dict.fromkeys(leaves)
-
-
 def stacked_norms(weights: Mapping[str, torch.Tensor], names: Sequence[str | None], units: int) -> torch.Tensor:
     """Gammas and betas in turn, `[2 * parts, units]`; zeros for a part that a cell has not."""
     like = next(weight for name, weight in weights.items() if name.endswith("/gamma"))
@@ -302,10 +296,10 @@ def same(products: torch.Tensor) -> torch.Tensor:
     return torch.eye(products.shape[-1], dtype=products.dtype, device=products.device)
 
 
-def call_arguments(call: LayerCall, around: Surroundings, masks: MaskTable, x_gates: torch.Tensor) -> dict[str, Any]:
+def call_arguments(call: LayerCall, around: Surroundings, masks: MaskTable) -> dict[str, Any]:
     """What the kernels of all recurrences take, of a whole sequence and of single steps."""
     cell: Any = call.spec.cell
-    T, B = x_gates.shape[:2]
+    T, B = call.x.shape[:2]
     return {
         **around.arguments(), **masks.arguments(), "T": T, "B": B, "H": cell.units,
         "ACTIVATION": ACTIVATIONS[cell.activation], "ZONE_H": masks.has("zone_h"), "STATES": call.spec.all_states,

@@ -16,18 +16,19 @@ from cellweave.ops.common._calls import LayerCall, LayerResult
 from cellweave.ops.common._gate_masks import foldable, folded
 from cellweave.ops.common._native_layout import NativeLayout, gate_places
 from cellweave.ops.common._op_arguments import flat_tensors, masks_of_streams, nested_tensors
+from cellweave.ops.common._records import Backend, RunContext
 from cellweave.ops.common._run_text import RunText, run_from_text
 from cellweave.ops.common._sequence import without_padding
 from cellweave.ops.common._triton_autograd import (
-    Loop,
     Tensors,
     dense_tensors,
     loop_gradients,
     run_loop,
     with_products,
 )
-from cellweave.ops.common._triton_backend import inputs_gradient, used_inputs
-from cellweave.specs import CellSpec
+from cellweave.ops.common._triton_backend import inputs_gradient, steps_remark, triton_refuses, used_inputs
+from cellweave.ops.common._triton_loop import KernelLoop, Schedules
+from cellweave.specs import CellSpec, RunSpec
 
 _LIBRARY: Any = torch.library.Library("cellweave", "FRAGMENT")  # type: ignore[no-untyped-call]
 #: A call's tensors by role: `weights` are the loop's own that there are, `slots` 1 for each of them and 0 for one that
@@ -54,11 +55,11 @@ class TritonOp:
     """
 
     name: str
-    loop: Callable[[LayerCall], Loop]
+    loop: Callable[[LayerCall], KernelLoop]
     weights: Callable[[LayerCall], list[torch.Tensor | None]]
     layout: Callable[[CellSpec], NativeLayout]
 
-    def loop_of(self, call: LayerCall) -> tuple[Loop, list[torch.Tensor | None]]:
+    def loop_of(self, call: LayerCall) -> tuple[KernelLoop, list[torch.Tensor | None]]:
         """The time loop of a call and what `run_loop` takes; there must be steps and rows."""
         if foldable(call.spec):
             call = folded(call, gate_places(self.layout(call.spec.cell), call.x.shape[2]))
@@ -67,8 +68,12 @@ class TritonOp:
         return self.loop(call), [used_inputs(call), from_x, bias, *call.state, *fresh, *weights]
 
 
-def runner(op: TritonOp) -> Callable[[LayerCall], LayerResult]:
-    """What runs a call eagerly."""
+def triton_backend(op: TritonOp, schedules: Schedules) -> Backend:
+    """The Triton backend of a recurrence, whose operators are registered here."""
+    _define_ops(op)
+
+    def remarks(spec: RunSpec, context: RunContext) -> str | None:
+        return steps_remark(schedules(spec.cell, context.B, context.dtype.itemsize, None), spec, context)
 
     def run(call: LayerCall) -> LayerResult:
         steps, rows = call.x.shape[:2]
@@ -81,7 +86,7 @@ def runner(op: TritonOp) -> Callable[[LayerCall], LayerResult]:
             out, *rest = run_loop(loop, tensors)
         return _result(call, [out, *rest])
 
-    return run
+    return Backend("triton", triton_refuses, run, remarks=remarks)
 
 
 def _result(call: LayerCall, results: Tensors) -> LayerResult:
@@ -95,7 +100,7 @@ def _result(call: LayerCall, results: Tensors) -> LayerResult:
 _ops: dict[str, TritonOp] = {}
 
 
-def define_triton_ops(op: TritonOp) -> None:
+def _define_ops(op: TritonOp) -> None:
     """Register `cellweave::<name>_triton_forward` and `cellweave::<name>_triton_backward`."""
     tags = (torch.Tag.pt2_compliant_tag,)
     forward, backward = f"{op.name}_triton_forward", f"{op.name}_triton_backward"

@@ -16,7 +16,7 @@ from cellweave.ops.common._native_layout import (
     norm_numbers,
 )
 from cellweave.ops.gru._reference import gru_sequence
-from cellweave.specs import CellSpec, GRUSpec
+from cellweave.specs import CellSpec, GRUSpec, gru_norms
 
 #: Block of the gate buffer that holds the candidate's recurrent product, where the reset comes after it.
 _FROM_STATE = 3
@@ -47,7 +47,7 @@ def _joined(spec: GRUSpec) -> NativeLayout:
         recurrent=(RecurrentProduct(0, True, 0, 0, 2), RecurrentProduct(2, True, 0, 2, 3, reset=True)),
         activation=activation_code(spec.activation),
         gate_activation=activation_code(spec.recurrent_activation),
-        norms=norm_numbers(_names(spec), spec.norms()),
+        norms=norm_numbers(_names(spec), gru_norms(spec)),
         norm_epsilon=spec.norm_epsilon,
     )
 
@@ -71,7 +71,7 @@ def _split(spec: GRUSpec) -> NativeLayout:
         gate_activation=activation_code(spec.recurrent_activation),
         row_biases=2 if spec.use_bias and spec.reset_after else None,
         transposed=spec.transposed,
-        norms=norm_numbers(_names(spec), spec.norms()),
+        norms=norm_numbers(_names(spec), gru_norms(spec)),
         norm_epsilon=spec.norm_epsilon,
     )
 

@@ -10,6 +10,7 @@ import torch
 from cellweave.ops.common._gate_columns import GateColumns
 from cellweave.ops.common._triton_autograd import Tensors
 from cellweave.ops.common._triton_steps import Steps, add_products, device_of, in_dtype, sums_by_row, sums_for
+from cellweave.specs import GRUSpec
 
 _KERNELS = "cellweave.ops.gru._triton_step_kernels"
 
@@ -29,41 +30,42 @@ def columns(units: int) -> list[GateColumns]:
     return [GateColumns(units, 1, 2, 0), *candidate_columns(units)]
 
 
-def forward(tensors: Tensors, made: Mapping[str, Any], given: Mapping[str, Any]) -> torch.Tensor:
+def forward(cell: GRUSpec, tensors: Tensors, made: Mapping[str, Any], given: Mapping[str, Any]) -> Tensors:
     """Run all steps and return h after them.
 
     Args:
-        tensors: As the loop has them. made: What the steps fill, by the names of the kernels. given: Their other
-            arguments.
+        cell: What runs. tensors: As the loop has them. made: What the steps fill, by the names of the kernels.
+        given: Their other arguments.
     """
-    x_gates, h0, fresh, gates_weight, candidate, bias, _ = tensors
-    B, H, after = x_gates.shape[1], h0.shape[1], given["AFTER"]
+    x_gates, h0, fresh, gates_weight, candidate, _, _ = tensors
+    B, H = x_gates.shape[1], cell.units
     h, rh, product = torch.empty_like(h0), torch.empty_like(h0), x_gates.new_empty(B, 3 * H)
     steps = Steps(_KERNELS, {
-        **given, **made, "x_gates": x_gates, "product": product, "bias": bias, "BIAS": bias is not None,
-        "reset_h": fresh, "h": h, "rh": rh,
+        **given, **made, "x_gates": x_gates, "product": product, "reset_h": fresh, "h": h, "rh": rh,
     }, over=x_gates)  # fmt: skip
     with device_of(x_gates):
         steps.first_state(h0, h, made["hs"], fresh)
         cells = steps.cell("gru_fwd_step")
-        if after:
+        if cell.reset_after:
             steps.run(steps.product(h, torch.cat([candidate, gates_weight], 1), product, columns(H)), cells)
-            return h
+            return (h,)
         resets = steps.cell("gru_fwd_reset")
         multiply = steps.product(h, gates_weight, product[:, H:], gate_columns(H))
         multiply_reset = steps.product(rh, candidate, product[:, :H], candidate_columns(H))
         steps.run(multiply, resets, multiply_reset, cells)
-    return h
+    return (h,)
 
 
-def backward(tensors: Tensors, made: dict[str, Any], upstream: Tensors, given: Mapping[str, Any]) -> None:
+def backward(
+    cell: GRUSpec, tensors: Tensors, made: dict[str, Any], upstream: Tensors, given: Mapping[str, Any]
+) -> None:
     """Run all steps backward and fill or replace what is made.
 
     Args:
-        tensors, made, given: As in `forward`, with what that left. upstream: Gradients of outputs and h.
+        cell, tensors, made, given: As in `forward`, with what that left. upstream: Gradients of outputs and h.
     """
     x_gates, h0, fresh, gates_weight, candidate, _, norms = tensors
-    B, H, after = x_gates.shape[1], h0.shape[1], given["AFTER"]
+    B, H = x_gates.shape[1], cell.units
     d_h, sum_reset = upstream[1].to(torch.float32, copy=True), sums_for(fresh)
     d_totals, product, d_rh = x_gates.new_empty(B, 3 * H), torch.zeros_like(h0), torch.empty_like(h0)
     made["d_norms"] = sums_by_row(norms, B)
@@ -73,7 +75,7 @@ def backward(tensors: Tensors, made: dict[str, Any], upstream: Tensors, given: M
     }, over=x_gates)  # fmt: skip
     with device_of(x_gates):
         cells = steps.cell("gru_bwd_step")
-        if after:
+        if cell.reset_after:
             multiply = steps.product_back(d_totals, torch.cat([candidate, gates_weight], 1), product, columns(H))
             steps.run(cells, multiply, backward=True)
         else:
@@ -86,24 +88,24 @@ def backward(tensors: Tensors, made: dict[str, Any], upstream: Tensors, given: M
 
 
 def gates_again(
-    tensors: Tensors, hs: torch.Tensor, rhs: torch.Tensor | None, given: Mapping[str, Any]
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    cell: GRUSpec, tensors: Tensors, kept: Mapping[str, Any], given: Mapping[str, Any]
+) -> dict[str, torch.Tensor | None]:
     """Gates, candidates and, with the reset after the product, the candidates' recurrent products of all steps.
 
     Args:
-        tensors: As the loop has them. hs, rhs: Operands of all steps. given: Arguments of the kernel.
+        cell, tensors: As in `forward`. kept: Operands of all steps. given: Arguments of the kernel.
     """
-    x_gates, _, _, gates_weight, candidate, bias, _ = tensors
+    x_gates, _, _, gates_weight, candidate, _, _ = tensors
+    hs, rhs = kept["hs"], kept["rhs"]
     T, B, H = hs.shape
     product = x_gates.new_zeros(T * B, 3 * H)
     add_products(product[:, H:], hs, gates_weight, gate_columns(H), given)
     add_products(product[:, :H], hs if rhs is None else rhs, candidate, candidate_columns(H), given)
-    gates, values = x_gates.new_empty(T, B, 2 * H), torch.empty_like(hs)
-    from_h = torch.empty_like(hs) if rhs is None else None
-    steps = Steps(_KERNELS, {
-        **given, "x_gates": x_gates, "product": product, "bias": bias, "BIAS": bias is not None, "gates": gates,
-        "values": values, "from_h": from_h, "B": T * B,
-    })  # fmt: skip
+    made = {
+        "gates": x_gates.new_empty(T, B, 2 * H), "values": torch.empty_like(hs),
+        "from_h": torch.empty_like(hs) if cell.reset_after else None,
+    }  # fmt: skip
+    steps = Steps(_KERNELS, {**given, **made, "x_gates": x_gates, "product": product, "B": T * B})
     with device_of(x_gates):
         steps.cell("gru_gates_again")()
-    return gates, values, from_h
+    return made

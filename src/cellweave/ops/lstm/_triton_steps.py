@@ -20,27 +20,25 @@ def columns(spec: LSTMSpec) -> list[GateColumns]:
     return [GateColumns(spec.units, 0, 4, 0, missing=int(spec.coupled))]
 
 
-def forward(
-    spec: LSTMSpec, tensors: Tensors, made: Mapping[str, Any], given: Mapping[str, Any]
-) -> tuple[torch.Tensor, torch.Tensor]:
+def forward(cell: LSTMSpec, tensors: Tensors, made: Mapping[str, Any], given: Mapping[str, Any]) -> Tensors:
     """Run all steps and return c and h after them.
 
     Args:
-        spec: Of the cell. tensors: As the loop has them. made: What the steps fill, by the names of the kernels.
+        cell: What runs. tensors: As the loop has them. made: What the steps fill, by the names of the kernels.
         given: Their other arguments.
     """
-    x_gates, c0, h0, fresh_c, fresh_h, weight, peephole, projection, _ = tensors
-    B, H, P = x_gates.shape[1], spec.units, spec.output_size
+    x_gates, c0, h0, fresh_c, fresh_h, weight, _, projection, _ = tensors
+    B, H, P = x_gates.shape[1], cell.units, cell.output_size
     h, c, product = torch.empty_like(h0), torch.empty_like(c0, dtype=torch.float32), x_gates.new_empty(B, 4 * H)
     m, projected = x_gates.new_empty(B, H), x_gates.new_empty(B, P)
     steps = Steps(_KERNELS, {
-        **given, **made, "x_gates": x_gates, "product": product, "peephole": peephole, "reset_h": fresh_h,
-        "reset_c": fresh_c, "h": h, "c": c, "m": m, "projected": projected,
+        **given, **made, "x_gates": x_gates, "product": product, "reset_h": fresh_h, "reset_c": fresh_c, "h": h,
+        "c": c, "m": m, "projected": projected,
     }, over=x_gates)  # fmt: skip
     with device_of(x_gates):
         steps.first_state(h0, h, made["hs"], fresh_h)
         steps.first_state(c0, c, made["cs"], fresh_c)
-        parts: list[Part] = [steps.product(h, weight, product, columns(spec)), steps.cell("lstm_fwd_step")]
+        parts: list[Part] = [steps.product(h, weight, product, columns(cell)), steps.cell("lstm_fwd_step")]
         if projection is not None:
             parts += [lambda step: torch.mm(m, projection, out=projected), steps.kernel("lstm_fwd_output", P)]
         steps.run(*parts)
@@ -48,28 +46,28 @@ def forward(
 
 
 def backward(
-    spec: LSTMSpec, tensors: Tensors, made: dict[str, Any], upstream: Tensors, given: Mapping[str, Any]
+    cell: LSTMSpec, tensors: Tensors, made: dict[str, Any], upstream: Tensors, given: Mapping[str, Any]
 ) -> None:
     """Run all steps backward and fill or replace what is made.
 
     Args:
-        spec, tensors, made, given: As in `forward`, with what that left. upstream: Gradients of outputs, c and h.
+        cell, tensors, made, given: As in `forward`, with what that left. upstream: Gradients of outputs, c and h.
     """
-    x_gates, c0, _, fresh_c, fresh_h, weight, peephole, projection, norms = tensors
-    B, H, P, dtype = x_gates.shape[1], spec.units, spec.output_size, x_gates.dtype
+    x_gates, c0, _, fresh_c, fresh_h, weight, _, projection, norms = tensors
+    B, H, P, dtype = x_gates.shape[1], cell.units, cell.output_size, x_gates.dtype
     d_out, d_c, d_h = upstream[0], upstream[1].to(torch.float32, copy=True), upstream[2].to(torch.float32, copy=True)
     d_totals, product = x_gates.new_empty(B, 4 * H), x_gates.new_zeros(B, P)
     d_m, d_raw = x_gates.new_empty(B, H), x_gates.new_empty(B, P)
     sum_reset_h, sum_reset_c = sums_for(fresh_h), sums_for(fresh_c)
-    if spec.peepholes:
+    if cell.peepholes:
         made["d_peephole"] = c0.new_zeros((3, B, H), dtype=torch.float32)
     made["d_norms"] = sums_by_row(norms, B)
     steps = Steps(_KERNELS, {
-        **given, **made, "product": product, "d_m": d_m, "peephole": peephole, "d_out": d_out, "past_h": d_h,
-        "d_c": d_c, "sum_reset_h": sum_reset_h, "sum_reset_c": sum_reset_c, "d_totals": d_totals, "d_raw": d_raw,
+        **given, **made, "product": product, "d_m": d_m, "d_out": d_out, "past_h": d_h, "d_c": d_c,
+        "sum_reset_h": sum_reset_h, "sum_reset_c": sum_reset_c, "d_totals": d_totals, "d_raw": d_raw,
     }, over=x_gates)  # fmt: skip
     with device_of(x_gates):
-        multiply = steps.product_back(d_totals, weight, product, columns(spec))
+        multiply = steps.product_back(d_totals, weight, product, columns(cell))
         parts: list[Part] = [steps.cell("lstm_bwd_step"), multiply]
         if projection is not None:
             back = projection.t()
@@ -80,19 +78,18 @@ def backward(
     made["d_reset_h"], made["d_reset_c"] = in_dtype(sum_reset_h, dtype), in_dtype(sum_reset_c, dtype)
 
 
-def gates_again(spec: LSTMSpec, tensors: Tensors, hs: torch.Tensor, given: Mapping[str, Any]) -> torch.Tensor:
+def gates_again(
+    cell: LSTMSpec, tensors: Tensors, kept: Mapping[str, Any], given: Mapping[str, Any]
+) -> dict[str, torch.Tensor]:
     """The activated gates of all steps, or the totals that are normalized, in place of the input products.
 
     Args:
-        spec, tensors: As in `forward`. hs: Operands of all steps. given: Arguments of the kernel, `cs` among them.
+        cell, tensors: As in `forward`. kept: Operands of all steps. given: Arguments of the kernel.
     """
     gates: torch.Tensor = tensors[0]
-    weight, peephole = tensors[5], tensors[6]
-    add_products(gates.flatten(0, 1), hs, weight, columns(spec), given)
-    if given["NORM"]:
-        return gates
-    rows = gates.shape[0] * gates.shape[1]
-    steps = Steps(_KERNELS, {**given, "gates": gates, "peephole": peephole, "B": rows})
-    with device_of(gates):
-        steps.kernel("lstm_gates_again", given["H"])()
-    return gates
+    add_products(gates.flatten(0, 1), kept["hs"], tensors[5], columns(cell), given)
+    if not cell.layer_norm:
+        steps = Steps(_KERNELS, {**given, "gates": gates, "cs": kept["cs"], "B": gates.shape[0] * gates.shape[1]})
+        with device_of(gates):
+            steps.kernel("lstm_gates_again", cell.units)()
+    return {"gates": gates}

@@ -10,6 +10,7 @@ import torch
 from cellweave.ops.common._gate_columns import GateColumns
 from cellweave.ops.common._triton_autograd import Tensors
 from cellweave.ops.common._triton_steps import Steps, add_products, device_of, in_dtype, sums_by_row, sums_for
+from cellweave.specs import RNNSpec
 
 _KERNELS = "cellweave.ops.rnn._triton_step_kernels"
 
@@ -19,12 +20,12 @@ def columns(units: int) -> list[GateColumns]:
     return [GateColumns(units, 0, 1, 0)]
 
 
-def forward(tensors: Tensors, made: Mapping[str, Any], given: Mapping[str, Any]) -> torch.Tensor:
+def forward(cell: RNNSpec, tensors: Tensors, made: Mapping[str, Any], given: Mapping[str, Any]) -> Tensors:
     """Run all steps and return h after them.
 
     Args:
-        tensors: As the loop has them. made: What the steps fill, by the names of the kernels. given: Their other
-            arguments.
+        cell: What runs. tensors: As the loop has them. made: What the steps fill, by the names of the kernels.
+        given: Their other arguments.
     """
     x_gates, h0, fresh, weight, _ = tensors
     h, product = torch.empty_like(h0), torch.empty_like(h0)
@@ -32,15 +33,17 @@ def forward(tensors: Tensors, made: Mapping[str, Any], given: Mapping[str, Any])
     steps = Steps(_KERNELS, {**given, **made, **buffers}, over=x_gates)
     with device_of(x_gates):
         steps.first_state(h0, h, made["hs"], fresh)
-        steps.run(steps.product(h, weight, product, columns(given["H"])), steps.cell("rnn_fwd_step"))
-    return h
+        steps.run(steps.product(h, weight, product, columns(cell.units)), steps.cell("rnn_fwd_step"))
+    return (h,)
 
 
-def backward(tensors: Tensors, made: dict[str, Any], upstream: Tensors, given: Mapping[str, Any]) -> None:
+def backward(
+    cell: RNNSpec, tensors: Tensors, made: dict[str, Any], upstream: Tensors, given: Mapping[str, Any]
+) -> None:
     """Run all steps backward and fill or replace what is made.
 
     Args:
-        tensors, made, given: As in `forward`, with what that left. upstream: Gradients of outputs and h.
+        cell, tensors, made, given: As in `forward`, with what that left. upstream: Gradients of outputs and h.
     """
     x_gates, h0, fresh, weight, norms = tensors
     d_h, sum_reset = upstream[1].to(torch.float32, copy=True), sums_for(fresh)
@@ -51,25 +54,24 @@ def backward(tensors: Tensors, made: dict[str, Any], upstream: Tensors, given: M
         "d_totals": d_totals,
     }, over=x_gates)  # fmt: skip
     with device_of(x_gates):
-        multiply = steps.product_back(d_totals, weight, product, columns(given["H"]))
+        multiply = steps.product_back(d_totals, weight, product, columns(cell.units))
         steps.run(steps.cell("rnn_bwd_step"), multiply, backward=True)
         steps.first_gradient(d_h, product, made["d_h0"], sum_reset)
     made["d_reset_h"] = in_dtype(sum_reset, h0.dtype)
 
 
-def gates_again(tensors: Tensors, hs: torch.Tensor, given: Mapping[str, Any]) -> torch.Tensor:
+def gates_again(
+    cell: RNNSpec, tensors: Tensors, kept: Mapping[str, Any], given: Mapping[str, Any]
+) -> dict[str, torch.Tensor]:
     """The values of all steps, or the totals that are normalized, in place of the input products.
 
     Args:
-        tensors: As the loop has them. hs: Operands of all steps. given: Arguments of the kernel.
+        cell, tensors: As in `forward`. kept: Operands of all steps. given: Arguments of the kernel.
     """
     gates: torch.Tensor = tensors[0]
-    weight = tensors[3]
-    add_products(gates.flatten(0, 1), hs, weight, columns(given["H"]), given)
-    if given["NORM"]:
-        return gates
-    with device_of(gates):
-        Steps(_KERNELS, {**given, "gates": gates, "B": hs.shape[0] * hs.shape[1]}).kernel(
-            "rnn_gates_again", given["H"]
-        )()
-    return gates
+    add_products(gates.flatten(0, 1), kept["hs"], tensors[3], columns(cell.units), given)
+    if not cell.layer_norm:
+        steps = Steps(_KERNELS, {**given, "gates": gates, "B": gates.shape[0] * gates.shape[1]})
+        with device_of(gates):
+            steps.kernel("rnn_gates_again", cell.units)()
+    return {"gates": gates}
