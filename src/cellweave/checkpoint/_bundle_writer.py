@@ -179,7 +179,7 @@ def _commit(prefix: Path, data: Sequence[Path], written: list[Path]) -> None:
     for path in prefix.parent.iterdir():
         if is_data_of(path, prefix) and path not in data:  # of an earlier checkpoint with another number of files
             path.unlink(missing_ok=True)
-    _sync_folder(prefix.parent)
+    sync_folder(prefix.parent)
 
 
 def _write_state(prefix: Path) -> None:
@@ -196,10 +196,11 @@ def _write_state(prefix: Path) -> None:
         for temporary in written:
             temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Force the names in a folder to the disk, where the system can."""
     if os.name != "posix":  # elsewhere a folder cannot be opened
         return
     handle = os.open(folder, os.O_RDONLY)
