@@ -5,7 +5,7 @@ Imported when a trace comes by: what it needs of torch takes as long to import a
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -23,6 +23,26 @@ from cellweave.weave import STATE_MAKERS
 
 #: One direction: its cell, the state it starts from, whether it reads backwards.
 Direction = tuple[Any, Nest, bool]
+
+
+class _Feed(NamedTuple):
+    """What one direction runs on.
+
+    Attributes:
+        x: Inputs `[T, B, I]`.
+        leaves, fresh: Of the states that it and resets start from; no `fresh`: zeros.
+        lengths, resets: `[B]` and `[T, B]`.
+        streams, keeps: The claimed masks of all directions. first: Its first row of those.
+    """
+
+    x: torch.Tensor
+    leaves: list[torch.Tensor]
+    fresh: list[torch.Tensor]
+    lengths: torch.Tensor | None
+    resets: torch.Tensor | None
+    streams: torch.Tensor | None
+    keeps: torch.Tensor | None
+    first: int
 
 
 def run_traced(
@@ -80,7 +100,7 @@ def run_traced(
     for plan, start, (cell, _, _) in zip(plans, starts, directions, strict=True):
         leaves = _zeros(plan, x) if start is None else _nest.flatten(start)
         fresh = [] if reset_state is None else _nest.flatten(reset_state)
-        outputs, new = _run(plan, cell, x, leaves, fresh, lengths, flags, streams, keeps, first)
+        outputs, new = _run(plan, cell, _Feed(x, leaves, fresh, lengths, flags, streams, keeps, first))
         first += len(plan.masks)
         outputs = outputs if time_major else outputs.transpose(0, 1)
         found.append((outputs, _nest.pack(cell.state_size, new)))
@@ -158,58 +178,33 @@ def _part(leaves: list[torch.Tensor], state: tuple[int, int, int]) -> torch.Tens
     return leaves[leaf] if start < 0 else leaves[leaf][:, start:stop]
 
 
-def _run(
-    plan: TracedPlan,
-    cell: Any,
-    x: torch.Tensor,
-    leaves: list[torch.Tensor],
-    fresh: list[torch.Tensor],
-    lengths: torch.Tensor | None,
-    resets: torch.Tensor | None,
-    streams: torch.Tensor | None,
-    keeps: torch.Tensor | None,
-    first: int,
-) -> tuple[torch.Tensor, list[torch.Tensor]]:
+def _run(plan: TracedPlan, cell: Any, feed: _Feed) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Outputs `[T, B, O]` and the leaves of the new state."""
     sums_of_inputs = any([len(sums) > 0 for sums in plan.sums])  # noqa: C419
-    sequences = {0: _within(x, lengths) if sums_of_inputs else x}
+    sequences = {0: _within(feed.x, feed.lengths) if sums_of_inputs else feed.x}
     states = []
     for number, sums in enumerate(plan.sums):
         for source, other, target in sums:
             sequences[target] = sequences[source] + sequences[other]
         if number < len(plan.layers):
             layer = plan.layers[number]
-            places = (first + layer.first_mask, first + layer.last_mask)
-            outputs, new = _run_layer(
-                layer, cell, sequences[layer.source], leaves, fresh, lengths, resets, streams, keeps, places
-            )
-            sequences[layer.target] = outputs
+            sequences[layer.target], new = _run_layer(layer, cell, sequences[layer.source], feed)
             states.append(new)
     made = [[states[layer][which] for layer, which in parts] for parts in plan.pieces]
     joined = [parts[0] if len(parts) == 1 else torch.cat(parts, dim=1) for parts in made]
     return sequences[plan.result], joined
 
 
-def _run_layer(
-    layer: TracedLayer,
-    cell: Any,
-    x: torch.Tensor,
-    leaves: list[torch.Tensor],
-    fresh: list[torch.Tensor],
-    lengths: torch.Tensor | None,
-    resets: torch.Tensor | None,
-    streams: torch.Tensor | None,
-    keeps: torch.Tensor | None,
-    places: tuple[int, int],
-) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    state = tuple([_part(leaves, piece) for piece in layer.states])
-    after = tuple([_part(fresh, piece) for piece in layer.states]) if len(fresh) > 0 else None
+def _run_layer(layer: TracedLayer, cell: Any, x: torch.Tensor, feed: _Feed) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    state = tuple([_part(feed.leaves, piece) for piece in layer.states])
+    after = tuple([_part(feed.fresh, piece) for piece in layer.states]) if len(feed.fresh) > 0 else None
     noise = [getattr(_at(cell, path), name) for path, name in layer.noises]
     mine, kept = None, None
-    if streams is not None and keeps is not None and places[0] < places[1]:
-        mine, kept = streams[places[0] : places[1]], keeps[places[0] : places[1]]
+    first, last = feed.first + layer.first_mask, feed.first + layer.last_mask
+    if feed.streams is not None and feed.keeps is not None and first < last:
+        mine, kept = feed.streams[first:last], feed.keeps[first:last]
     weights = _at(cell, layer.path).named_weights()
-    call = LayerCall(layer.spec, x, state, weights, (), lengths, resets, after, layer.choice.threads)
+    call = LayerCall(layer.spec, x, state, weights, (), feed.lengths, feed.resets, after, layer.choice.threads)
     given = noise if len(noise) > 0 else None
     found = run_in_graph(layer.choice.name, layer.kind, call, layer.weights, layer.text, mine, kept, given)
     return found.outputs, list(found.state)

@@ -8,6 +8,7 @@ import torch
 
 from cellweave.ops.common._calls import LayerCall, LayerResult
 from cellweave.ops.common._native_backend import native_result
+from cellweave.ops.common._native_ops import run_operator
 from cellweave.ops.common._run_text import RunText
 from cellweave.ops.common._torch_backend import run_torch_in_graph
 from cellweave.ops.common._triton_ops import run_triton_in_graph
@@ -34,12 +35,9 @@ def run_in_graph(
         return run_triton_in_graph(name, call, text, streams, keeps, noise)
     if backend == "torch":
         return run_torch_in_graph(name, call)
-    ordered = [call.weights[weight] for weight in weights]
-    fresh = [] if call.reset_state is None else list(call.reset_state)
-    sources = [call.x, *call.state, *fresh, *ordered]
-    save = torch.is_grad_enabled() and any([tensor.requires_grad for tensor in sources])  # noqa: C419
-    outputs, given, _ = getattr(torch.ops.cellweave, f"{name}_forward")(
-        call.x, list(call.state), fresh if len(fresh) > 0 else None, ordered, call.lengths, call.resets,
-        streams, keeps, noise, text.text, text.whole, text.real, call.threads, save,
+    arguments = (
+        call.x, list(call.state), list(call.reset_state) if call.reset_state else None,
+        [call.weights[weight] for weight in weights], call.lengths, call.resets, streams, keeps, noise,
+        text.text, text.whole, text.real, call.threads,
     )  # fmt: skip
-    return native_result(call, outputs, given)
+    return native_result(call, *run_operator(name, arguments))

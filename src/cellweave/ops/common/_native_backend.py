@@ -19,7 +19,7 @@ from cellweave.ops.common._native_call import NativeCall
 from cellweave.ops.common._native_forward import native_forward
 from cellweave.ops.common._native_frame import NativeOp, flatten, recurs_on_outputs
 from cellweave.ops.common._native_layout import NativeLayout, gate_places
-from cellweave.ops.common._native_ops import define_native_ops, run_as_op
+from cellweave.ops.common._native_ops import arguments_of, define_native_ops, run_operator
 from cellweave.ops.common._native_step import NativeStep
 from cellweave.ops.common._records import Backend, RunContext
 from cellweave.ops.common._sequence import state_past_ends, without_padding
@@ -85,7 +85,7 @@ def _run(op: NativeOp, call: LayerCall) -> LayerResult:
     if torch.is_autocast_enabled("cpu"):
         call = _in_dtype_of_weights(call)
     if torch.compiler.is_compiling():
-        return native_result(call, *run_as_op(op, call))
+        return native_result(call, *run_operator(op.name, arguments_of(op.name, call)))
     if foldable(call.spec):
         call = folded(call, gate_places(op.layout_of(call.spec.cell), call.x.shape[2]))
     try:

@@ -55,12 +55,12 @@ def define_native_ops(op: NativeOp) -> None:
     )
 
 
-def run_as_op(op: NativeOp, call: LayerCall) -> tuple[torch.Tensor, Tensors]:
+def run_operator(name: str, arguments: Arguments) -> tuple[torch.Tensor, Tensors]:
     """Outputs; the last state, and behind it states after each step; by the registered operator."""
-    arguments = arguments_of(op.name, call)
-    sources = [call.x, *arguments[1], *(arguments[2] or ()), *arguments[3]]
+    x, state, fresh, weights = arguments[:4]
+    sources = [x, *state, *(fresh or ()), *weights]
     save = torch.is_grad_enabled() and any([source.requires_grad for source in sources])  # noqa: C419
-    out, last, _ = getattr(torch.ops.cellweave, f"{op.name}_forward")(*arguments, save)
+    out, last, _ = getattr(torch.ops.cellweave, f"{name}_forward")(*arguments, save)
     return out, last
 
 
