@@ -10,6 +10,7 @@ import torch
 
 from cellweave.ops.common._calls import LayerCall, LayerResult
 from cellweave.ops.common._gate_columns import GateColumns
+from cellweave.ops.common._gate_masks import each_gate_has_an_h
 from cellweave.ops.common._triton_autograd import Tensors
 from cellweave.ops.common._triton_backend import (
     call_arguments,
@@ -23,7 +24,7 @@ from cellweave.ops.common._triton_backend import (
 from cellweave.ops.common._triton_launch import Launch
 from cellweave.ops.common._triton_masks import mask_table
 from cellweave.ops.common._triton_schedule import Schedule
-from cellweave.ops.common._triton_steps import over_rows
+from cellweave.ops.common._triton_steps import over_rows, recurrent_weight_gradient
 from cellweave.specs import CellSpec
 
 #: Of the forward and the backward kernel, by cell, rows, bytes of a number and device; None where nothing fits it.
@@ -158,6 +159,14 @@ class KernelLoop:
     def _weight_gradients(self, tensors: Tensors, kept: Named, made: Named) -> Tensors:
         """Of the own weights, but for the normalizations."""
         raise NotImplementedError
+
+    def _weight_gradient(
+        self, tensors: Tensors, values: torch.Tensor, d_total: torch.Tensor, columns: Sequence[GateColumns]
+    ) -> torch.Tensor:
+        """Of a weight with these columns, that multiplies `values [T, B, P]`, from the gradient of all products."""
+        if each_gate_has_an_h(self._call.spec):
+            return recurrent_weight_gradient(values, d_total, columns, self._step_arguments(tensors))
+        return values.flatten(0, 1).t() @ d_total
 
     @functools.cached_property
     def _constants(self) -> Named:

@@ -181,9 +181,7 @@ def add_products(
 def recurrent_weight_gradient(
     values: torch.Tensor, d_total: torch.Tensor, columns: Sequence[GateColumns], given: Mapping[str, Any]
 ) -> torch.Tensor:
-    """The gradient of the weight in `add_products` from that of the total."""
-    if not given["BY_GATE"]:
-        return values.flatten(0, 1).t() @ d_total
+    """The gradient of the weight in `add_products` from that of the total, where each gate has an h of its own."""
     found = d_total.new_zeros(values.shape[2], d_total.shape[1])
     for operand, part, gate in _operands(values, columns, given):
         part.of(found)[gate] = operand.t() @ part.of(d_total)[gate]

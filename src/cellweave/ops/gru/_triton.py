@@ -20,7 +20,6 @@ from cellweave.ops.common._triton_backend import (
 from cellweave.ops.common._triton_loop import KernelLoop, Named
 from cellweave.ops.common._triton_ops import TritonOp, triton_backend
 from cellweave.ops.common._triton_schedule import Product, Schedule, plan_programs
-from cellweave.ops.common._triton_steps import recurrent_weight_gradient
 from cellweave.ops.gru import _triton_steps as by_steps
 from cellweave.ops.gru._native import gru_layout
 from cellweave.ops.gru._reference import gru_sequence, gru_split_weights
@@ -137,11 +136,11 @@ class GRULoop(KernelLoop):
         return super()._sides(schedule, x_gates) | {"K1": k1, "K2": k2, "M1": m1, "M2": m2}
 
     def _weight_gradients(self, tensors: Tensors, kept: Named, made: Named) -> Tensors:
-        hs, rhs, H, given = kept["hs"], kept["rhs"], self._spec.units, self._step_arguments(tensors)
+        hs, rhs, H = kept["hs"], kept["rhs"], self._spec.units
         d_gates, d_from_h = made["d_gates"].flatten(0, 1), made["d_from_h"]
-        d_weight = recurrent_weight_gradient(hs, d_gates[:, H:], by_steps.gate_columns(H), given)
+        d_weight = self._weight_gradient(tensors, hs, d_gates[:, H:], by_steps.gate_columns(H))
         operand, d_value = (hs, d_from_h.flatten(0, 1)) if rhs is None else (rhs, d_gates[:, :H])
-        d_candidate = recurrent_weight_gradient(operand, d_value, by_steps.candidate_columns(H), given)
+        d_candidate = self._weight_gradient(tensors, operand, d_value, by_steps.candidate_columns(H))
         return d_weight, d_candidate, None if tensors[5] is None else d_from_h.sum((0, 1))
 
     def _for_reference(self, tensors: Tensors) -> tuple[GRUSpec, torch.Tensor, dict[str, torch.Tensor]]:

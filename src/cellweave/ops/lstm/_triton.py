@@ -20,7 +20,7 @@ from cellweave.ops.common._triton_backend import (
 from cellweave.ops.common._triton_loop import KernelLoop, Named
 from cellweave.ops.common._triton_ops import TritonOp, triton_backend
 from cellweave.ops.common._triton_schedule import Product, Schedule, plan_programs
-from cellweave.ops.common._triton_steps import over_rows, recurrent_weight_gradient
+from cellweave.ops.common._triton_steps import over_rows
 from cellweave.ops.lstm import _triton_steps as by_steps
 from cellweave.ops.lstm._native import lstm_layout
 from cellweave.ops.lstm._reference import lstm_sequence
@@ -133,8 +133,7 @@ class LSTMLoop(KernelLoop):
 
     def _weight_gradients(self, tensors: Tensors, kept: Named, made: Named) -> Tensors:
         d_gates, d_projection = made["d_gates"], None
-        given = self._step_arguments(tensors)
-        d_weight = recurrent_weight_gradient(kept["hs"], d_gates.flatten(0, 1), self.columns, given)
+        d_weight = self._weight_gradient(tensors, kept["hs"], d_gates.flatten(0, 1), self.columns)
         if made["d_projected"] is not None:
             d_projection = kept["ms"].flatten(0, 1).t() @ made["d_projected"].flatten(0, 1)
         return d_weight, over_rows(made["d_peephole"], d_gates.dtype), d_projection

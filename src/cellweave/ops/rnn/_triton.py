@@ -19,7 +19,6 @@ from cellweave.ops.common._triton_backend import (
 from cellweave.ops.common._triton_loop import KernelLoop, Named
 from cellweave.ops.common._triton_ops import TritonOp, triton_backend
 from cellweave.ops.common._triton_schedule import Product, Schedule, plan_programs
-from cellweave.ops.common._triton_steps import recurrent_weight_gradient
 from cellweave.ops.rnn import _triton_steps as by_steps
 from cellweave.ops.rnn._native import rnn_layout
 from cellweave.ops.rnn._reference import rnn_sequence
@@ -64,8 +63,7 @@ class RNNLoop(KernelLoop):
         return {"gates": torch.empty_like(x_gates) if gates else None}
 
     def _weight_gradients(self, tensors: Tensors, kept: Named, made: Named) -> Tensors:
-        given = self._step_arguments(tensors)
-        return (recurrent_weight_gradient(kept["hs"], made["d_gates"].flatten(0, 1), self.columns, given),)
+        return (self._weight_gradient(tensors, kept["hs"], made["d_gates"].flatten(0, 1), self.columns),)
 
     def _for_reference(self, tensors: Tensors) -> tuple[RNNSpec, torch.Tensor, dict[str, torch.Tensor]]:
         x_gates, _, _, weight, norms = tensors
