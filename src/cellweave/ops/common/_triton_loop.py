@@ -67,6 +67,20 @@ class KernelLoop:
     steps: SingleSteps
     plan: ClassVar[Schedules]
     reference: ClassVar[Callable[[LayerCall], LayerResult]]
+    #: Names in the kernels of the tensors, of the last state and of all states.
+    _taken: ClassVar[tuple[str, ...]]
+    _last: ClassVar[tuple[str, ...]]
+    _every: ClassVar[tuple[str, ...]]
+    #: Of the gradients of states and of what is given.
+    _d_states: ClassVar[tuple[str, ...]]
+    _upstream: ClassVar[tuple[str, ...]]
+
+    def __init_subclass__(cls) -> None:
+        states = [pattern.format(leaf) for pattern in ("{}0", "reset_{}") for leaf in cls.leaves]
+        cls._taken = ("x_gates", *states, *cls.weights)
+        cls._last, cls._every = (tuple(p.format(leaf) for leaf in cls.leaves) for p in ("{}_last", "all_{}"))
+        cls._d_states = tuple(f"d_{name}" for name in states)
+        cls._upstream = tuple(f"d_{name}" for name in ("out", *cls._last, *cls._every))
 
     def __init__(self, call: LayerCall, columns: Sequence[GateColumns], widths: dict[str, int]) -> None:
         self._call, self.columns = call, columns
@@ -105,8 +119,7 @@ class KernelLoop:
             made = self._backward_made(tensors)
             given = {**self._step_arguments(tensors), **self._backward_given(saved, upstream)}
             self.steps.backward(self._spec, tensors, made, upstream, given)
-        of_states = [made[name] for pattern in ("d_{}0", "d_reset_{}") for name in _names(pattern, self.leaves)]
-        own = self._weight_gradients(tensors, kept, made)
+        of_states, own = [made[name] for name in self._d_states], self._weight_gradients(tensors, kept, made)
         return made["d_gates"], *of_states, *own, over_rows(made.get("d_norms"), made["d_gates"].dtype)
 
     def unfilled(self, products: torch.Tensor, *, save: bool) -> tuple[Tensors, Tensors]:
@@ -118,29 +131,23 @@ class KernelLoop:
         """The forward kernel's launch for the whole sequence, its results and what it leaves for backward."""
         schedule, x_gates = cast(Schedule, self.schedules[0]), tensors[0]
         made = self._forward_made(x_gates, save=save, gates=gates, exchanged=True)
-        start, fresh = self._states(tensors)
-        last = [torch.empty_like(leaf) for leaf in start]
-        arguments = {**self._constants, **self._sides(schedule, x_gates), **made, "x_gates": x_gates, "SAVE": save}
-        arguments.update(zip(self.weights, tensors[1 + 2 * len(self.leaves) :], strict=True))
-        for name, leaves in (("{}0", start), ("reset_{}", fresh), ("{}_last", last)):
-            arguments.update(zip(_names(name, self.leaves), leaves, strict=True))
+        last = [torch.empty_like(leaf) for leaf in tensors[1 : 1 + len(self.leaves)]]
+        arguments = {**self._constants, **self._sides(schedule, x_gates), **self._named(tensors), **made, "SAVE": save}
+        arguments.update(zip(self._last, last, strict=True))
         return Launch(self.module, self.kernels[0], schedule.grid, arguments), *self._left(made, last, save=save)
 
     def backward_launch(self, tensors: Tensors, saved: Tensors, upstream: Tensors) -> tuple[Launch, Named]:
         """The backward kernel's launch for the whole sequence, and what it makes."""
         schedule, made = cast(Schedule, self.schedules[1]), self._backward_made(tensors)
-        arguments = {**self._constants, **self._sides(schedule, tensors[0]), **made}
-        arguments.update(self._backward_given(saved, upstream))
-        arguments.update(zip(self.weights, tensors[1 + 2 * len(self.leaves) :], strict=True))
-        arguments.update(zip(_names("d_{}_last", self.leaves), upstream[1:], strict=False))
+        given = self._backward_given(saved, upstream)
+        arguments = {**self._constants, **self._sides(schedule, tensors[0]), **self._named(tensors), **made, **given}
         return Launch(self.module, self.kernels[1], schedule.grid, arguments), made
 
     def again(self, tensors: Tensors) -> Tensors:
         """The results by the reference, whose inputs are the products."""
-        start, fresh = self._states(tensors)
-        cell, products, weights = self._for_reference(tensors)
-        given = None if fresh[0] is None else tuple(fresh)
-        call = run_of_products(self._call, cell, products, tuple(start), weights, given)
+        count, (cell, products, weights) = len(self.leaves), self._for_reference(tensors)
+        start, fresh = tuple(tensors[1 : 1 + count]), tuple(tensors[1 + count : 1 + 2 * count])
+        call = run_of_products(self._call, cell, products, start, weights, None if fresh[0] is None else fresh)
         out, state, states = type(self).reference(call)
         return out, *state, *states
 
@@ -185,49 +192,41 @@ class KernelLoop:
 
     def _step_arguments(self, tensors: Tensors) -> Named:
         """What the kernels of single steps take beside what a step makes."""
-        own = zip(self.weights, tensors[1 + 2 * len(self.leaves) :], strict=True)
-        return {**self._constants, **dict(own), **step_arguments(self._call.spec, tensors[-1], tensors[0].dtype)}
+        more = step_arguments(self._call.spec, tensors[-1], tensors[0].dtype)
+        return {**self._constants, **self._named(tensors), **more}
 
     def _forward_made(self, x_gates: torch.Tensor, *, save: bool, gates: bool, exchanged: bool) -> Named:
         """What forward fills; operands of all steps also where programs exchange them."""
-        cell: CellSpec = self._spec
-        kept, out = save or exchanged, x_gates.new_empty(*x_gates.shape[:2], cell.output_size)
+        (steps, rows), kept = x_gates.shape[:2], save or exchanged
         made = self._made_inside(x_gates, kept=kept, save=save, gates=save and gates)
-        made["out"], made["hs"] = out, torch.empty_like(out) if kept else None
-        states = self._call.state if self._call.spec.all_states else ()
-        return made | self._of_leaves("all_{}", [x_gates.new_empty(x_gates.shape[0], *leaf.shape) for leaf in states])
+        made["out"] = out = x_gates.new_empty(steps, rows, self._spec.output_size)
+        made["hs"] = torch.empty_like(out) if kept else None
+        if self._call.spec.all_states:
+            every = [x_gates.new_empty(steps, *state.shape) for state in self._call.state]
+            made.update(zip(self._every, every, strict=True))
+        else:
+            made.update(dict.fromkeys(self._every))
+        return made
 
     def _left(self, made: Named, state: Tensors, *, save: bool) -> tuple[Tensors, Tensors]:
         """Results, and what backward needs if that is to be saved."""
-        every = [made[name] for name in _names("all_{}", self.leaves)] if self._call.spec.all_states else ()
-        return (made["out"], *state, *every), tuple(made[name] for name in self.keeps) if save else ()
+        every = [made[name] for name in self._every] if self._call.spec.all_states else ()
+        return (made["out"], *state, *every), tuple([made[name] for name in self.keeps]) if save else ()
 
     def _backward_made(self, tensors: Tensors) -> Named:
-        made = self._made_back(tensors)
+        made, count = self._made_back(tensors), len(self.leaves)
         made["d_gates"] = tensors[0]  # each element is read, if it holds a gate, before its gradient is stored
-        start, fresh = self._states(tensors)
+        d_start = [torch.empty_like(leaf) for leaf in tensors[1 : 1 + count]]
+        fresh = tensors[1 + count : 1 + 2 * count]
         d_fresh = [None if leaf is None else torch.zeros_like(leaf) for leaf in fresh]
-        made.update(zip(_names("d_{}0", self.leaves), map(torch.empty_like, start), strict=True))
-        made.update(zip(_names("d_reset_{}", self.leaves), d_fresh, strict=True))
+        made.update(zip(self._d_states, [*d_start, *d_fresh], strict=True))
         return made
 
     def _backward_given(self, saved: Tensors, upstream: Tensors) -> Named:
-        given = self._of_leaves("d_all_{}", upstream[1 + len(self.leaves) :])
+        given: Named = dict.fromkeys(self._upstream)  # without gradients of all states where there are none
+        given.update(zip(self._upstream, upstream, strict=False))
         given.update(zip(self.keeps, saved, strict=True))
-        given["d_out"] = upstream[0]
         return given
 
-    def _states(self, tensors: Tensors) -> tuple[Tensors, Tensors]:
-        """The states that step 0 and that resets start from."""
-        count = len(self.leaves)
-        return tensors[1 : 1 + count], tensors[1 + count : 1 + 2 * count]
-
-    def _of_leaves(self, name: str, values: Tensors) -> Named:
-        """One for each leaf of the state, by its name; None where there are none."""
-        names = _names(name, self.leaves)
-        return dict(zip(names, values, strict=True)) if values else dict.fromkeys(names)
-
-
-@functools.cache
-def _names(name: str, leaves: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(name.format(leaf) for leaf in leaves)
+    def _named(self, tensors: Tensors) -> Named:
+        return dict(zip(self._taken, tensors, strict=True))

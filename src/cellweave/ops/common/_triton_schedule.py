@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from dataclasses import dataclass
+from typing import NamedTuple
 
 #: Rows of a group. Source: a product's tile needs 16; at 64 the LSTM's forward kernel spills registers.
 _GROUP_ROWS = (16, 32)
@@ -20,8 +21,7 @@ _SPLIT_TILE = 1024
 _SUM_BYTES = 4  # of an element of it
 
 
-@dataclass(frozen=True)
-class Chip:
+class Chip(NamedTuple):
     """What a device offers: multiprocessors, and the bytes of shared memory that one program may use."""
 
     processors: int
@@ -33,8 +33,7 @@ class Chip:
 HOPPER = Chip(132, 224 << 10)
 
 
-@dataclass(frozen=True)
-class Product:
+class Product(NamedTuple):
     """A product that every step makes: all rows of a group times a program's slice of a weight.
 
     Attributes:

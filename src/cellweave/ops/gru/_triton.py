@@ -30,12 +30,12 @@ def schedules(
     spec: GRUSpec, rows: int, itemsize: int, device: torch.device | None = None
 ) -> tuple[Schedule | None, Schedule | None]:
     """Of the forward and the backward kernel; None where nothing fits the device."""
-    H = spec.units
+    H, on = spec.units, chip(device)
     forward = (Product(H, 2 * H, 2), Product(H, H, 1))
     backward = (Product(2 * H, H, 1), Product(H, H, 1))
     return (
-        plan_programs(H, rows, forward, itemsize, chip(device), one_operand=spec.reset_after),
-        plan_programs(H, rows, backward, itemsize, chip(device)),
+        plan_programs(H, rows, forward, itemsize, on, one_operand=spec.reset_after),
+        plan_programs(H, rows, backward, itemsize, on),
     )
 
 

@@ -34,15 +34,15 @@ def schedules(
     spec: LSTMSpec, rows: int, itemsize: int, device: torch.device | None = None
 ) -> tuple[Schedule | None, Schedule | None]:
     """Of the forward and the backward kernel; None where nothing fits the device."""
-    H, P = spec.units, spec.output_size
+    H, P, on = spec.units, spec.output_size, chip(device)
     forward = [Product(P, 4 * H, 4)]
     backward = [Product(4 * H, P, 0 if spec.projection else 1)]
     if spec.projection is not None:
         forward.append(Product(H, P, 0))
         backward.append(Product(P, H, 1))
     return (
-        plan_programs(H, rows, tuple(forward), itemsize, chip(device)),
-        plan_programs(H, rows, tuple(backward), itemsize, chip(device)),
+        plan_programs(H, rows, tuple(forward), itemsize, on),
+        plan_programs(H, rows, tuple(backward), itemsize, on),
     )
 
 
