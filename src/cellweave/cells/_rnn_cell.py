@@ -19,6 +19,7 @@ from cellweave._types import DTypeLike, Nest, Size, as_dtype, dtype_name
 from cellweave.scopes import Layer, is_probing, recordable, session_run, symbols_in
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+_Made = TypeVar("_Made", bound="StepLayer")
 
 
 def layer_call(function: _Function) -> _Function:
@@ -50,7 +51,7 @@ class StepLayer(Layer):
     #: Which of its two states comes first, for a cell whose spec is an LSTM's: "ch" or "hc".
     state_order = "ch"
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+    def __new__(cls: type[_Made], *args: Any, **kwargs: Any) -> _Made:
         """A cell with a number of its own."""
         cell = super().__new__(cls, *args, **kwargs)
         cell._take_number()

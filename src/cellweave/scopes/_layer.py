@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -24,6 +24,8 @@ from cellweave.scopes._layer_shown import config_is_ours, shown_arguments
 from cellweave.scopes._layer_weights import LayerWeights
 from cellweave.scopes._symbols import graph_of, symbols_in
 from cellweave.scopes._variable_scope import default_scope, named_scope
+
+_Made = TypeVar("_Made", bound="Layer")
 
 
 def snake_case(name: str) -> str:
@@ -86,7 +88,7 @@ class Layer(LayerNodes, LayerWeights):
     _base_name: str
     __signature__ = _ConstructorSignature()
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+    def __new__(cls: type[_Made], *args: Any, **kwargs: Any) -> _Made:
         """A layer in its first state, so that a subclass whose constructor forgets this one's still works."""
         layer = super().__new__(cls)
         nn.Module.__init__(layer)
