@@ -329,7 +329,7 @@ def _load() -> Library | str:
     folders = _folders()
     path = _first_file(folders, _FILE_NAMES)
     if path is None:
-        return f"library not built: {_build_reason(folders)}"
+        return _absence(folders)
     try:
         library = Library(path)
     except (OSError, AttributeError) as error:
@@ -355,8 +355,11 @@ def _first_file(folders: Sequence[Path], names: Sequence[str]) -> Path | None:
     return next((folder / name for folder in folders for name in names if (folder / name).is_file()), None)
 
 
-def _build_reason(folders: Sequence[Path]) -> str:
+def _absence(folders: Sequence[Path]) -> str:
     path = _first_file(folders, (_REASON_FILE,))
     if path is not None:
-        return path.read_text(encoding="utf-8").strip()
-    return "its build failed or was left out when cellweave was installed"
+        return f"library not built: {path.read_text(encoding='utf-8').strip()}"
+    if not any(folder.is_dir() for folder in folders):  # in a zip file, or a program that was frozen without it
+        places = " or ".join(str(folder) for folder in folders)
+        return f"library not found: expected a folder with it at {places}, got none"
+    return "library not built: its build failed or was left out when cellweave was installed"

@@ -277,6 +277,12 @@ def test_reasons_for_its_absence(
     assert found.startswith(reason)
 
 
+def test_a_package_without_a_folder_of_its_own_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = tmp_path / "program.zip" / "cellweave"
+    monkeypatch.setattr(native, "_folders", lambda: [packed])
+    assert native._load.__wrapped__() == f"library not found: expected a folder with it at {packed}, got none"
+
+
 @needs_core
 def test_a_library_of_another_version_is_not_called(core: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "ABI_VERSION", native.ABI_VERSION + 1)
