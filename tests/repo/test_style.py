@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+from scikit_build_core.build import build_sdist
 
 from repo.source_files import DOCS, PACKAGE, ROOT, module_name, parse, source_files
 
@@ -51,6 +57,14 @@ def test_no_assert_for_users_mistakes() -> None:
     assert [f"{path}:{node.lineno}" for path, node in nodes if isinstance(node, ast.Assert)] == []
 
 
+def test_what_new_makes_has_a_type() -> None:
+    # a type checker that reads `Any` there looks at no constructor, and knows no attribute of what it made
+    nodes = [(path, node) for path in FILES for node in ast.walk(parse(path)) if isinstance(node, ast.FunctionDef)]
+    made = {f"{path}:{node.lineno}": node.returns for path, node in nodes if node.name == "__new__"}
+    assert made
+    assert [place for place, kind in made.items() if kind is None or ast.unparse(kind) == "Any"] == []
+
+
 def test_version_is_written_once() -> None:
     version = re.search(
         r'^version = "(.+?)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), flags=re.MULTILINE
@@ -58,6 +72,19 @@ def test_version_is_written_once() -> None:
     assert version is not None
     others = [*FILES, ROOT / "CITATION.cff", ROOT / "mkdocs.yml", *DOCS.rglob("*.md")]
     assert [str(path) for path in others if version[1] in path.read_text(encoding="utf-8")] == []
+
+
+def test_a_source_distribution_holds_no_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("pyproject.toml", "README.md", "LICENSE", "src/cellweave/__init__.py", "src/cellweave/py.typed"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, tmp_path / name)
+    for name in ("libcellweave.so", "libcellweave.dylib", "cellweave.dll"):
+        (tmp_path / "src" / "cellweave" / name).write_bytes(b"of another machine")
+    monkeypatch.chdir(tmp_path)
+    with tarfile.open(tmp_path / build_sdist(str(tmp_path))) as archive:
+        held = {Path(name).name for name in archive.getnames()}
+    assert held >= {"__init__.py", "py.typed", "LICENSE", "pyproject.toml"}
+    assert [name for name in held if Path(name).suffix in (".so", ".dylib", ".dll")] == []
 
 
 def test_direct_dependencies_are_pinned() -> None:
