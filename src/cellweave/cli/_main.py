@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from cellweave._errors import CellweaveError
 
@@ -14,6 +16,21 @@ EXIT_INTERRUPTED = 130
 
 def _complain(line: str) -> None:
     print(f"cellweave: {' '.join(line.split())}", file=sys.stderr)
+
+
+@contextmanager
+def _escaped() -> Iterator[None]:
+    """Characters that the output's encoding lacks are written as escapes of Python's strings, not refused."""
+    stream = sys.stdout
+    if not isinstance(stream, io.TextIOWrapper) or stream.errors != "strict":
+        yield
+        return
+    stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        if not stream.closed:
+            stream.reconfigure(errors="strict")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return EXIT_WRONG_INPUT
     try:
-        code = app(args=None if argv is None else list(argv), prog_name="cellweave", standalone_mode=False)
+        with _escaped():
+            code = app(args=None if argv is None else list(argv), prog_name="cellweave", standalone_mode=False)
     except USAGE_ERRORS as error:
         message = getattr(error, "format_message", error.__str__)().rstrip(".")
         context = getattr(error, "ctx", None)

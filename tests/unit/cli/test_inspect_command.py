@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import cellweave as cw
-from cellweave.checkpoint import open_checkpoint
+from cellweave.checkpoint import open_checkpoint, write_checkpoint
 from cellweave.cli import main
 
 
@@ -29,6 +31,20 @@ def test_inspect_prints_the_table_and_the_program(saved: Path, capsys: pytest.Ca
     assert "forget_bias  TF1's default 1.0   cell.cell_0" in shown
     assert main(["inspect", str(saved), "--code"]) == 0
     assert capsys.readouterr().out == cw.inspect_tf1(saved).code
+
+
+def test_names_that_the_output_cannot_spell_are_escaped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = {"kernel": (6, 16), "bias": (16,)}
+    write_checkpoint(
+        tmp_path / "m.ckpt",
+        {f"\u5c64/rnn/lstm_cell/{name}": np.zeros(shape, np.float32) for name, shape in shapes.items()},
+    )
+    written = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    monkeypatch.setattr("sys.stdout", written)
+    assert main(["inspect", str(tmp_path / "m.ckpt")]) == 0
+    written.flush()
+    assert rb"\u5c64/rnn" in written.buffer.getvalue()  # type: ignore[attr-defined]
+    assert written.errors == "strict"
 
 
 def test_convert(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
