@@ -104,7 +104,7 @@ class ConvLSTMCell(RNNCell):
             self.add_weight("kernel", [*self._window, dims[-1] + self._channels, 4 * self._channels])
             if self._use_bias:
                 self.add_weight("biases", [4 * self._channels], initializer=Zeros(), ignore_scope_initializer=True)
-        self._built = True
+            self._built = True
 
     def call(self, inputs: torch.Tensor, state: Nest) -> tuple[torch.Tensor, LSTMStateTuple]:
         """One step: the output and the new state."""

@@ -123,7 +123,7 @@ class SpecWeights(StepLayer):
         check_weight_dtype(self.where, self._dtype)
         with self._undone_on_error():
             self._make_weights(dims[1])
-        self._built = True
+            self._built = True
 
     def _make_weights(self, depth: int) -> None:
         for weight in self._spec.weights(depth):

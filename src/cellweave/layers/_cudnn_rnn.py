@@ -223,8 +223,8 @@ class CudnnRNN(CudnnConversions, Layer):
             self.capture_scope()
             for place in range(self._spec.places):
                 self._make_weights(place, None if skips and place < self.num_dirs else self._spec.width(place, depth))
-        self._built = True
-        self._saveable = None if self._home_reuses else self._new_saveable()
+            self._built = True
+            self._saveable = None if self._home_reuses else self._new_saveable()
 
     def _skips(self, depth: int) -> bool:
         if self._input_mode == "skip_input" and depth != self.num_units:

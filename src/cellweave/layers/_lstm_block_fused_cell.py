@@ -80,7 +80,7 @@ class LSTMBlockFusedCell(Layer):
                 if self._dtype is not None:
                     self.cell.default_dtype(self._dtype)
                 self.cell.build(dims[-2:])
-        self._built = True
+                self._built = True
 
     def call(
         self, inputs: Any, initial_state: Nest = None, dtype: DTypeLike = None, sequence_length: Any = None

@@ -23,6 +23,7 @@ from cellweave.scopes._layer_nodes import LayerNodes
 from cellweave.scopes._layer_shown import config_is_ours, shown_arguments
 from cellweave.scopes._layer_weights import LayerWeights
 from cellweave.scopes._symbols import graph_of, symbols_in
+from cellweave.scopes._turn import Turn
 from cellweave.scopes._variable_scope import default_scope, named_scope
 
 _Made = TypeVar("_Made", bound="Layer")
@@ -98,6 +99,7 @@ class Layer(LayerNodes, LayerWeights):
         layer._scope, layer._outer_scope, layer._records, layer._adopted = None, None, {}, set()
         layer._inside, layer._aliases, layer._getters = [], {}, {}
         layer._built = layer._first_call_done = False
+        layer._turn = Turn()
         layer._activity_regularizer = None
         layer.__dict__.update(layer._fresh_nodes(), _graph=frame.graph)
         return layer
@@ -330,12 +332,19 @@ class Layer(LayerNodes, LayerWeights):
 
     @contextmanager
     def _undone_on_error(self) -> Iterator[None]:
-        """Leave nothing half-made behind: forget what a failing first call or build made, here and in layers inside."""
+        """Leave nothing half-made behind: forget what a failing first call or build made, here and in layers inside.
+
+        One thread at a time; what looks like a first call outside may no longer be one inside.
+        """
         if self._first_call_done:
             yield
             return
-        with undone_on_error(self._undo()):
-            yield
+        with self._turn:
+            if self.first_call_done:  # another thread's was first
+                yield
+                return
+            with undone_on_error(self._undo()):
+                yield
 
     def _undo(self) -> Callable[[], None]:
         """What brings this layer, the store and the counts of names back to where they are now."""

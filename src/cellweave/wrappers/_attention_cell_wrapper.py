@@ -102,7 +102,7 @@ class AttentionCellWrapper(OwningWrapper):
                 self._linear("", (dims[-1] or 0) + self._size, self._input_size or dims[-1] or 0)
                 build_inside(self.cell, (dims[0], self._input_size or dims[-1]), self._dtype)
                 self._make_rest()
-        self._built = True
+                self._built = True
 
     def _linear(self, prefix: str, rows: int, columns: int) -> None:
         self.add_weight(f"{prefix}kernel", [rows, columns])

@@ -222,7 +222,7 @@ class KerasCellWrapper(KerasStates, Wrapper):
                     self.cell.capture_scope(scope)
                 with variable_scope(self._around) if self._keeps_its_name else nullcontext():
                     build_inside(self.cell, input_shape, self._dtype)
-        self._built = True
+                self._built = True
 
     @property
     def trainable_weights(self) -> list[Any]:

@@ -134,8 +134,8 @@ class MultiRNNCell(RNNCell):
                     build_inside(cell, shape, self._dtype)
                 if index + 1 < len(self.cells):
                     shape = (shape[0], *TensorShape(cell.output_size).dims)
-        self._dtype = self._dtype or next((weight.dtype for weight in self.parameters()), None)
-        self._built = True
+            self._dtype = self._dtype or next((weight.dtype for weight in self.parameters()), None)
+            self._built = True
 
     def _parts(self, what: str) -> list[Any]:
         return [weight for cell in self.cells for weight in getattr(cell, what, [])]

@@ -47,7 +47,7 @@ class OwningWrapper(FromCellObject):
                 ]
                 for step in reversed(steps) if self._cell_comes_first else steps:
                     step()
-        self._built = True
+                self._built = True
 
     def _make_weights(self, dims: tuple[int | None, ...]) -> None:
         """Make the weights for inputs of this shape, where they are not there yet."""
