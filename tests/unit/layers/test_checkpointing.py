@@ -163,3 +163,19 @@ def test_a_forward_pass_in_a_hook_may_draw() -> None:
     x.register_hook(lambda _: seen.append(cw.dynamic_rnn(cell, torch.zeros(B, T, D), **F32)[0]))
     (x**2).sum().backward()
     assert len(seen) == 1
+
+
+def test_a_graph_that_is_kept_runs_backward_twice() -> None:
+    cell = CELLS["stack"](5)
+    cw.dynamic_rnn(cell, torch.zeros(B, T, D), **F32)
+    x = torch.randn(B, T, D, requires_grad=True)
+
+    def part(x: torch.Tensor) -> torch.Tensor:
+        return cw.dynamic_rnn(cell, x, **F32)[0]
+
+    y = checkpoint(part, x, use_reentrant=False, context_fn=cw.repeated_masks)
+    stands = tables(cell)
+    first, second = [torch.autograd.grad(y.sum(), [x, *cell.parameters()], retain_graph=True) for _ in range(2)]
+    for number, (a, b) in enumerate(zip(first, second, strict=True)):
+        assert_same_bits(f"gradient {number}", a, b)
+    assert all(torch.equal(a, b) for a, b in zip(tables(cell), stands, strict=True))

@@ -85,7 +85,27 @@ def repeated_masks() -> tuple[AbstractContextManager[None], AbstractContextManag
         before the second run.
     """
     journal: _Journal = {}
-    return _first_run(journal), _second_run(journal)
+    return _AtEachUse(lambda: _first_run(journal)), _AtEachUse(lambda: _second_run(journal))
+
+
+class _AtEachUse(threading.local, AbstractContextManager[None]):
+    """A context that is entered anew each time, also by several threads: a graph that is kept runs backward again.
+
+    Args:
+        make: A context for one use.
+    """
+
+    def __init__(self, make: Callable[[], AbstractContextManager[None]]) -> None:
+        self._make = make
+        self._open: list[AbstractContextManager[None]] = []
+
+    def __enter__(self) -> None:
+        context = self._make()
+        context.__enter__()
+        self._open.append(context)
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self._open.pop().__exit__(*error)
 
 
 @contextmanager
