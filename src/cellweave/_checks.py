@@ -29,6 +29,30 @@ def refuse_nested(where: str, inputs: torch.Tensor) -> None:
         )
 
 
+def as_flags(where: str, resets: Any) -> torch.Tensor:
+    """Resets as a tensor of booleans.
+
+    Raises:
+        ArgumentTypeError: no booleans.
+    """
+    flags = resets if isinstance(resets, torch.Tensor) else torch.as_tensor(resets, device="cpu")
+    if flags.dtype != torch.bool:
+        raise ArgumentTypeError(f"{where}: expected resets as booleans, got {dtype_name(flags.dtype)}.")
+    return flags
+
+
+def as_step_resets(where: str, resets: Any, rows: int) -> torch.Tensor:
+    """Resets `[B]` bool of one step.
+
+    Raises:
+        ArgumentTypeError: no booleans. ShapeError: not one for each row.
+    """
+    flags = as_flags(where, resets)
+    if tuple(flags.shape) != (rows,):
+        raise ShapeError(f"{where}: expected resets [B] = {[rows]} of a step, got {list(flags.shape)}.")
+    return flags
+
+
 def check_weight_dtype(where: str, dtype: torch.dtype | None) -> None:
     """Raise unless weights may have this dtype: floating or complex."""
     if dtype is not None and not (dtype.is_floating_point or dtype.is_complex):

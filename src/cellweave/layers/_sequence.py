@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from cellweave import _nest
-from cellweave._checks import refuse_nested
+from cellweave._checks import as_flags, refuse_nested
 from cellweave._errors import ArgumentError, ArgumentTypeError, ShapeError
 from cellweave._shape import TensorShape
 from cellweave._types import DTypeLike, Nest, as_dtype, dtype_name, is_readable
@@ -151,9 +151,7 @@ def as_resets(resets: Any, steps: int, rows: int, where: str, *, time_major: boo
     """
     if resets is None:
         return None
-    flags = resets if isinstance(resets, torch.Tensor) else torch.as_tensor(resets)
-    if flags.dtype != torch.bool:
-        raise ArgumentTypeError(f"{where}: expected resets as booleans, got {dtype_name(flags.dtype)}.")
+    flags = as_flags(where, resets)
     wanted = (steps, rows) if time_major else (rows, steps)
     if tuple(flags.shape) != wanted:
         layout = "[T, B]" if time_major else "[B, T]"

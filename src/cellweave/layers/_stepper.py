@@ -9,12 +9,13 @@ import torch
 from torch import nn
 
 from cellweave import _nest
-from cellweave._errors import DTypeError, ShapeError
+from cellweave._checks import as_step_resets
+from cellweave._errors import ArgumentError, DTypeError, ShapeError
 from cellweave._types import DTypeLike, Nest, dtype_name
 from cellweave.cells import require_rnn_cell
 from cellweave.layers._readiness import is_ready
 from cellweave.layers._sequence import check_state, first_state
-from cellweave.layers._stepping import Task
+from cellweave.layers._stepping import Task, restarted
 from cellweave.layers._weaving import misfit, obstacle, state_misfit
 from cellweave.ops.common import LayerCall, StepFunction
 from cellweave.specs import RunSpec
@@ -33,6 +34,8 @@ from cellweave.weave import (
 
 class Stepper:
     """Runs a cell one step at a time, without gradients: `stepper(inputs) -> outputs`; the state stays inside.
+
+    Rows start anew by `stepper(inputs, resets)`, as where episodes end.
 
     For serving: where the native core can run the cell (any composition without active masks), a step costs some
     microseconds; weights are packed once, and again after any of them changed. Other cells are simply called. So are
@@ -79,25 +82,29 @@ class Stepper:
         """A copy of the state after the last step, in the cell's structure."""
         return _nest.map_structure(torch.clone, self._collected())
 
-    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
+    def __call__(self, inputs: torch.Tensor, resets: Any = None, reset_state: Nest = None) -> torch.Tensor:
         """One step.
 
         Args:
             inputs: `[B, I]`, of the state's dtype.
+            resets: Bool `[B]`: True starts a row's state anew before the step. Default: none. Weights stay packed.
+            reset_state: What it starts from, in the cell's structure, each leaf `[B, size]`; default: zeros.
         Returns:
             A new tensor `[B, O]`.
         Raises:
-            ShapeError, DTypeError: inputs that do not fit the state or the weights.
+            ShapeError, DTypeError: inputs that do not fit the state or the weights; resets, or a state for them, that
+                do not fit the state. ArgumentTypeError: resets that are no booleans. ArgumentError: `reset_state`
+                without `resets`.
             RuntimeError: inputs, state and weights on several devices, where the cell does not move them.
         """
         if torch.compiler.is_dynamo_compiling():
             from cellweave.layers._untraced import step_outside
 
-            return step_outside(self, inputs)  # type: ignore[no-any-return]
-        chain = self._chain
+            return step_outside(self, inputs, resets, reset_state)  # type: ignore[no-any-return]
+        chain, restarts = self._chain, resets is not None or reset_state is not None
         # Only the CPU has prepared steps, and whole devices cost twice as much to compare.
         if chain is None or inputs.shape != self._shape or not inputs.is_cpu or not self._watch.holds():
-            return self._anew(inputs)
+            return self._restarted(inputs, resets, reset_state) if restarts else self._anew(inputs)
         if (
             inputs.dtype is not self._dtype
             or not inputs.is_contiguous()
@@ -105,7 +112,40 @@ class Stepper:
             or type(inputs) is not torch.Tensor
         ):
             inputs = self._checked(inputs)
+        if restarts:
+            flags, leaves = self._checked_resets(resets, reset_state, inputs.shape[0])
+            for run, step in self._steps if flags.any() else ():
+                step.restart(flags.cpu(), None if leaves is None else tuple(piece.of(leaves) for piece in run.states))
         return chain(inputs)
+
+    def _restarted(self, inputs: Any, resets: Any, reset_state: Nest) -> torch.Tensor:
+        """A step that is planned or called after rows were started anew; one that fails leaves the state as it was."""
+        before = self._collected()
+        flags, leaves = self._checked_resets(resets, reset_state, _nest.flatten(before)[0].shape[0])
+        fresh = _nest.map_structure(torch.zeros_like, before) if leaves is None else _nest.pack(before, leaves)
+        self._state, self._chain = restarted(flags, fresh, before), None
+        try:
+            return self._anew(inputs)
+        except BaseException:
+            self._state, self._chain = before, None
+            raise
+
+    def _checked_resets(
+        self, resets: Any, reset_state: Nest, rows: int
+    ) -> tuple[torch.Tensor, list[torch.Tensor] | None]:
+        """Resets `[B]` and the leaves of what rows start anew from."""
+        if resets is None:
+            raise ArgumentError("Stepper: expected resets because reset_state was given, got None.")
+        flags = as_step_resets("Stepper", resets, rows)
+        if reset_state is None:
+            return flags, None
+        check_state(self._cell, reset_state, rows, "Stepper", "reset_state")
+        leaves = [leaf.detach() for leaf in _nest.flatten(reset_state)]
+        for leaf, old in zip(leaves, _nest.flatten(self._state), strict=True):
+            if leaf.dtype != old.dtype:
+                wanted, got = dtype_name(old.dtype), dtype_name(leaf.dtype)
+                raise DTypeError(f"Stepper: expected reset_state of {wanted} as the state is, got {got}.")
+        return flags, leaves
 
     def _collected(self) -> Any:
         """The state; it lies in the steps of the layers while those run."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -19,6 +20,6 @@ untraced = {
 
 
 @torch.compiler.disable(reason=_STEPS)  # type: ignore[untyped-decorator, no-untyped-call]
-def step_outside(stepper: Callable[[torch.Tensor], torch.Tensor], inputs: torch.Tensor) -> torch.Tensor:
+def step_outside(stepper: Callable[..., torch.Tensor], *arguments: Any) -> torch.Tensor:
     """A step outside of graphs."""
-    return stepper(inputs)
+    return stepper(*arguments)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn.utils.rnn import PackedSequence
 
-from cellweave._checks import refuse_nested
+from cellweave._checks import as_flags, refuse_nested
 from cellweave._errors import ArgumentError, ArgumentTypeError, MemberError, MisfitError, ShapeError
 from cellweave._types import dtype_name
 from cellweave.nn._lengths import LeftPadding, checked_lengths
@@ -154,9 +154,7 @@ def _resets(
     """Resets `[T, B]` on the inputs' device."""
     if resets is None:
         return None
-    flags = resets if isinstance(resets, torch.Tensor) else torch.tensor(resets, device="cpu")
-    if flags.dtype != torch.bool:
-        raise ArgumentTypeError(f"{_name(module)}: expected resets as booleans, got {dtype_name(flags.dtype)}.")
+    flags = as_flags(_name(module), resets)
     given = flags.shape
     if not batched and flags.dim() == 1:
         flags = flags[:, None]

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
-from cellweave._checks import check_positive_int
+from cellweave._checks import as_step_resets, check_positive_int
 from cellweave._errors import ArgumentError, ArgumentTypeError, MisfitError, ShapeError
 from cellweave.nn._base import RecurrentModule
+from cellweave.nn._entry import check_kind
 from cellweave.nn._plans import Facts, Options, choices_for, facts_of, stack_plan
 from cellweave.nn._run import Feed, States, surroundings_of
 from cellweave.nn._weights import given_weights, parameter, weights_of
@@ -51,21 +52,25 @@ class Stream:
 
     def reset(self, state: Any = None, *, batch_size: int = 1) -> None:
         """Start from another state, or from zeros."""
-        self._steps = []
-        sizes = _sizes(self._module)
         if state is None:
             check_positive_int("Stream batch_size", batch_size)
             like = parameter(self._module, "weight_ih_l0", given_weights(self._module))
-            shapes = [(self._module.num_layers, batch_size, size) for size in sizes]
-            self._leaves = tuple(torch.zeros(s, dtype=like.dtype, device=like.device) for s in shapes)
-            return
+            shapes = [(self._module.num_layers, batch_size, size) for size in _sizes(self._module)]
+            leaves = tuple(torch.zeros(s, dtype=like.dtype, device=like.device) for s in shapes)
+        else:
+            leaves = tuple(leaf.detach().clone() for leaf in self._fitting(state))
+        self._steps, self._leaves = [], leaves
+
+    def _fitting(self, state: Any, rows: int | None = None) -> States:
+        """Leaves of a state, of so many rows or of any number."""
         leaves = tuple(state) if isinstance(state, tuple | list) else (state,)
-        rows = leaves[0].shape[1] if leaves[0].dim() == 3 else -1
-        wanted = [[self._module.num_layers, rows, size] for size in sizes]
-        if [list(leaf.shape) for leaf in leaves] != wanted:
-            got = [list(leaf.shape) for leaf in leaves]
-            raise MisfitError(f"Stream: expected a state [layers, B, size] of sizes {list(sizes)}, got {got}.")
-        self._leaves = tuple(leaf.detach().clone() for leaf in leaves)
+        sizes, got = _sizes(self._module), [list(leaf.shape) for leaf in leaves]
+        if rows is None and leaves[0].dim() == 3:
+            rows = leaves[0].shape[1]
+        if got != [[self._module.num_layers, rows, size] for size in sizes]:
+            wanted = f"[layers, {'B' if rows is None else rows}, size]"
+            raise MisfitError(f"Stream: expected a state {wanted} of sizes {list(sizes)}, got {got}.")
+        return leaves
 
     def __getstate__(self) -> dict[str, Any]:
         """What copies and pickles go on from: the module and a state of their own; the steps are prepared anew."""
@@ -95,11 +100,12 @@ class Stream:
         self.reset(tuple(state[name] for name in names))
 
     @torch.no_grad()
-    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
+    def __call__(self, inputs: torch.Tensor, *, resets: Any = None, reset_state: Any = None) -> torch.Tensor:
         """The next piece of the sequence.
 
         Args:
             inputs: `[T, B, I]`, or `[B, T, I]` for a module with `batch_first`; T may differ from call to call.
+            resets, reset_state: As in the module's call: rows whose state is replaced before a step, and by what.
         Returns:
             outputs `[T, B, P]`, laid out as the inputs.
         Raises:
@@ -108,32 +114,38 @@ class Stream:
         if torch.compiler.is_dynamo_compiling():
             from cellweave.nn._traced import feed_outside
 
-            return feed_outside(self, inputs)  # type: ignore[no-any-return]
+            return feed_outside(self, inputs, resets=resets, reset_state=reset_state)  # type: ignore[no-any-return]
         self._check_calm(facts_of(self._module))
         self._check_rows(inputs)
         leaves = self._collected()
-        outputs, state = self._module(inputs, leaves if len(leaves) == 2 else leaves[0])
+        hx = leaves if len(leaves) == 2 else leaves[0]
+        # A forward of the module's own may not know them.
+        anew = {} if resets is None and reset_state is None else {"resets": resets, "reset_state": reset_state}
+        outputs, state = self._module(inputs, hx, **anew)
         self._steps, self._leaves = [], state if isinstance(state, tuple) else (state,)
         return outputs  # type: ignore[no-any-return]
 
     @torch.no_grad()
-    def step(self, inputs: torch.Tensor) -> torch.Tensor:
+    def step(self, inputs: torch.Tensor, *, resets: Any = None, reset_state: Any = None) -> torch.Tensor:
         """The next step.
 
         Args:
             inputs: `[B, I]`.
+            resets: Bool `[B]`. True: the row's state is replaced before the step; weights stay packed. Default: none.
+            reset_state: What replaces it, as the module's `hx`. Default: zeros.
         Returns:
             outputs `[B, P]`.
         Raises:
-            ArgumentError: a random mask would act; inputs of another dtype or device than the state. Else as the
-                module's call.
+            ArgumentError: a random mask would act; inputs of another dtype or device than the state; `reset_state`
+                without `resets`. ArgumentTypeError: resets that are no booleans. Else as the module's call.
         """
         if torch.compiler.is_dynamo_compiling():
             from cellweave.nn._traced import feed_outside
 
-            return feed_outside(self.step, inputs)  # type: ignore[no-any-return]
+            return feed_outside(self.step, inputs, resets=resets, reset_state=reset_state)  # type: ignore[no-any-return]
         facts = facts_of(self._module)
         self._check_calm(facts)
+        flags, fresh = self._checked_resets(resets, reset_state)
         if not self._steps or facts != self._facts or not self._watch.holds() or not _is_plain(self._module):
             self._leaves, self._steps = self._collected(), []
             self._prepare(facts, inputs)
@@ -141,8 +153,12 @@ class Stream:
             if inputs.dim() != 2:
                 raise ShapeError(f"Stream: expected inputs [B, I] of a step, got {list(inputs.shape)}.")
             time = 1 if self._module.batch_first else 0
-            return self(inputs.unsqueeze(time)).squeeze(time)
+            flags = None if flags is None else flags.unsqueeze(time)
+            return self(inputs.unsqueeze(time), resets=flags, reset_state=reset_state).squeeze(time)
         self._check_step(inputs)
+        if flags is not None and flags.any():
+            for number, step in enumerate(self._steps):  # which have c before h
+                step.restart(flags, None if fresh is None else tuple(leaf[number] for leaf in reversed(fresh)))
         x = inputs.detach().contiguous().resolve_neg()
         for step, adds in zip(self._steps, self._adds, strict=True):
             y = step(x)
@@ -164,6 +180,20 @@ class Stream:
                 f"Stream: expected inputs of {rows} rows as the state has, got {list(inputs.shape)}. "
                 "Start with `batch_size=`, or `reset` it."
             )
+
+    def _checked_resets(self, resets: Any, reset_state: Any) -> tuple[torch.Tensor | None, States | None]:
+        """Resets `[B]` and the leaves of what replaces a row's state."""
+        if resets is None:
+            if reset_state is not None:
+                raise ArgumentError("Stream: expected resets beside reset_state, got none.")
+            return None, None
+        like = self._leaves[0]
+        flags = as_step_resets("Stream", resets, like.shape[1]).to(like.device)
+        if reset_state is None:
+            return flags, None
+        leaves = self._fitting(reset_state, like.shape[1])
+        check_kind(self._module, "a state", leaves, like, "stream's numbers")
+        return flags, leaves
 
     def _check_step(self, inputs: torch.Tensor) -> None:
         wanted = [self._leaves[0].shape[1], self._module.input_size]

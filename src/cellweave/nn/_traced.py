@@ -134,9 +134,9 @@ def run_outside(module: Any, feed: Feed, reason: str) -> Ran:
 
 
 @torch.compiler.disable(reason=_STREAMS)  # type: ignore[untyped-decorator, no-untyped-call]
-def feed_outside(feed: Callable[[torch.Tensor], torch.Tensor], inputs: torch.Tensor) -> torch.Tensor:
+def feed_outside(feed: Callable[..., torch.Tensor], inputs: torch.Tensor, **resets: Any) -> torch.Tensor:
     """Feed a stream outside of graphs."""
-    return feed(inputs)
+    return feed(inputs, **resets)
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]

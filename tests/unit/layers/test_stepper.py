@@ -70,6 +70,61 @@ def test_steps_are_those_of_the_unroll(name: str, dtype: str) -> None:
     assert_steps(cw.Stepper(cell, batch_size=ROWS, dtype=dtype), cell, x)
 
 
+@pytest.mark.parametrize("fresh", [False, True], ids=["zeros", "a-state"])
+@pytest.mark.parametrize("name", CELLS)
+def test_rows_that_start_anew(name: str, fresh: bool) -> None:
+    cell, x = ready(name), inputs()
+    resets = torch.tensor([[False, False], [False, True], [False, False], [True, True], [False, False], [True, False]])
+    zeros = cell.zero_state(ROWS, "float32")
+    anew = nest.pack(zeros, [torch.rand_like(leaf) for leaf in nest.flatten(zeros)]) if fresh else None
+    with torch.no_grad(), cw.use_backend("reference"):
+        wanted, final = cw.dynamic_rnn(cell, x, time_major=True, dtype="float32", resets=resets, reset_state=anew)
+    step = cw.Stepper(cell, batch_size=ROWS)
+    found = torch.stack([step(frame, flags, anew) for frame, flags in zip(x, resets, strict=True)])
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    for a, b in zip(nest.flatten(step.state), nest.flatten(final), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("prepared_in", [torch.no_grad, torch.inference_mode], ids=["no_grad", "inference_mode"])
+@pytest.mark.parametrize("fresh", [False, True], ids=["zeros", "a-state"])
+def test_rows_start_anew_in_any_mode(fresh: bool, prepared_in: Callable[[], Any]) -> None:
+    cell, x = ready("lstm"), inputs()
+    anew = cw.LSTMStateTuple(torch.rand(ROWS, 7), torch.rand(ROWS, 7)) if fresh else None
+    step, same = cw.Stepper(cell, batch_size=ROWS), cw.Stepper(cell, anew, batch_size=ROWS)
+    with prepared_in():
+        step(x[0])
+    found, wanted = step(x[1], [True, True], anew), same(x[1])
+    assert torch.equal(found, wanted)
+    with torch.inference_mode():
+        step(x[2])
+        assert torch.equal(step(x[1], [True, True], anew), wanted)
+
+
+@pytest.mark.parametrize("name", ["lstm", "own-activation"])
+@pytest.mark.parametrize("started", [False, True], ids=["at-first", "later"])
+def test_wrong_resets_leave_the_state(started: bool, name: str) -> None:
+    step, x = cw.Stepper(ready(name), batch_size=ROWS), inputs()[0]
+    if started:
+        step(x)
+    before, flags = step.state, [True, False]
+    doubled = nest.pack(before, [leaf.double() for leaf in nest.flatten(before)])
+    wrong: list[tuple[type[Exception], str, tuple[Any, ...]]] = [
+        (cw.ShapeError, r"resets \[B\] = \[2\] of a step, got \[1\]", (x, flags[:1])),
+        (cw.ArgumentTypeError, "resets as booleans, got int64", (x, [1, 0])),
+        (cw.ArgumentError, "resets because reset_state was given", (x, None, before)),
+        (cw.DTypeError, "reset_state of float32", (x, flags, doubled)),
+        (cw.ShapeError, "input", (x[:, :2], flags)),
+        (cw.ShapeError, r"inputs \[2, I\]", (x[:1], flags)),
+        (cw.DTypeError, "inputs of float32", (x.double(), flags)),
+    ]
+    for error, words, given in wrong:
+        with pytest.raises(error, match=words):
+            step(*given)
+        for a, b in zip(nest.flatten(step.state), nest.flatten(before), strict=True):
+            assert torch.equal(a, b)
+
+
 def test_keras_cells() -> None:
     cell = keras.GRUCell(7)
     x = inputs()
@@ -439,10 +494,11 @@ def test_compiled_code_leaves_it_as_it_is() -> None:
     """It keeps a state: nothing of it is traced, which would say so in warnings."""
     torch._dynamo.reset()
     cell, x = cw.LSTMCell(6), torch.randn(3, 7, 4)
-    outputs, _ = cw.dynamic_rnn(cell, x, dtype="float32")
+    resets = torch.rand(3, 7) < 0.4
+    outputs, _ = cw.dynamic_rnn(cell, x, dtype="float32", resets=resets)
     stepper = cw.Stepper(cell, batch_size=3)
-    step = torch.compile(lambda inputs: stepper(inputs) * 2, backend="aot_eager")
-    found = torch.stack([step(inputs) for inputs in x.unbind(1)], 1)
+    step = torch.compile(lambda *given: stepper(*given) * 2, backend="aot_eager")
+    found = torch.stack([step(*given) for given in zip(x.unbind(1), resets.unbind(1), strict=True)], 1)
     assert_close("outputs", found, outputs.detach() * 2, 1e-6)
     with pytest.raises(torch._dynamo.exc.Unsupported, match="cellweave: a Stepper keeps its state"):
         torch.compile(stepper, backend="aot_eager", fullgraph=True)(x[:, 0])

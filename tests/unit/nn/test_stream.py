@@ -168,6 +168,64 @@ def test_other_changes_are_seen(change: str) -> None:
     assert len(heard) == (2 if change == "hook" else 0)
 
 
+@pytest.mark.parametrize("fresh", [False, True], ids=["zeros", "a-state"])
+@pytest.mark.parametrize("name", NAMES)
+def test_rows_that_start_anew(name: str, fresh: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pieces and steps with resets, beside one call with all of them; prepared steps stay prepared."""
+    module = make(name)
+    x, start, resets = torch.randn(T, 3, I), random_state(module, 3), torch.rand(T, 3) < 0.3
+    anew = {"reset_state": random_state(module, 3)} if fresh else {}
+    with torch.no_grad():
+        outputs, last = module(x, start, resets=resets, **anew)
+    prepared = []
+    prepare = cellweave.nn.Stream._prepare
+    monkeypatch.setattr(cellweave.nn.Stream, "_prepare", lambda *a: prepared.append(prepare(*a)))
+    stream = cellweave.nn.Stream(module, start)
+    steps = [stream.step(frame, resets=flags, **anew) for frame, flags in zip(x, resets, strict=True)]
+    assert_same_bits("steps", torch.stack(steps), outputs)
+    assert len(prepared) == (1 if missing_reason() is None else T)
+    stream = cellweave.nn.Stream(module, start)
+    first = stream(x[:5], resets=resets[:5], **anew)
+    then = stream.step(x[5], resets=resets[5].tolist(), **anew)
+    mixed = [first, then[None], stream(x[6:], resets=resets[6:], **anew)]
+    assert_same_bits("mixed", torch.cat(mixed), outputs)
+    for a, b in zip(leaves(stream.state), leaves(last), strict=True):
+        assert_same_bits("state", a, b)
+
+
+@pytest.mark.parametrize("started", [False, True], ids=["at-first", "later"])
+def test_wrong_resets_leave_the_state(started: bool) -> None:
+    stream = cellweave.nn.Stream(make("LSTM"), batch_size=3)
+    if started:
+        stream.step(torch.randn(3, I))
+    before, x, flags = stream.state, torch.randn(3, I), torch.ones(3, dtype=torch.bool)
+    narrow = (torch.zeros(2, 3, 8), torch.zeros(2, 3, 8))
+    doubled = tuple(leaf.double() for leaf in before)
+    wrong: list[tuple[type[Exception], str, torch.Tensor, dict[str, Any]]] = [
+        (cellweave.ShapeError, r"resets \[B\] = \[3\] of a step, got \[2\]", x, {"resets": flags[:2]}),
+        (cellweave.ArgumentTypeError, "resets as booleans, got float32", x, {"resets": flags.float()}),
+        (cellweave.ArgumentError, "resets beside reset_state", x, {"reset_state": before}),
+        (cellweave.MisfitError, r"\[layers, 3, size\]", x, {"resets": flags, "reset_state": narrow}),
+        (cellweave.MisfitError, "float64", x, {"resets": flags, "reset_state": doubled}),
+        (cellweave.MisfitError, "inputs", x[:, :2], {"resets": flags}),
+        (cellweave.ArgumentError, "inputs|float64", x.double(), {"resets": flags}),
+    ]
+    for error, words, inputs, given in wrong:
+        with pytest.raises(error, match=words):
+            stream.step(inputs, **given)
+        for a, b in zip(leaves(stream.state), leaves(before), strict=True):
+            assert_same_bits("state", a, b)
+
+
+def test_a_state_that_does_not_fit_leaves_the_old_one() -> None:
+    stream = cellweave.nn.Stream(make("GRU"), batch_size=3)
+    stream.step(torch.randn(3, I))
+    before = stream.state
+    with pytest.raises(cellweave.MisfitError, match=r"\[layers, B, size\]"):
+        stream.reset(torch.zeros(3, H))
+    assert_same_bits("state", stream.state, before)
+
+
 def test_refusals() -> None:
     with pytest.raises(cellweave.ArgumentTypeError, match="got LSTM"):
         cellweave.nn.Stream(torch.nn.LSTM(I, H))
@@ -206,12 +264,15 @@ def test_compiled_code_leaves_it_as_it_is() -> None:
     """It keeps a state: nothing of it is traced, which would say so in warnings."""
     torch._dynamo.reset()
     module = make("GRU")
-    x = torch.randn(T, 3, I)
+    x, resets = torch.randn(T, 3, I), torch.rand(T, 3) < 0.3
+    resets[:9] = False
     stream = cellweave.nn.Stream(module, batch_size=3)
-    feed = torch.compile(lambda piece: stream(piece) * 2, backend="aot_eager")
-    step = torch.compile(lambda row: stream.step(row) * 2, backend="aot_eager")
-    found = torch.cat([feed(x[:9]), *[step(row)[None] for row in x[9:15]], feed(x[15:])])
+    feed = torch.compile(lambda piece, **more: stream(piece, **more) * 2, backend="aot_eager")
+    step = torch.compile(lambda row, flags: stream.step(row, resets=flags) * 2, backend="aot_eager")
+    found = [feed(x[:9])]
+    found += [step(row, flags)[None] for row, flags in zip(x[9:15], resets[9:15], strict=True)]
+    found += [feed(x[15:], resets=resets[15:])]
     with torch.no_grad():
-        assert_same_bits("outputs", found, module(x)[0] * 2)
+        assert_same_bits("outputs", torch.cat(found), module(x, resets=resets)[0] * 2)
     with pytest.raises(torch._dynamo.exc.Unsupported, match="cellweave: a Stream keeps its state"):
         torch.compile(stream.step, backend="aot_eager", fullgraph=True)(x[0])

@@ -33,9 +33,11 @@ class NativeStep:
         self._is_shared = work >= _WORTH_A_THREAD
         self._threads = torch.get_num_threads() if self._is_shared else 1
         is_lstm = native.layout.op == LSTM
-        # Two sets of states: each step reads one and writes the other.
-        self._h = [native.start[-1].clone(), torch.empty_like(native.start[-1])]
-        self._c = [native.start[0].clone(), torch.empty_like(native.start[0])] if is_lstm else []
+        with torch.inference_mode(False):  # whose tensors refuse to be changed outside of it
+            h, c = native.start[-1].detach(), native.start[0].detach()
+            # Two sets of states: each step reads one and writes the other.
+            self._h = [h.clone(), torch.empty_like(h)]
+            self._c = [c.clone(), torch.empty_like(c)] if is_lstm else []
         self._cells = torch.empty((2, native.B, native.H), dtype=native.dtype, device="cpu") if is_lstm else None
         # Inputs are multiplied as a call over a whole sequence does it, so that steps give its bits.
         self._gates = torch.empty((native.form.bare.numbers,), dtype=native.dtype, device="cpu")
@@ -91,8 +93,21 @@ class NativeStep:
     @property
     def state(self) -> tuple[torch.Tensor, ...]:
         """Copies of the state: `(h,)` or `(c, h)`."""
-        found = (self._c[self._turn], self._h[self._turn]) if self._c else (self._h[self._turn],)
-        return tuple(leaf.clone() for leaf in found)
+        return tuple(leaf.clone() for leaf in self._now())
+
+    def restart(self, rows: torch.Tensor, fresh: tuple[torch.Tensor, ...] | None) -> None:
+        """Replace the state of `rows [B]`, booleans, by that of `fresh`, laid out as `state`; None: by zeros."""
+        column = rows[:, None]
+        if fresh is None:
+            for leaf in self._now():
+                leaf.masked_fill_(column, 0.0)
+            return
+        for leaf, other in zip(self._now(), fresh, strict=True):
+            torch.where(column, other, leaf, out=leaf)
+
+    def _now(self) -> tuple[torch.Tensor, ...]:
+        turn = self._turn
+        return (self._c[turn], self._h[turn]) if self._c else (self._h[turn],)
 
 
 def _aligned(size: int) -> torch.Tensor:

@@ -66,6 +66,9 @@ class StepFunction(Protocol):
     def state(self) -> tuple[torch.Tensor, ...]:
         """The state after the last step, as LayerCall has it."""
 
+    def restart(self, rows: torch.Tensor, fresh: tuple[torch.Tensor, ...] | None) -> None:
+        """Replace the state of `rows [B]`, booleans, by that of `fresh`, laid out as `state`; None: by zeros."""
+
 
 def refuses_nothing(spec: RunSpec, context: RunContext) -> None:
     """For a backend that can run everything."""
