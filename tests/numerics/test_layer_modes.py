@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from cellweave._errors import OrderError
 from cellweave.ops.common import LayerCall
 from cellweave.ops.common import _native_form as form_module
+from cellweave.ops.common._native_call import POOL
 from helpers.layer_cases import VARIANTS, LayerCase, backend_of, make_call, make_data, needs_backend
 from helpers.tolerances import assert_close, assert_same_bits
 
@@ -162,8 +163,32 @@ def test_backward_again_after_a_failure(name: str) -> None:
     with pytest.raises(ValueError, match="of a hook"):
         torch.autograd.grad(_weighted(values), sources)
     hook.remove()
-    with pytest.raises(OrderError, match=r"one backward pass.*another after one that failed.*retain_graph"):
+    with pytest.raises(OrderError, match=r"one backward pass.*got another.*retain_graph"):
         torch.autograd.grad(_weighted(values), sources)
+
+
+def test_backward_while_another_thread_frees_the_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Buffers of the pool are freed by Python: a thread that comes then must not read a list half taken apart."""
+    give_back, found = POOL._give_back, list[RuntimeError]()
+
+    def late() -> None:
+        with pytest.raises(RuntimeError) as caught:
+            torch.autograd.grad(outputs, call.x, upstream)
+        found.append(caught.value)
+
+    def slowly(block: torch.Tensor) -> None:
+        if not found:
+            thread = threading.Thread(target=late)
+            thread.start()
+            thread.join(60)
+        give_back(block)
+
+    monkeypatch.setattr(POOL, "_give_back", slowly)
+    call = _call("lstm", 40, 32, 64)
+    outputs = _run(call)[0]
+    upstream = torch.ones_like(outputs)
+    torch.autograd.grad(outputs, call.x, upstream)
+    assert [type(error) for error in found] == [OrderError]
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ class NativeFunction(torch.autograd.Function):
         """Outputs, the leaves of the last state, and states after each step as the core gives them."""
         with without_autocast():
             out, last, states, saved = native_forward(NativeCall(frame, [*sources, *constants]), save=True)
-        ctx.frame, ctx.spent = frame, False
+        ctx.frame, ctx.unspent = frame, {"gates": True}
         ctx.save_for_backward(*sources, *constants, *saved)
         ctx.set_materialize_grads(False)
         return (out, *last, *states)
@@ -36,17 +36,19 @@ class NativeFunction(torch.autograd.Function):
     def backward(ctx: Any, *upstream: torch.Tensor | None) -> Any:
         """Gradients of the sources that need one."""
         frame: Frame = ctx.frame
+        keep = graph_is_kept()
+        # A pass that does not keep the graph overwrites the gates, also if it fails behind this node. After such a one
+        # saved tensors are not even looked at: perhaps torch frees them in another thread, halfway through its list,
+        # where this one could come in because freeing a buffer of the pool runs Python.
+        if not (ctx.unspent.get("gates") if keep else ctx.unspent.pop("gates", False)):
+            raise OrderError(
+                "native: expected one backward pass through a layer whose graph is not kept, got another: backward "
+                "through the graph a second time. Run the forward pass again, or give retain_graph=True to the first."
+            )
         tensors, needed = ctx.saved_tensors, ctx.needs_input_grad[2:]
         with without_autocast():
             if torch.is_grad_enabled() or _is_transformed(upstream):
                 return (None, None, *differentiable_gradients(frame, tensors, upstream, needed))
-            keep = graph_is_kept()
-            if ctx.spent:
-                raise OrderError(
-                    "native: expected one backward pass through a layer whose graph is not kept, got another after one "
-                    "that failed. Run the forward pass again, or give retain_graph=True."
-                )
-            ctx.spent = not keep  # a pass that fails behind this node leaves the graph, but its gates are overwritten
             call, saved = NativeCall(frame, tensors[:-SAVED]), Saved(*tensors[-SAVED:])
             return (None, None, *native_backward(call, saved, upstream, needed, keep=keep))
 
