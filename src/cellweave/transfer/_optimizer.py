@@ -255,13 +255,14 @@ def slots_of_optimizer(
     for target in targets:
         states = [optimizer.state.get(part, {}) if id(part) in groups else {} for part in target.parameters]
         parts = [(part, state, groups.get(id(part), {})) for part, state in zip(target.parameters, states, strict=True)]
-        group = next((group for _, state, group in parts if state), None)
+        group = next((group for part, state, group in parts if state or (group and part.requires_grad)), None)
         if group is None:
             continue
         kind = _kind_of(where, optimizer, group)
         step = max(step, *(int(state.get("step", 0)) for state in states))
         for number, key in enumerate(kind.keys):
-            # Zeros: TF1's RMSProp has a momentum where it has none; of a layer some weights may not be trained.
+            # Zeros: TF1's slots are there before the first step, RMSProp's momentum also where it has none; of a layer
+            # some weights may not be trained.
             values = [torch.zeros_like(part) if state.get(key) is None else state[key] for part, state, _ in parts]
             if key == "momentum_buffer" and kind.slot == "RMSProp":
                 values = [value * own.get("lr", 0.0) for value, (_, _, own) in zip(values, parts, strict=True)]

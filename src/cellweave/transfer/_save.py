@@ -49,7 +49,7 @@ def save_tf1(
         names: The report of `load_tf1`, which gives every variable the name that it came with, and the slots the scope
             that they came with; or parameter path to name.
         optimizer: Also save its state in TF1's slots (`<name>/Adam`, ...): Adam, AdamW, SGD with momentum, RMSprop,
-            Adagrad. Parameters that it has not updated yet have no slots.
+            Adagrad. Trained parameters that it has not updated yet have zeros there.
         step: Also save `global_step`; in the scope that it has in the checkpoint of `names`, if that is a report.
         overwrite: Whether an earlier checkpoint of this name may be replaced.
     Returns:

@@ -90,9 +90,21 @@ def test_what_cannot_be_saved_is_refused_before_the_first_step(tmp_path: Path) -
         with pytest.raises(cw.ArgumentError, match=f"save_tf1: .*{reason}"):
             cw.save_tf1(model, tmp_path / "m", names={"w": "w"}, optimizer=optimizer)
     assert not list(tmp_path.iterdir())
-    cw.save_tf1(model, tmp_path / "m", names={"w": "w"}, optimizer=adam()(model.parameters()))
+
+
+def test_slots_are_there_before_the_first_step(tmp_path: Path) -> None:
+    """As in a TF1 graph, whose Saver restores nothing where one of them is missing; what is not trained has none."""
+    model = nn.ParameterDict({name: nn.Parameter(torch.zeros(4, 3)) for name in ("w", "frozen")})
+    model["frozen"].requires_grad_(False)
+    optimizer = adam()(model.parameters())
+    cw.save_tf1(model, tmp_path / "m", names={"w": "w", "frozen": "frozen"}, optimizer=optimizer)
     with open_checkpoint(tmp_path / "m") as checkpoint:
-        assert sorted(checkpoint) == ["beta1_power", "beta2_power", "w"]
+        assert sorted(checkpoint) == ["beta1_power", "beta2_power", "frozen", "w", "w/Adam", "w/Adam_1"]
+        assert not checkpoint["w/Adam"].any() and not checkpoint["w/Adam_1"].any()
+        assert checkpoint["beta1_power"] == np.float32(0.9)
+    fresh = adam()([model["w"]])
+    cw.load_tf1(model, tmp_path / "m", optimizer=fresh)
+    assert first(fresh.state[model["w"]]) == {"exp_avg": 0, "exp_avg_sq": 0, "step": 0}
 
 
 @pytest.mark.parametrize("steps", [0, 7, 800, 5000, 80_000])
