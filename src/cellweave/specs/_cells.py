@@ -124,6 +124,11 @@ class GRUSpec(OneState):
                 f"GRUSpec: expected gate_order 'ruc' with joined_kernel=True, got {self.gate_order!r}. "
                 "Other orders have joined_kernel=False."
             )
+        if self.joined_kernel and not self.use_bias:
+            raise ArgumentError(
+                "GRUSpec: expected use_bias=True with joined_kernel=True, got False. TF1's layout has both biases; one "
+                "without has joined_kernel=False."
+            )
 
     @property
     def gate_count(self) -> int:

@@ -136,9 +136,10 @@ def test_specs_are_values() -> None:
             lambda: GRUSpec(N, gate_order="rzn", joined_kernel=False),
             "GRUSpec: expected gate_order with each of r, u, c",
         ),
+        (lambda: GRUSpec(N, use_bias=False), "GRUSpec: expected use_bias=True with joined_kernel=True, got False"),
         (lambda: GRUSpec(N, gate_order="urc"), "GRUSpec: expected gate_order 'ruc' with joined_kernel=True, got 'urc'"),
     ],
 )
-def test_orders_that_a_cell_cannot_have(make: Any, words: str) -> None:
+def test_what_does_not_go_together(make: Any, words: str) -> None:
     with pytest.raises(ArgumentError, match=words):
         make()
