@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from cellweave.checkpoint import Inventory, StoredVariable
-from cellweave.transfer._graph_facts import CellFacts
+from cellweave.transfer._graph_facts import CellFacts, told_of
 from cellweave.transfer._plain import PlainNeed, plain_options
 from cellweave.transfer._recognise import (
     Found,
@@ -72,13 +72,7 @@ class CodeWriter:
         lines += [f"{name} = torch.tensor(1.0)  # {placeholder}" for placeholder, name in self._keeps.items()]
         target = parts[0][0] if single else "model"
         lines += self._assumed()
-        if single:
-            lines.append(f"{target} = {parts[0][1]}")
-        else:
-            lines.append("model = nn.ModuleDict(")
-            lines.append("    {")
-            lines += [f'        "{name}": {_indented(text, 8)},' for name, text in parts]
-            lines += ["    }", ")"]
+        lines.append(f"{target} = {parts[0][1] if single else _long_dict(parts)}")
         mapped = self._map(target if single else None)
         averaged = ["averaged=True"] if self._only_averages() else []
         if mapped:
@@ -116,7 +110,7 @@ class CodeWriter:
         if isinstance(found, FoundCell):
             return self._cell(found)
         if isinstance(found, FoundStack):
-            flag = any(self.facts[c.scope].stack_one_tensor for c in cells_in(found) if c.scope in self.facts)
+            flag = any(facts.stack_one_tensor for facts in told_of(found, self.facts))
             keywords = ["state_is_tuple=False"] if flag else []
             told = self.facts.get(found.cells[0].scope)
             if len(found.cells) == 1 and told is not None and told.places > 1:
@@ -139,21 +133,17 @@ class CodeWriter:
         cls = kind.cls if told is None or told.cls is None else told.cls
         options = dict(kind.options)
         if told is not None:
-            told_apart = {
+            options |= {
                 name: value
                 for name, value in told.options.items()
                 if value != kind.unknown.get(name) and not (name == "cell_clip" and value == "None")
             }
-            options |= told_apart
             if told.one_tensor:
                 options["state_is_tuple"] = "False"
         if cls.startswith("contrib.LSTMBlock") and "use_peepholes" in options:
             options["use_peephole"] = options.pop("use_peepholes")
-        if cls.startswith("contrib.LSTMBlock") and options.get("forget_bias") == "1.0":
-            del options["forget_bias"]
-        options.pop("activation", None) if cls.startswith(("contrib.LSTMBlock", "contrib.GRUBlock")) else None
-        text = ", ".join([str(kind.units), *(f"{name}={_text(value)}" for name, value in options.items())])
-        text = f"cw.{cls}({text})"
+        arguments = [str(kind.units), *(f"{name}={_text(value)}" for name, value in options.items())]
+        text = f"cw.{cls}({', '.join(arguments)})"
         if told is not None and told.reversed:
             text = f"cw.contrib.TimeReversedFusedRNN({text})"
         return text if told is None else self._wrapped(cell, told, text)
@@ -255,11 +245,11 @@ class CodeWriter:
         for item in self.found.recurrent:
             name = self.name_of(item)
             part = name if single else f'model["{name}"]'
-            cells = list(cells_in(item))
-            depth, dtype = cells[0].kind.depth, _quoted(next(iter(cells[0].variables.values())).dtype)
+            lowest = next(cells_in(item))
+            depth, dtype = lowest.kind.depth, _quoted(next(iter(lowest.variables.values())).dtype)
             shape = f"[B, T, {depth}]"
-            told = [self.facts[cell.scope] for cell in cells if cell.scope in self.facts]
-            more = "sequence_length=lengths, " if any(fact.lengths is not None for fact in told) else ""
+            lengths = any(facts.lengths is not None for facts in told_of(item, self.facts))
+            more = "sequence_length=lengths, " if lengths else ""
             if isinstance(item, FoundPair) and item.bw is None:
                 call = f"cw.bidirectional_dynamic_rnn({part}, {part}, inputs, {more}dtype={dtype})"
             elif isinstance(item, FoundPair):
@@ -269,7 +259,7 @@ class CodeWriter:
                 call = f"cw.stack_bidirectional_dynamic_rnn(\n#     {pair}, inputs, {more}dtype={dtype})"
             elif isinstance(item, FoundCudnn):
                 call, shape = f"{part}(inputs, training=False)", f"[T, B, {depth}]"
-            elif "FusedCell" in item.kind.cls if isinstance(item, FoundCell) else False:
+            elif isinstance(item, FoundCell) and "FusedCell" in item.kind.cls:
                 call, shape = f"{part}(inputs, dtype={dtype})", f"[T, B, {depth}]"
             else:
                 call = f"cw.dynamic_rnn({part}, inputs, {more}dtype={dtype})"
@@ -279,8 +269,7 @@ class CodeWriter:
 def _cell_name(found: Found, alone: bool) -> str:
     if alone:
         return "cells" if isinstance(found, FoundPair | FoundLayers) else "cell"
-    scope = found.scope
-    telling = [part for part in scope.split("/") if part and not _DULL.fullmatch(part)]
+    telling = [part for part in found.scope.split("/") if part and not _DULL.fullmatch(part)]
     return _word(telling[-1]) if telling else "cell"
 
 
@@ -316,7 +305,7 @@ def _call(function: str, items: list[str], more: Sequence[str] = ()) -> str:
     flat = f"{function}({', '.join(['[' + ', '.join(items) + ']', *more])})"
     if len(flat) <= _WIDE and "\n" not in flat:
         return flat
-    inner = "".join(f"        {_indented(item, 8)},\n" for item in items)
+    inner = "".join(f"        {_indented(item)},\n" for item in items)
     rest = "".join(f"    {keyword},\n" for keyword in more)
     return f"{function}(\n    [\n{inner}    ]{',' if more else ''}\n{rest})"
 
@@ -325,9 +314,13 @@ def _dict(items: list[tuple[str, str]]) -> str:
     flat = "{" + ", ".join(f'"{name}": {text}' for name, text in items) + "}"
     if len(flat) <= _WIDE and "\n" not in flat:
         return f"nn.ModuleDict({flat})"
-    inner = "".join(f'        "{name}": {_indented(text, 8)},\n' for name, text in items)
+    return _long_dict(items)
+
+
+def _long_dict(items: list[tuple[str, str]]) -> str:
+    inner = "".join(f'        "{name}": {_indented(text)},\n' for name, text in items)
     return f"nn.ModuleDict(\n    {{\n{inner}    }}\n)"
 
 
-def _indented(text: str, columns: int) -> str:
-    return text.replace("\n", "\n" + " " * columns)
+def _indented(text: str) -> str:
+    return text.replace("\n", "\n" + " " * 8)

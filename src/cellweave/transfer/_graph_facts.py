@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cellweave.checkpoint import Node, StoredVariable
 from cellweave.transfer._graph_activations import activated, first_activations
 from cellweave.transfer._graph_dropout import Keep, dropouts_of, keep_of, number, undropped
 from cellweave.transfer._graph_reader import ADDING, GraphReader, joined_parts, node_of
-from cellweave.transfer._recognise import FoundCell
+from cellweave.transfer._recognise import Found, FoundCell, cells_in
 
 #: Kernels' columns for each unit of Keras' cells.
 _KERAS_GATES = {"keras.LSTMCell": 4, "keras.GRUCell": 3, "keras.SimpleRNNCell": 1}
@@ -54,6 +55,11 @@ class CellFacts:
         """That an unroll has lengths, in words; "" where it has none."""
         fed = f", fed by {self.lengths}" if self.lengths else ""
         return "" if self.lengths is None else f"its rows have lengths (sequence_length{fed})"
+
+
+def told_of(found: Found, facts: Mapping[str, CellFacts]) -> list[CellFacts]:
+    """What is known of the cells in it, by the facts of each scope."""
+    return [facts[cell.scope] for cell in cells_in(found) if cell.scope in facts]
 
 
 def gates_shown(reader: GraphReader, kernel: StoredVariable) -> int | None:

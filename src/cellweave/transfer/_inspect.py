@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from os import PathLike, fspath
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cellweave.checkpoint import Checkpoint, Inventory, StoredVariable, open_checkpoint, take_inventory
 from cellweave.transfer._code import CodeWriter
-from cellweave.transfer._graph_facts import CellFacts, cell_facts, gates_shown
+from cellweave.transfer._graph_facts import CellFacts, cell_facts, gates_shown, told_of
 from cellweave.transfer._graph_functions import flattened
 from cellweave.transfer._graph_layers import add_layers_of_graph
 from cellweave.transfer._graph_reader import GraphReader, named_by_graph
@@ -119,25 +119,21 @@ def inspect_tf1(path: str | PathLike[str]) -> Inspection:
     with open_checkpoint(fspath(path)) as checkpoint:
         inventory = take_inventory(variable_table(checkpoint))
         graph = graph_beside(checkpoint)
-        reader = None if graph is None else GraphReader(flattened(graph))
-        if reader is None:
+        facts: dict[str, CellFacts] = {}
+        if graph is None:
             found = recognise(inventory)
         else:
+            reader = GraphReader(flattened(graph))
             found = recognise(named_by_graph(reader, inventory), partial(gates_shown, reader))
-        facts = {
-            cell.scope: told
-            for item in found.recurrent
-            for cell in cells_in(item)
-            if reader is not None and (told := cell_facts(reader, cell)) is not None
-        }
-        _drop_repeated(facts)
-        if reader is not None:
+            cells = (cell for item in found.recurrent for cell in cells_in(item))
+            facts = {cell.scope: told for cell in cells if (told := cell_facts(reader, cell)) is not None}
+            _drop_repeated(facts)
             add_layers_of_graph(reader, found)
         writer = CodeWriter(fspath(path), inventory, found, facts)
         parts = [_whole(writer.name_of(item), item, facts, graph is not None) for item in found.recurrent]
         parts += [_layer_part(writer.name_of(layer), layer, checkpoint) for layer in found.layers]
         order = {key: index for index, key in enumerate(checkpoint.variables)}
-        parts.sort(key=lambda part: min(_orders(part, order), default=0))
+        parts.sort(key=lambda part: min((order.get(v.key, 0) for v in _all_variables([part])), default=0))
         return Inspection(
             path=fspath(path),
             format=checkpoint.format,
@@ -166,11 +162,6 @@ def _drop_repeated(facts: dict[str, CellFacts]) -> None:
             del owner.dropout[what]
 
 
-def _orders(part: InspectedPart, order: Mapping[str, int]) -> list[int]:
-    own = [order.get(variable.key, 0) for variable in part.variables]
-    return own + [place for inside in part.parts for place in _orders(inside, order)]
-
-
 def _counters(inventory: Inventory, checkpoint: Checkpoint) -> dict[str, str]:
     keys = [key.stored for key in inventory.others if key.role in ("counter", "bookkeeping")]
     scalars = [key for key in keys if checkpoint.variables[key].shape == ()]
@@ -193,8 +184,8 @@ def _variable(variable: StoredVariable) -> InspectedVariable:
 def _whole(name: str, found: Found, facts: Mapping[str, CellFacts], graph: bool) -> InspectedPart:
     """A part that lies in no other, with what the graph says of its unroll."""
     part = _part(name, found, facts, graph)
-    shown = [facts[cell.scope].shown_lengths for cell in cells_in(found) if cell.scope in facts]
-    lines = tuple(f"from the graph: {text}" for text in dict.fromkeys(filter(None, shown)))
+    shown = dict.fromkeys(told.shown_lengths for told in told_of(found, facts))
+    lines = tuple(f"from the graph: {text}" for text in shown if text)
     return replace(part, settings=(*part.settings, *lines))
 
 
@@ -205,19 +196,21 @@ def _part(name: str, found: Found, facts: Mapping[str, CellFacts], graph: bool) 
     if isinstance(found, FoundStack):
         inside = tuple(_part(f"cell_{i}", cell, facts, graph) for i, cell in enumerate(found.cells))
         settings: tuple[str, ...] = ()
-        if any(facts[cell.scope].stack_one_tensor for cell in cells_in(found) if cell.scope in facts):
+        if any(told.stack_one_tensor for told in told_of(found, facts)):
             settings = ("from the graph: its state is one tensor (state_is_tuple=False)",)
         told = facts.get(found.cells[0].scope)
         if len(inside) == 1 and told is not None and told.places > 1:
             settings += (f"from the graph: one cell in {told.places} places, [cell] * {told.places}",)
-        return InspectedPart(name, f"MultiRNNCell of {_count(len(inside), 'cell')}", (), settings, {}, inside)
+        title = f"MultiRNNCell of {_count(len(inside), 'cell')}"
+        return InspectedPart(name, title, settings=settings, parts=inside)
     if isinstance(found, FoundPair):
-        sides = [("fw", found.fw)] + ([("bw", found.bw)] if found.bw is not None else [])
-        title = "cells of a bidirectional unroll" if found.bw is not None else "one cell for both directions"
-        return InspectedPart(name, title, (), (), {}, tuple(_part(side, cell, facts, graph) for side, cell in sides))
+        title = "one cell for both directions" if found.bw is None else "cells of a bidirectional unroll"
+        sides = (("fw", found.fw), ("bw", found.bw))
+        inside = tuple(_part(side, cell, facts, graph) for side, cell in sides if cell is not None)
+        return InspectedPart(name, title, parts=inside)
     if isinstance(found, FoundLayers):
         inside = tuple(_part(f"cell_{i}", pair, facts, graph) for i, pair in enumerate(found.pairs))
-        return InspectedPart(name, f"stack of {_count(len(inside), 'bidirectional unroll')}", (), (), {}, inside)
+        return InspectedPart(name, f"stack of {_count(len(inside), 'bidirectional unroll')}", parts=inside)
     return _cudnn_part(name, found)
 
 
@@ -228,7 +221,7 @@ def _cudnn_part(name: str, found: FoundCudnn) -> InspectedPart:
         InspectedPart(_place_in(cell, found.inside.scope), cell_title(cell, None), _cell_variables(cell))
         for cell in cells_in(found)
     )
-    return InspectedPart(name, title, (), (), {"dropout": "0.0"}, inside)
+    return InspectedPart(name, title, unknown={"dropout": "0.0"}, parts=inside)
 
 
 def _place_in(cell: FoundCell, scope: str) -> str:
@@ -306,22 +299,26 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def _all_variables(parts: tuple[InspectedPart, ...]) -> list[InspectedVariable]:
-    return [v for part in parts for v in [*part.variables, *_all_variables(part.parts)]]
+def _walk(
+    parts: Sequence[InspectedPart], around: tuple[str, ...] = ()
+) -> Iterator[tuple[InspectedPart, tuple[str, ...]]]:
+    """Every part and those inside it, each with the names that lead to it."""
+    for part in parts:
+        path = (*around, part.name)
+        yield part, path
+        yield from _walk(part.parts, path)
 
 
-def _unknown_lines(parts: tuple[InspectedPart, ...]) -> list[str]:
+def _all_variables(parts: Sequence[InspectedPart]) -> list[InspectedVariable]:
+    return [variable for part, _ in _walk(parts) for variable in part.variables]
+
+
+def _unknown_lines(parts: Sequence[InspectedPart]) -> list[str]:
     """What the caller must know, each argument once with the parts that have it."""
     users: dict[tuple[str, str], list[str]] = {}
-
-    def walk(part: InspectedPart, path: str) -> None:
+    for part, path in _walk(parts):
         for name, value in part.unknown.items():
-            users.setdefault((name, _plain(value)), []).append(path)
-        for inside in part.parts:
-            walk(inside, f"{path}.{inside.name}")
-
-    for part in parts:
-        walk(part, part.name)
+            users.setdefault((name, _plain(value)), []).append(".".join(path))
     rows = [(name, f"TF1's default {value}", ", ".join(paths)) for (name, value), paths in users.items()]
     return table(rows)
 
@@ -355,22 +352,15 @@ def _rest_lines(found: Inspection) -> list[str]:
         rows.append(
             ("ExponentialMovingAverage", f"of {_count(found.averages, 'variable')}, read by load_tf1(averaged=True)")
         )
-    rows += [(key, value) for key, value in found.counters.items()]
+    rows += found.counters.items()
     rows += [(key, ROLE_WORDS["opaque"].removesuffix("s")) for key in found.opaque]
     return table(rows)
 
 
 def _widths(found: Inspection) -> tuple[int, int]:
     """Columns of the keys, indents included, and of the shapes."""
-    rows: list[tuple[int, InspectedVariable]] = [(2, v) for v in found.others]
-
-    def walk(part: InspectedPart, indent: int) -> None:
-        rows.extend((indent, v) for v in part.variables)
-        for inside in part.parts:
-            walk(inside, indent + 2)
-
-    for part in found.parts:
-        walk(part, 2)
+    rows = [(2, v) for v in found.others]
+    rows += [(2 * len(path), v) for part, path in _walk(found.parts) for v in part.variables]
     keys = max((indent + len(v.key) for indent, v in rows), default=0)
     return keys, max((len(str(list(v.shape))) for _, v in rows), default=0)
 

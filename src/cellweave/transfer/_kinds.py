@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from cellweave.transfer._keras_cudnn import is_keras_cudnn
+from cellweave.transfer._keras_cudnn import gates_of, is_keras_cudnn
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -110,17 +110,14 @@ def cell_kind(scope: str, shapes: Shapes, *, objects: bool = False) -> Kind | No
     """
     if _FOREIGN.search(scope):
         return None
-    parts = scope.split("/")
-    base = re.sub(r"_\d+$", "", parts[-1])
+    last = scope.rpartition("/")[2]
+    base = re.sub(r"_\d+$", "", last)
     named = base in _BY_SCOPE or base in _NAMED
-    kinds = (_keras_kind(base, shapes, objects), _cudnn_gru_kind(base, shapes), _gru_kind(base, shapes))
-    for found in (*kinds, _indy_kind(base, shapes)):
-        if found is not None:
-            return _named(found, parts[-1], named)
-    if not named and not any(suffix in shapes for suffix in _LSTM_EXTRAS):
-        return None
-    found = _joined_kind(base, shapes)
-    return None if found is None else _named(found, parts[-1], named)
+    found = _keras_kind(base, shapes, objects) or _cudnn_gru_kind(shapes) or _gru_kind(shapes)
+    found = found or _indy_kind(base, shapes)
+    if found is None and (named or any(suffix in shapes for suffix in _LSTM_EXTRAS)):
+        found = _joined_kind(base, shapes)
+    return found if named else _with_name(found, last)
 
 
 def guessed_kind(scope: str, shapes: Shapes, gates: int | None) -> Kind | None:
@@ -136,14 +133,12 @@ def guessed_kind(scope: str, shapes: Shapes, gates: int | None) -> Kind | None:
     base = re.sub(r"_\d+$", "", parts[-1])
     if gates is not None:
         cls = {4: "LSTMCell", 1: "BasicRNNCell"}.get(gates)
-        found = None if cls is None else _of_class(cls, gates, shapes)
-        return None if found is None else _named(found, parts[-1], False)
+        return None if cls is None else _with_name(_of_class(cls, gates, shapes), parts[-1])
     inside = len(parts) > 1 and _AROUND_CELLS.fullmatch(parts[-2]) is not None
     telling = bool(re.search(r"lstm|(?:^|_)rnn(?:_|$)", base)) and not _AROUND_CELLS.fullmatch(parts[-1])
     if not (telling or inside) or _DENSE.fullmatch(base.lower()):
         return None
-    found = _joined_kind(base, shapes)
-    return None if found is None else _named(found, parts[-1], False)
+    return _with_name(_joined_kind(base, shapes), parts[-1])
 
 
 def driver_of(scope: str) -> str | None:
@@ -152,22 +147,17 @@ def driver_of(scope: str) -> str | None:
     return around if _AROUND_CELLS.fullmatch(around.rpartition("/")[2]) else None
 
 
-def _named(kind: Kind, base: str, named: bool) -> Kind:
-    """The kind; with `name=` where the scope is not the class's own."""
-    if named:
-        return kind
-    return Kind(
-        kind.cls, kind.units, kind.depth, {**kind.options, "name": repr(base)}, kind.suffixes, kind.unknown, False
-    )
+def _with_name(kind: Kind | None, name: str) -> Kind | None:
+    """The kind with `name=`, for a scope that is not its class's own."""
+    return None if kind is None else replace(kind, options={**kind.options, "name": repr(name)}, certain=False)
 
 
 def _keras_kind(base: str, shapes: Shapes, objects: bool) -> Kind | None:
     kernel, recurrent = shapes.get("kernel"), shapes.get("recurrent_kernel")
     if kernel is None or recurrent is None or len(kernel) != 2 or len(recurrent) != 2 or base.startswith("nas"):
         return None
-    units = recurrent[0]
-    gates, rest = divmod(recurrent[1], units) if units else (0, 1)
-    if rest or gates not in _KERAS or kernel[1] != recurrent[1]:
+    units, gates = recurrent[0], gates_of(recurrent)
+    if gates not in _KERAS or kernel[1] != recurrent[1]:
         return None
     bias, suffixes = shapes.get("bias"), ("kernel", "recurrent_kernel", "bias")
     if bias is not None and is_keras_cudnn(recurrent, bias):
@@ -175,7 +165,7 @@ def _keras_kind(base: str, shapes: Shapes, objects: bool) -> Kind | None:
     if bias not in (None, recurrent[1:], (2, recurrent[1])):
         return None
     options = {} if bias is not None else {"use_bias": "False"}
-    unknown = {"activation": "'tanh'"}
+    unknown = dict(_ACTIVATION)
     if gates == 3:
         options["reset_after"] = str(bias is not None and len(bias) == 2)
     if gates != 1:
@@ -187,7 +177,7 @@ def _keras_kind(base: str, shapes: Shapes, objects: bool) -> Kind | None:
     return Kind(_KERAS[gates], units, kernel[0], options, suffixes, unknown)
 
 
-def _gru_kind(base: str, shapes: Shapes) -> Kind | None:
+def _gru_kind(shapes: Shapes) -> Kind | None:
     if not all(suffix in shapes for suffix in _GATES):
         return None
     units = shapes["candidate/bias"][0] if len(shapes["candidate/bias"]) == 1 else 0
@@ -198,7 +188,7 @@ def _gru_kind(base: str, shapes: Shapes) -> Kind | None:
     return Kind("GRUCell", units, rows - units, {}, _GATES, _ACTIVATION)
 
 
-def _cudnn_gru_kind(base: str, shapes: Shapes) -> Kind | None:
+def _cudnn_gru_kind(shapes: Shapes) -> Kind | None:
     if not all(suffix in shapes for suffix in _CUDNN_GRU):
         return None
     kernel = shapes["candidate/input_projection/kernel"]
@@ -227,10 +217,8 @@ def _joined_kind(base: str, shapes: Shapes) -> Kind | None:
     kernel = shapes.get("kernel")
     if kernel is None or len(kernel) != 2:
         return None
-    default = ("BasicLSTMCell", 4) if kernel[1] % 4 == 0 and "lstm" in base else ("BasicRNNCell", 1)
-    if base not in _BY_SCOPE and "lstm" not in base and "rnn" not in base:
-        default = ("BasicLSTMCell", 4) if kernel[1] % 4 == 0 else ("BasicRNNCell", 1)
-    cls, gates = _BY_SCOPE.get(base, default)
+    lstm = kernel[1] % 4 == 0 and ("lstm" in base or "rnn" not in base)
+    cls, gates = _BY_SCOPE.get(base, ("BasicLSTMCell", 4) if lstm else ("BasicRNNCell", 1))
     if cls == "BasicLSTMCell" and any(suffix in shapes for suffix in _LSTM_EXTRAS):
         cls = "LSTMCell"
     return _of_class(cls, gates, shapes)
@@ -249,9 +237,8 @@ def _sized(cls: str, units: int, kernel: tuple[int, ...], shapes: Shapes) -> Kin
         return None
     options: dict[str, str] = {}
     projection = shapes.get("projection/kernel", shapes.get("projection_weights"))
-    hidden = units
+    hidden = units if projection is None else projection[1]
     if projection is not None:
-        hidden = projection[1]
         options["num_proj"] = str(hidden)
     bias = shapes.get("bias", shapes.get("bias_cudnn_0"))
     separate = cls in ("contrib.SRUCell", "contrib.NASCell")
@@ -263,11 +250,7 @@ def _sized(cls: str, units: int, kernel: tuple[int, ...], shapes: Shapes) -> Kin
         return None  # takes inputs of one width only: no such cell can be loaded before its first call
     if depth <= 0 or (bias is not None and bias != (wanted,)):
         return None
-    if bias is None and cls not in (
-        "contrib.LayerNormBasicLSTMCell",
-        "contrib.NASCell",
-        "contrib.CoupledInputForgetGateLSTMCell",
-    ):
+    if bias is None and cls not in (*_NORMED, "contrib.NASCell"):
         return None
     if "w_f_diag" in shapes:
         options["use_peephole" if "Block" in cls else "use_peepholes"] = "True"

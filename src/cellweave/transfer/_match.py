@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any
 
-from cellweave.checkpoint import Inventory, StoredVariable
+from cellweave.checkpoint import Inventory
 from cellweave.specs import LSTMSpec
 from cellweave.transfer._keras_cudnn import KerasCudnnLayout, gates_of, is_keras_cudnn
 from cellweave.transfer._needs import CellNeed, LayerNeed, Weight
@@ -43,7 +43,7 @@ _CUDNN_LSTM = "cudnn_compatible_lstm_cell"
 _IN_STACK, _WRAPPERS = re.compile(r"(?:^|/)cell_\d+$"), 2
 
 #: Suffixes that only cells have; one that a cell stores and the module does not want is a sign of another cell.
-TELLING_SUFFIXES = (
+_TELLING_SUFFIXES = (
     "w_f_diag", "w_i_diag", "w_o_diag", "projection/kernel", "projection/bias", "recurrent_kernel", "bias",
     "gates/kernel", "gates/bias", "candidate/kernel", "candidate/bias",
     "candidate/input_projection/kernel", "candidate/hidden_projection/kernel",
@@ -90,8 +90,6 @@ class Finder:
             need: The cell.
             scope: Only below this scope, in lookup form; the scope may also be the cell's own.
         """
-        if not need.layers:
-            return []
         found = [self._candidate(need, prefix, scope) for prefix in self._prefixes(need, scope)]
         return sorted(found, key=lambda c: (bool(c.problems), c.closeness, len(c.problems)))
 
@@ -151,7 +149,7 @@ class Finder:
             if closeness > loosest or not within(scope, around):
                 continue
             readings, problems, depth = self._fill(layer, scope, candidate.depth)
-            if len(readings) == 0:
+            if not readings:
                 continue
             problems += self._strangers(layer, scope)
             problems += _forget_bias_problem(need, layer, name)
@@ -188,12 +186,11 @@ class Finder:
         problems = []
         layout = self._layout(layer, scope)
         for weight in layer.weights:
-            reading = self.reading(scope, weight)
-            if reading is not None and layout is not None:
-                reading = Reading(reading.sources, layout=layout)
+            reading = self._reading(scope, weight)
             if reading is None:
                 problems.append(f"{join(scope, weight.suffix)} {weight.shown} is missing")
                 continue
+            reading = replace(reading, layout=layout)
             tells = weight.depth_of(reading.shape)
             if tells is None or (tells and depth and tells != depth):
                 wanted = weight.shown + (f" with D = {depth}" if depth and any(weight.slope) else "")
@@ -203,7 +200,7 @@ class Finder:
             readings[layer.path, weight.attribute] = reading
         return readings, problems, depth
 
-    def reading(self, scope: str, weight: Weight) -> Reading | None:
+    def _reading(self, scope: str, weight: Weight) -> Reading | None:
         """What a weight below a scope is read from: its variable, or cuDNN's two biases that sum to it."""
         found = self.inventory.variables.get(join(scope, weight.suffix))
         if found is not None:
@@ -226,12 +223,12 @@ class Finder:
 
     def _strangers(self, layer: LayerNeed, scope: str) -> list[str]:
         wanted = {weight.suffix for weight in layer.weights}
-        found: list[StoredVariable] = []
-        for suffix in TELLING_SUFFIXES:
-            variable = self.inventory.variables.get(join(scope, suffix))
-            if variable is not None and suffix not in wanted:
-                found.append(variable)
-        return [f"{scope} also holds {v.lookup.removeprefix(scope + '/')} {list(v.shape)}" for v in found]
+        others = {
+            suffix: variable
+            for suffix in _TELLING_SUFFIXES
+            if (variable := self.inventory.variables.get(join(scope, suffix))) is not None and suffix not in wanted
+        }
+        return [f"{scope} also holds {suffix} {list(variable.shape)}" for suffix, variable in others.items()]
 
 
 def join(*parts: str) -> str:

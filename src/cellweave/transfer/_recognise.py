@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 from cellweave.checkpoint import Inventory, StoredVariable
@@ -102,9 +102,9 @@ class Recognised:
         others: Variables that belong to none.
     """
 
-    recurrent: list[Found] = field(default_factory=list)
-    layers: list[FoundLayer] = field(default_factory=list)
-    others: list[StoredVariable] = field(default_factory=list)
+    recurrent: list[Found]
+    layers: list[FoundLayer]
+    others: list[StoredVariable]
 
 
 def cells_in(found: Found) -> Iterator[FoundCell]:
@@ -133,12 +133,9 @@ def recognise(inventory: Inventory, gates: Callable[[StoredVariable], int | None
         gates: How many gates a graph shows of the cell with this kernel; see `guessed_kind`.
     """
     cells, rest = _cells(inventory, gates)
-    tree = _Tree(cells)
-    result = Recognised(list(tree.items("")))
     opaque = [key.name for key in inventory.others if key.role == "opaque"]
-    result.recurrent = [_as_cudnn(found, opaque) for found in result.recurrent]
-    result.layers, result.others = _layers(rest)
-    return result
+    recurrent = [_as_cudnn(found, opaque) for found in _Tree(cells).items("")]
+    return Recognised(recurrent, *_layers(rest))
 
 
 def _cells(
@@ -377,4 +374,4 @@ def _unnamed(lookup: str, left: dict[str, StoredVariable]) -> FoundLayer | None:
     kernel, bias = left[lookup], left.get(following)
     if bias is None or len(kernel.shape) != 2 or bias.shape != kernel.shape[-1:]:
         return None
-    return replace(_weighted(lookup, kernel, bias) or FoundLayer("", "", (), {}), scope=lookup)
+    return _weighted(lookup, kernel, bias)

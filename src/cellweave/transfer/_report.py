@@ -92,26 +92,20 @@ class LoadReport:
         return "\n".join(lines)
 
 
-#: What roles are called when they are counted.
+#: What roles other than a variable's are called when they are counted.
 ROLE_WORDS = {
     "slot": "optimizer slots",
     "average": "moving averages",
     "bookkeeping": "values of an optimizer",
     "counter": "counters",
     "opaque": "opaque cuDNN tensors",
-    "variable": "variables",
 }
 
 
-def table(rows: Sequence[tuple[str, ...]], indent: str = "  ") -> list[str]:
-    """Rows as lines with aligned columns."""
-    if not rows:
-        return []
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        (indent + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))).rstrip()
-        for row in rows
-    ]
+def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Rows as indented lines with aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [f"  {'  '.join(map(str.ljust, row, widths))}".rstrip() for row in rows]
 
 
 def _shape(shape: tuple[int, ...]) -> str:
