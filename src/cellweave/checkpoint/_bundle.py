@@ -85,8 +85,7 @@ class Bundle:
 
     def entry(self, name: str) -> Entry:
         """The entry of a whole variable."""
-        place = self._place.of(name)
-        return _read_entry(self._entries[self._keys[name]], place)
+        return _read_entry(self._entries[self._keys[name]], self._place.of(name))
 
     def info(self, name: str) -> VariableInfo:
         """What the table says of a variable."""
@@ -98,7 +97,7 @@ class Bundle:
         place = self._place.of(name)
         entry = self.entry(name)
         if not entry.slices:
-            return self._array(entry, name)
+            return self.array(entry, name)
         slices = self._resolved(entry, name)
         pieces = self.pieces(name, entry)
         # Data that is not there cannot be asked for many times over.
@@ -106,7 +105,7 @@ class Bundle:
         if sum(piece.size for piece in pieces) > available:
             raise place.error(f"slices of at most {available} bytes in all", "more")
         dtype = readable(entry.dtype, place)
-        return frozen(join(entry.shape, dtype, slices, lambda number: self._array(pieces[number], name), place))
+        return frozen(join(entry.shape, dtype, slices, lambda number: self.array(pieces[number], name), place))
 
     def _resolved(self, entry: Entry, name: str) -> tuple[Slice, ...]:
         place = self._place.of(name)
@@ -137,16 +136,13 @@ class Bundle:
             file = self._data(entry.shard, self._place.of(name))
             yield from file.chunks(entry.offset, entry.size, file.place.of(name))
 
-    def strings(self, entry: Entry, name: str) -> Array:
-        """The values of an entry of strings."""
-        return self._array(entry, name)
-
     def _data(self, shard: int, place: Place) -> File:
         if shard >= self.shards:
             raise place.error(f"one of {self.shards} data files", f"number {shard}")
         return self._files.get(data_path(self._prefix, shard, self.shards))
 
-    def _array(self, entry: Entry, name: str) -> Array:
+    def array(self, entry: Entry, name: str) -> Array:
+        """An entry's values."""
         place = self._place.of(name)
         dtype = readable(entry.dtype, place)
         count = math.prod(entry.shape)

@@ -25,9 +25,8 @@ class Checkpoint(Mapping[str, Array]):
 
     def __init__(self, path: Path, source: Source) -> None:
         self._path, self._source = path, source
-        self._names = sorted(source.names())
-        self._known = frozenset(self._names)
-        self._variables = _Variables(source, self._names, self._known)
+        self._names = dict.fromkeys(sorted(source.names()))
+        self._variables = _Variables(source, self._names)
 
     @property
     def path(self) -> Path:
@@ -60,7 +59,7 @@ class Checkpoint(Mapping[str, Array]):
             KeyError: there is no such variable.
             CheckpointError: the data is damaged or missing, or its dtype is none that is read.
         """
-        if name not in self._known:
+        if name not in self._names:
             raise KeyError(name)
         return self._source.read(name)
 
@@ -94,7 +93,7 @@ class Checkpoint(Mapping[str, Array]):
         return len(self._names)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._known
+        return name in self._names
 
     def __enter__(self) -> Checkpoint:
         return self
@@ -114,11 +113,11 @@ class Checkpoint(Mapping[str, Array]):
 class _Variables(Mapping[str, VariableInfo]):
     """Descriptions of variables, each made when it is asked for."""
 
-    def __init__(self, source: Source, names: list[str], known: frozenset[str]) -> None:
-        self._source, self._names, self._known = source, names, known
+    def __init__(self, source: Source, names: Mapping[str, None]) -> None:
+        self._source, self._names = source, names
 
     def __getitem__(self, name: str) -> VariableInfo:
-        if name not in self._known:
+        if name not in self._names:
             raise KeyError(name)
         return self._source.info(name)
 
@@ -129,7 +128,7 @@ class _Variables(Mapping[str, VariableInfo]):
         return len(self._names)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._known
+        return name in self._names
 
 
 def open_checkpoint(path: str | Path, *, verify: bool = True) -> Checkpoint:

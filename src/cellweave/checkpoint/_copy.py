@@ -35,7 +35,7 @@ def _piece(bundle: Bundle, name: str, part: Slice | None, entry: Entry, place: P
 
 
 def _rewrite_strings(bundle: Bundle, entry: Entry, name: str, place: Place, file: BinaryIO) -> tuple[int, int]:
-    return store(STRING, bundle.strings(entry, name))(file)
+    return store(STRING, bundle.array(entry, name))(file)
 
 
 def _unread(bundle: Bundle, entry: Entry, name: str, place: Place, file: BinaryIO) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from cellweave.checkpoint._dtypes import dtype_text
 from cellweave.checkpoint._files import File
 from cellweave.checkpoint._limits import MAX_NODES
 from cellweave.checkpoint._place import Place
+from cellweave.checkpoint._shapes import read_size
 from cellweave.checkpoint._tensor_proto import read_header, read_tensor
 from cellweave.checkpoint._wire import (
     FIXED32,
@@ -318,9 +319,6 @@ def _partial_shape(data: Buffer, part: Field, place: Place) -> tuple[int | None,
         if field_.number == 3 and field_.value:
             return None
         if field_.number == 2:
-            size = 0
-            for inner in fields(data, field_.start, expect(field_, LENGTH, place).end, place):
-                if inner.number == 1:
-                    size = signed(expect(inner, VARINT, place).value)
+            size = read_size(data, field_.start, expect(field_, LENGTH, place).end, place)
             dims.append(None if size < 0 else size)
     return tuple(dims)

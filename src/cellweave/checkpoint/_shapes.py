@@ -23,7 +23,7 @@ def read_shape(data: Buffer, start: int, end: int, place: Place) -> Shape:
     for field in fields(data, start, end, place):
         if field.number == 2:
             expect(field, LENGTH, place)
-            dims.append(_read_size(data, field.start, field.end, place))
+            dims.append(read_size(data, field.start, field.end, place))
             if len(dims) > MAX_RANK:
                 raise place.error(f"at most {MAX_RANK} axes", "more", field.start)
         elif field.number == 3 and field.value:
@@ -35,7 +35,8 @@ def read_shape(data: Buffer, start: int, end: int, place: Place) -> Shape:
     return tuple(dims)
 
 
-def _read_size(data: Buffer, start: int, end: int, place: Place) -> int:
+def read_size(data: Buffer, start: int, end: int, place: Place) -> int:
+    """The `size` 1 of an axis, -1 where it is unknown."""
     size = 0
     for field in fields(data, start, end, place):
         if field.number == 1:
