@@ -32,8 +32,8 @@ def _fit(first: ir.Node, second: ir.Node) -> bool:
     if second.op_type != first.op_type or ways != ("forward", "reverse"):
         return False
     same = all(_value(first, name) == _value(second, name) for name in ("hidden_size", "linear_before_reset"))
-    shared = all(_input(first, place) is _input(second, place) for place in (X, LENGTHS))
-    return same and shared and all((_input(first, n) is None) == (_input(second, n) is None) for n in _BY_DIRECTION)
+    shared = all(input_at(first, place) is input_at(second, place) for place in (X, LENGTHS))
+    return same and shared and all((input_at(first, n) is None) == (input_at(second, n) is None) for n in _BY_DIRECTION)
 
 
 def _follows(node: ir.Node, other: ir.Node) -> bool:
@@ -55,9 +55,9 @@ def _join(graph: ir.Graph, first: ir.Node, second: ir.Node) -> None:
     """Put one operator in the place of two."""
     made: list[ir.Node] = []
     nodes = Nodes(made, first.version or graph.opset_imports[""])
-    inputs = [_input(first, place) for place in range(len(first.inputs))]
+    inputs = [input_at(first, place) for place in range(len(first.inputs))]
     for place in _BY_DIRECTION:
-        one, two = _input(first, place), _input(second, place)
+        one, two = input_at(first, place), input_at(second, place)
         if one is not None and two is not None:
             inputs[place] = nodes("Concat", one, two, axis=0)
     attributes: dict[str, Any] = {name: attr.value for name, attr in first.attributes.items()}
@@ -78,7 +78,8 @@ def _join(graph: ir.Graph, first: ir.Node, second: ir.Node) -> None:
     graph.remove([first, second], safe=True)
 
 
-def _input(node: ir.Node, place: int) -> ir.Value | None:
+def input_at(node: ir.Node, place: int) -> ir.Value | None:
+    """An input of a node, None where it has none at this place."""
     return node.inputs[place] if place < len(node.inputs) else None
 
 

@@ -7,7 +7,7 @@ import sys
 import onnx_ir as ir
 from onnxscript import optimizer
 
-from cellweave.onnx._directions import OPERATORS, B, P, R, W
+from cellweave.onnx._directions import OPERATORS, B, P, R, W, input_at
 
 _WEIGHTS = (W, R, B, P)
 
@@ -15,12 +15,10 @@ _WEIGHTS = (W, R, B, P)
 def fold_weights(model: ir.Model) -> None:
     """Compute what lies between a model's parameters and its recurrent operators, and drop what nobody reads then."""
     wanted: set[ir.Node] = set()
-    for node in model.graph:
-        if node.op_type in OPERATORS:
-            for place in _WEIGHTS:
-                value = node.inputs[place] if place < len(node.inputs) else None
-                if value is not None:
-                    _collect(value, wanted)
+    operators = (node for node in model.graph if node.op_type in OPERATORS)
+    for value in (input_at(node, place) for node in operators for place in _WEIGHTS):
+        if value is not None:
+            _collect(value, wanted)
     optimizer.fold_constants(
         model, should_fold=lambda node: node in wanted, input_size_limit=sys.maxsize, output_size_limit=sys.maxsize
     )

@@ -39,7 +39,10 @@ def operator_weights(nodes: Nodes, cell: CellSpec, weights: Weights, dtype: ir.D
     if isinstance(cell, GRUSpec) and cell.joined_kernel:
         return _joined_gru(nodes, cell, weights, dtype)
     units = cell.units
-    kernel, recurrent = _split_rows(nodes, weights, units)
+    if "recurrent_kernel" in weights:
+        kernel, recurrent = weights["kernel"], weights["recurrent_kernel"]
+    else:
+        kernel, recurrent = _rows_of(nodes, weights["kernel"], units)
     if isinstance(cell, GRUSpec):
         order, wanted = cell.gate_order, _GRU_ORDER
     elif isinstance(cell, LSTMSpec):
@@ -56,13 +59,6 @@ def operator_weights(nodes: Nodes, cell: CellSpec, weights: Weights, dtype: ir.D
     if isinstance(cell, LSTMSpec) and cell.peepholes:
         p = _first(nodes, nodes("Concat", *[weights[f"w_{gate}_diag"] for gate in _PEEPHOLE_ORDER], axis=0))
     return OperatorWeights(w, r, b, p)
-
-
-def _split_rows(nodes: Nodes, weights: Weights, units: int) -> tuple[ir.Value, ir.Value]:
-    """Inputs' rows and the state's of a kernel."""
-    if "recurrent_kernel" in weights:
-        return weights["kernel"], weights["recurrent_kernel"]
-    return _rows_of(nodes, weights["kernel"], units)
 
 
 def _rows_of(nodes: Nodes, joined: ir.Value, units: int) -> tuple[ir.Value, ir.Value]:
@@ -97,12 +93,7 @@ def _bias(nodes: Nodes, bias: ir.Value | None, order: str, wanted: str, units: i
     moved = _reordered(nodes, bias, order, wanted, 1 if both else 0, units)
     if both:
         return nodes("Reshape", moved, nodes.constant([1, -1]))
-    return _first(nodes, _with_zeros(nodes, moved))
-
-
-def _with_zeros(nodes: Nodes, bias: ir.Value) -> ir.Value:
-    """`[N]` as `[2 N]`, the second half zeros."""
-    return nodes("Concat", bias, nodes("Sub", bias, bias), axis=0)
+    return _first(nodes, nodes("Concat", moved, nodes("Sub", moved, moved), axis=0))
 
 
 def _plus_forget_bias(nodes: Nodes, bias: ir.Value | None, cell: LSTMSpec, dtype: ir.DataType) -> ir.Value:
