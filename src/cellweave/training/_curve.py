@@ -53,8 +53,7 @@ def draw_curve(metrics: list[dict[str, Any]], level: str, title: str) -> tuple[b
     ):
         steps, values = _series(metrics, event, value)
         axes.plot(steps, values, color=colour, label=label, **style)
-    steps, values = _series(metrics, "valid", value)
-    if values:
+    if values:  # of the validation, which was drawn last
         axes.annotate(
             f"{values[-1]:.2f}", (steps[-1], values[-1]), xytext=(8, 0), textcoords="offset points",
             color=_VALID_COLOUR, va="center",

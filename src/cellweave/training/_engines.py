@@ -13,6 +13,7 @@ import torch
 from cellweave.layers import explain
 from cellweave.training._language_model import LanguageModel
 from cellweave.training._run_folder import RunFolder
+from cellweave.training._runs import numerics
 from cellweave.weave import use_backend
 
 #: Rounds of one step each way, first ones left out: the least and the most.
@@ -54,27 +55,22 @@ def compare_engines(run: str | Path, *, seconds: float = 6.0) -> EngineCompariso
     """
     description = RunFolder(Path(run)).read_description()
     config = description.config
-    threads = torch.get_num_threads()
-    torch.set_num_threads(config.threads or threads)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            model = LanguageModel(config.model, len(description.vocabulary), config.seed).train()
-            tokens = torch.randint(len(description.vocabulary), (config.time + 1, config.batch))
-            state = model.initial_state(config.batch)
+    with numerics(config):
+        model = LanguageModel(config.model, len(description.vocabulary), config.seed).train()
+        tokens = torch.randint(len(description.vocabulary), (config.time + 1, config.batch))
+        state = model.initial_state(config.batch)
 
-            def step() -> None:
-                model.zero_grad(set_to_none=True)
-                model.loss(tokens[:-1], tokens[1:], state)[0].backward()  # type: ignore[no-untyped-call]
+        def step() -> None:
+            model.zero_grad(set_to_none=True)
+            model.loss(tokens[:-1], tokens[1:], state)[0].backward()  # type: ignore[no-untyped-call]
 
-            def stepwise() -> None:
-                with use_backend("reference"):
-                    step()
+        def stepwise() -> None:
+            with use_backend("reference"):
+                step()
 
-            woven, single = _medians(step, stepwise, seconds)
-            inputs = model.embedding(tokens[:-1])
-            plan = explain(model.cell, inputs, initial_state=state, time_major=True, show=False)
-    finally:
-        torch.set_num_threads(threads)
+        woven, single = _medians(step, stepwise, seconds)
+        inputs = model.embedding(tokens[:-1])
+        plan = explain(model.cell, inputs, initial_state=state, time_major=True, show=False)
     return EngineComparison(config.time, config.batch, str(plan), woven, single)
 
 

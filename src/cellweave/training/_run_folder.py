@@ -105,7 +105,7 @@ class RunFolder:
             RunError: it is missing, damaged or of another format.
         """
         self._require(self.config, "a run's config.json")
-        where = f"{self.config}"
+        where = self.config
         try:
             value = json.loads(self.config.read_bytes())
         except ValueError as error:

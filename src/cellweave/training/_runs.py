@@ -79,7 +79,7 @@ def _unobserved(progress: Progress) -> None:
 
 
 @contextmanager
-def _numerics(config: TrainConfig) -> Iterator[None]:
+def numerics(config: TrainConfig) -> Iterator[None]:
     """The run's threads and random numbers; the caller's come back afterwards."""
     threads = torch.get_num_threads()
     torch.set_num_threads(config.threads or threads)
@@ -139,7 +139,7 @@ def _run(
     observe: Callable[[Progress], None],
     snapshot: dict[str, Any] | None,
 ) -> TrainResult:
-    with _numerics(config), InterruptFlag() as flag:
+    with numerics(config), InterruptFlag() as flag:
         trainer = Trainer(config, corpus, folder, flag, observe, snapshot)
         try:
             reason = trainer.run()
