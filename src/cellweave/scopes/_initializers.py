@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -319,11 +320,7 @@ _CLASSES = {
         GlorotNormal, Orthogonal, Identity,
     )
 }  # fmt: skip
-_BY_SNAKE_NAME = {
-    "zeros": Zeros, "ones": Ones, "constant": Constant, "random_uniform": RandomUniform, "random_normal": RandomNormal,
-    "truncated_normal": TruncatedNormal, "variance_scaling": VarianceScaling, "glorot_uniform": GlorotUniform,
-    "glorot_normal": GlorotNormal, "orthogonal": Orthogonal, "identity": Identity,
-}  # fmt: skip
+_BY_SNAKE_NAME = {re.sub(r"\B([A-Z])", r"_\1", name).lower(): cls for name, cls in _CLASSES.items()}
 
 
 def serialize(initializer: Any) -> Any:

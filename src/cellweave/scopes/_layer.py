@@ -203,7 +203,9 @@ class Layer(LayerNodes, LayerWeights):
         symbols = symbols_in(inputs, args, kwargs)
         if symbols:
             with graph_of(symbols, self.where).opened(), self._undone_on_error():
-                self._build_symbolically(inputs, scope)
+                with self._called_in(scope):
+                    if not self._built:
+                        self._build_from(inputs)
                 return self.recorded(symbols, inputs, args, kwargs)
         if self._first_call_done and not self._call_makes_variables:
             return super().__call__(inputs, *args, **kwargs)
@@ -246,13 +248,7 @@ class Layer(LayerNodes, LayerWeights):
 
     def apply(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]  # TF1's name for a call
         """Call the layer; given a function alone, `nn.Module.apply`: run it on every submodule."""
-        if (
-            callable(inputs)
-            and not isinstance(inputs, torch.Tensor)
-            and not args
-            and not kwargs
-            and not symbols_in(inputs)
-        ):
+        if callable(inputs) and not (isinstance(inputs, torch.Tensor) or args or kwargs or symbols_in(inputs)):
             return super().apply(inputs)
         return self(inputs, *args, **kwargs)
 
@@ -268,11 +264,6 @@ class Layer(LayerNodes, LayerWeights):
     def build(self, input_shape: ShapeLike) -> None:
         """Make the weights for inputs of this shape (batch first). The base makes none."""
         self._built = True
-
-    def _build_symbolically(self, inputs: Any, scope: Any) -> None:
-        with self._undone_on_error(), self._called_in(scope):
-            if not self._built:
-                self._build_from(inputs)
 
     def _take_dtype(self, inputs: Any) -> list[Any]:
         """Tensors among the inputs; the first floating one gives the layer its dtype, if that is still open."""

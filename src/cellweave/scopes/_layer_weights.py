@@ -123,8 +123,7 @@ class LayerWeights(nn.Module):
 
     def own_variable(self, request: VariableRequest, variable: nn.Parameter, *, shared: bool) -> nn.Parameter:
         """Register a variable, new or shared from the store, as a parameter of this layer."""
-        record = self._records.get(request.name)
-        if record is not None:
+        if request.name in self._records:
             return variable
         attribute = self._free_attribute(self._attribute_stem(request.name))
         if attribute in self._adopted:

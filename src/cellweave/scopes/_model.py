@@ -37,17 +37,8 @@ class _Runner(fx.Interpreter):
 
         return fx.node.map_aggregate((args, kwargs), resolve)
 
-    def _execute(self, kind: str, target: Any, args: Any, kwargs: Any) -> Any:
-        return execute(kind, target, tuple(args), dict(kwargs), self._parts.__getitem__)
-
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
-        return self._execute("call_module", target, args, kwargs)
-
-    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
-        return self._execute("call_function", target, args, kwargs)
-
-    def call_method(self, target: Any, args: Any, kwargs: Any) -> Any:
-        return self._execute("call_method", target, args, kwargs)
+        return execute("call_module", target, tuple(args), dict(kwargs), self._parts.__getitem__)
 
 
 class Model(nn.Module):
