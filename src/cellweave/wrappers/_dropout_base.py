@@ -11,7 +11,7 @@ import torch
 
 from cellweave import _nest
 from cellweave._errors import ArgumentError, ArgumentTypeError
-from cellweave._types import Nest, dtype_name
+from cellweave._types import DTypeLike, Nest, dtype_name
 from cellweave.ops.common import drop_by_floor, drop_by_threshold
 from cellweave.scopes import Run, SymbolicTensor, current_run, fed_value
 from cellweave.specs import DropoutSpec, describe
@@ -56,7 +56,7 @@ class DropoutBehavior(Wrapper):
         keep_probs: dict[str, Any],
         variational_recurrent: bool,
         input_size: Any,
-        dtype: torch.dtype | None,
+        dtype: DTypeLike,
         seed: int | None,
         visitor: Any,
         default_visitor: Visitor,
@@ -77,7 +77,6 @@ class DropoutBehavior(Wrapper):
         self._keep = keep
         self._variational = bool(variational_recurrent)
         self._input_size = input_size
-        self._noise_dtype = dtype
         self._seed = None if seed is None else int(seed.__index__())
         self._given_visitor = visitor
         self._visitor: Visitor = default_visitor if visitor is None else visitor
@@ -110,12 +109,8 @@ class DropoutBehavior(Wrapper):
         )
 
     def _described(self, per_row: bool) -> DropoutSpec:
-        x, state, output = [value if type(value) is float else None for value in self._keep_in_order()]
+        x, state, output = [value if type(value) is float else None for value in self._keep.values()]
         return DropoutSpec(describe(self.wrapped_cell)[0], x, state, output, self._variational, per_row)
-
-    def _keep_in_order(self) -> tuple[KeepProb, KeepProb, KeepProb]:
-        keep = self._keep
-        return keep["input"], keep["state"], keep["output"]
 
     def _active(self, kind: str) -> bool:
         keep = self._keep[kind]
@@ -128,7 +123,7 @@ class DropoutBehavior(Wrapper):
 
         "" not at all, "constant" or "fed" by a probability in (0, 1], else why only single steps can have it.
         """
-        return (*[self._acting(keep) for keep in self._keep_in_order()], self._run_noise_dtype())
+        return (*[self._acting(keep) for keep in self._keep.values()], self._run_noise_dtype())
 
     def _acting(self, keep: KeepProb) -> str:
         if isinstance(keep, float):

@@ -9,8 +9,8 @@ import torch
 from cellweave import _nest
 from cellweave._errors import DTypeError, ShapeError
 from cellweave._shape import TensorShape
-from cellweave._types import DTypeLike, Size, as_dtype, dtype_name
-from cellweave.cells import register, require_rnn_cell
+from cellweave._types import DTypeLike, Size, dtype_name
+from cellweave.cells import register
 from cellweave.scopes import Run, current_run
 from cellweave.specs import DropoutSpec
 from cellweave.wrappers._base import CellWrapper
@@ -63,13 +63,12 @@ class DropoutWrapper(DropoutBehavior, CellWrapper):
         mask_per_row: bool = False,
         **kwargs: Any,
     ) -> None:
-        require_rnn_cell("DropoutWrapper", cell)
         super().__init__(cell, dtype=dtype, **kwargs)
         self._init_dropout(
             {"input": input_keep_prob, "state": state_keep_prob, "output": output_keep_prob},
             variational_recurrent,
             input_size,
-            None if dtype is None else as_dtype(dtype, "DropoutWrapper"),
+            dtype,
             seed,
             dropout_state_filter_visitor,
             default_visitor,

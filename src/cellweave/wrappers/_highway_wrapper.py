@@ -9,7 +9,7 @@ import torch
 from cellweave import _nest
 from cellweave._errors import ArgumentError, ShapeError
 from cellweave._types import Nest, ShapeLike, shape_dims
-from cellweave.cells import register, require_rnn_cell
+from cellweave.cells import register
 from cellweave.initializers import Constant
 from cellweave.scopes import get_variable
 from cellweave.specs import MapSpec, describe
@@ -42,7 +42,6 @@ class HighwayWrapper(OwningWrapper):
     def __init__(
         self, cell: Any, couple_carry_transform_gates: bool = True, carry_bias_init: float = 1.0, **kwargs: Any
     ) -> None:
-        require_rnn_cell("HighwayWrapper", cell)
         super().__init__(cell, **kwargs)
         self._coupled, self._bias = bool(couple_carry_transform_gates), float(carry_bias_init)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -41,12 +40,12 @@ class OwningWrapper(FromCellObject):
         """Make the wrapper's weights and the cell's for inputs `[B, I]`."""
         if not self._built:
             with self._undone_on_error(), self._entered():
-                steps: list[Callable[[], None]] = [
-                    lambda: self._make_weights(shape_dims(input_shape)),
-                    lambda: build_inside(self.cell, self._inner_shape(shape_dims(input_shape)), self._dtype),
-                ]
-                for step in reversed(steps) if self._cell_comes_first else steps:
-                    step()
+                dims = shape_dims(input_shape)
+                if not self._cell_comes_first:
+                    self._make_weights(dims)
+                build_inside(self.cell, self._inner_shape(dims), self._dtype)
+                if self._cell_comes_first:
+                    self._make_weights(dims)
                 self._built = True
 
     def _make_weights(self, dims: tuple[int | None, ...]) -> None:

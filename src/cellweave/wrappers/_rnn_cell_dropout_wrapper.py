@@ -9,7 +9,7 @@ import torch
 from cellweave import _nest
 from cellweave._errors import DTypeError, ShapeError
 from cellweave._shape import TensorShape
-from cellweave._types import DTypeLike, Nest, as_dtype, dtype_name
+from cellweave._types import DTypeLike, Nest, dtype_name
 from cellweave.cells import register
 from cellweave.scopes import Run
 from cellweave.specs import DropoutSpec
@@ -67,7 +67,7 @@ class RNNCellDropoutWrapper(DropoutBehavior, KerasCellWrapper):
             {"input": input_keep_prob, "state": state_keep_prob, "output": output_keep_prob},
             variational_recurrent,
             input_size,
-            None if dtype is None else as_dtype(dtype, "RNNCellDropoutWrapper"),
+            dtype,
             seed,
             dropout_state_filter_visitor,
             visit_everything,
@@ -78,7 +78,7 @@ class RNNCellDropoutWrapper(DropoutBehavior, KerasCellWrapper):
 
     def _draw_noise(self) -> None:
         """Draw every variational mask; TF2 does this at construction and never again."""
-        dtype = self._noise_dtype or torch.float32
+        dtype = self._dtype or torch.float32
         keep_input = self._keep["input"]
         drops_input = not isinstance(keep_input, float) or keep_input < 1.0
         sizes = {"state": self.cell.state_size, "output": self.cell.output_size}
