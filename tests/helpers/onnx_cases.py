@@ -126,6 +126,7 @@ CASES = (
     _case("nn-left", lambda: tnn.GRU(D, N, batch_first=True), from_the_left, GRU=1),
     _case("nn-relu", lambda: tnn.RNN(D, N, nonlinearity="relu", bias=False, batch_first=True), torchs, RNN=1),
     _case("nn-projection", lambda: tnn.LSTM(D, N, proj_size=3, batch_first=True), torchs_lengths, Scan=1),
+    _case("nn-norm", lambda: tnn.LSTM(D, N, layer_norm=True, batch_first=True), torchs_lengths, Scan=1),
     _case("cudnn-relu", lambda: cw.CudnnRNNRelu(1, N, direction="bidirectional"), cudnn_whole, RNN=1, both=1),
     _case(
         "both-clip",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 import torch
@@ -75,7 +75,8 @@ def _body(run: RunSpec, weights: Weights, carried: Values, scanned: Values, capt
     """The step's graph; captured values are read where they stand, outside of it."""
     axes = [_axes(value, 0, by_row=True) for value in carried] + [_axes(value, 1, by_row=True) for value in scanned]
     axes += [_axes(value, 0, by_row=number < fresh) for number, value in enumerate(captured)]
-    graph = step_graph(run, tuple(weights), fresh, tuple(axes)).clone()
+    step = replace(run, residual=False, reverse=False)  # what a step knows nothing of
+    graph = step_graph(step, tuple(weights), fresh, tuple(axes)).clone()
     _name_apart(graph, [*carried, *scanned, *captured], reverse=run.reverse)
     inner = len(carried) + len(scanned)
     for value, outer in zip(graph.inputs[inner:], captured, strict=True):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import onnx_ir as ir
@@ -65,12 +64,11 @@ class Step(nn.Module):
 @functools.lru_cache(maxsize=32)
 def step_graph(run: RunSpec, names: tuple[str, ...], fresh: int, axes: tuple[Axes, ...]) -> ir.Graph:
     """A step, as torch's exporter writes it; layers of one form share it. Not to be changed."""
-    once = replace(run, residual=False, reverse=False)
     examples = tuple(torch.zeros(sizes, dtype=dtype) for dtype, sizes, _ in axes)
     rows = tuple({0: torch.export.Dim("rows", min=2)} if by_row else None for _, _, by_row in axes)
     with torch.no_grad(), without_torchs_own_warnings():
         program = torch.onnx.export(
-            Step(once, names, fresh).eval(), examples, dynamo=True, verbose=False, optimize=False,
+            Step(run, names, fresh).eval(), examples, dynamo=True, verbose=False, optimize=False,
             dynamic_shapes={"tensors": rows},
         )  # fmt: skip
     graph: ir.Graph = program.model.graph  # type: ignore[union-attr]
