@@ -1,4 +1,4 @@
-"""A text and a finished tiny run."""
+"""A text and finished tiny runs, as fixtures for the folders that import them into their conftest."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from cellweave import BasicRNNCell, GRUCell, LSTMCell
 from cellweave._nest import flatten
 from cellweave.training import LanguageModel, ModelConfig
 
@@ -20,9 +21,10 @@ def tokens(steps=T):
     return torch.randint(0, V, (steps, B), generator=torch.Generator().manual_seed(2))
 
 
-@pytest.mark.parametrize("cell, leaves", [("lstm", 4), ("gru", 2), ("rnn", 2)])
-def test_shapes_for_each_cell(cell, leaves):
+@pytest.mark.parametrize("cell, kind, leaves", [("lstm", LSTMCell, 4), ("gru", GRUCell, 2), ("rnn", BasicRNNCell, 2)])
+def test_shapes_for_each_cell(cell, kind, leaves):
     model = make(cell=cell)
+    assert [type(layer.cell) for layer in model.cell.cells] == [kind, kind]
     logits, state = model(tokens(), model.initial_state(B))
     assert logits.shape == (T, B, V)
     assert [leaf.shape for leaf in flatten(state)] == [(B, 7)] * leaves

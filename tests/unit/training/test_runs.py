@@ -76,12 +76,11 @@ def test_the_callers_threads_and_generator_come_back(text_file, tmp_path):
 @pytest.mark.parametrize(
     "stops",
     [
-        [("step", 7)],
         [("step", 1), ("step", 13), ("train", 18)],
         [("valid", 0), ("valid", 10), ("step", 24)],
         [("valid", 24)],
     ],
-    ids=["between", "thrice", "at-validation", "at-the-end"],
+    ids=["between", "at-validation", "at-the-end"],
 )
 def test_stopped_and_resumed_is_never_stopped(text_file, tmp_path, finished, stops):
     result = stop_then_resume(text_file, tmp_path / "run", *[stop_at(step, kind) for kind, step in stops])

@@ -1,0 +1,6 @@
+"""A text and finished tiny runs."""
+
+from helpers.tiny_run_fixtures import curves_drawn_once as curves_drawn_once
+from helpers.tiny_run_fixtures import finished as finished
+from helpers.tiny_run_fixtures import finished_words as finished_words
+from helpers.tiny_run_fixtures import text_file as text_file
