@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,13 +49,9 @@ def _around(prefix: str) -> str:
 
 def _remember_home(layer: Any, prefix: str) -> None:
     """Let an unbuilt layer remember the checkpoint's scope around it, so that it is saved there again."""
-    if layer.built or not nothing_is_open():
-        return
-    if prefix:
-        with variable_scope(prefix):
+    if not layer.built and nothing_is_open():
+        with variable_scope(prefix) if prefix else nullcontext():
             layer.capture_scope()
-    else:
-        layer.capture_scope()
 
 
 def opaque_of(need: CellNeed, inventory: Inventory, scope: str | None) -> Stored | None:

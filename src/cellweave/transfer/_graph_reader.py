@@ -15,16 +15,8 @@ from cellweave.checkpoint import Graph, Inventory, Node, StoredVariable
 
 #: Operations that hand a tensor on as it is.
 _PASSING = (
-    "Identity",
-    "Enter",
-    "RefEnter",
-    "ReadVariableOp",
-    "Switch",
-    "RefSwitch",
-    "Merge",
-    "StopGradient",
-    "Snapshot",
-)
+    "Identity", "Enter", "RefEnter", "ReadVariableOp", "Switch", "RefSwitch", "Merge", "StopGradient", "Snapshot",
+)  # fmt: skip
 #: Operations that add.
 ADDING = ("Add", "AddV2", "BiasAdd")
 #: Operations that give something of another width than what they take.

@@ -101,10 +101,7 @@ class Finder:
                 if not (lookup == weight.suffix or lookup.endswith("/" + weight.suffix)):
                     continue
                 own = lookup[: -len(weight.suffix) - 1]
-                around, _, _ = own.rpartition("/")
-                if not within(own, scope):
-                    continue
-                prefix = _around(first.directory, around)
+                prefix = _around(first.directory, own.rpartition("/")[0]) if within(own, scope) else None
                 if prefix is not None and prefix not in seen:
                     seen.add(prefix)
                     yield prefix
@@ -238,9 +235,9 @@ def join(*parts: str) -> str:
 
 def _around(directory: str, found: str) -> str | None:
     """What lies around a cell's directory where a scope ends with it, or with it and wrappers of a stack's cell."""
-    wrappers = f"(?:/[^/]+){{0,{_WRAPPERS}}}" if _IN_STACK.search(directory) else ""
     if not directory:
         return found
+    wrappers = f"(?:/[^/]+){{0,{_WRAPPERS}}}" if _IN_STACK.search(directory) else ""
     match = re.fullmatch(rf"(?:(.*)/)?{re.escape(directory)}{wrappers}", found)
     return None if match is None else match[1] or ""
 

@@ -333,8 +333,8 @@ def _dense(lookup: str, left: dict[str, StoredVariable]) -> FoundLayer | None:
             if last.startswith(mine) and kernel is not None and bias is not None:
                 word = rest.strip("_")
                 return _weighted(join(scope, word if word.isalpha() else begin + rest), kernel, bias)
-    alone = left[lookup] if last == "kernel" and scope else None
-    return _weighted(scope, alone, None) if alone is not None and len(alone.shape) == 2 else None
+    alone = last == "kernel" and scope and len(left[lookup].shape) == 2
+    return _weighted(scope, left[lookup], None) if alone else None
 
 
 def _weighted(stem: str, kernel: StoredVariable, bias: StoredVariable | None) -> FoundLayer | None:
