@@ -52,8 +52,9 @@ def locate(path: Path, *, verify: bool) -> tuple[Path, Source]:
 
 def _in_folder(folder: Path) -> Path:
     """The checkpoint of a folder: a SavedModel's, the latest one of a state file, or the only one."""
-    if index_path(folder / "variables" / "variables").is_file():
-        return folder / "variables" / "variables"
+    variables = folder / "variables" / "variables"
+    if index_path(variables).is_file():
+        return variables
     if (folder / STATE_FILE).is_file():
         return latest(folder / STATE_FILE)
     if (folder / "saved_model.pb").is_file():
@@ -125,7 +126,7 @@ def _literal(name: str) -> str:
     return re.sub(r"([*?\[])", r"[\1]", name)
 
 
-def _missing(path: Path) -> Exception:
+def _missing(path: Path) -> CheckpointError:
     similar = sorted(sibling.name for sibling in path.parent.glob(f"{_literal(path.name)}*")) if path.name else []
     got = f"only {', '.join(similar[:_NAMED])}" if similar else "no such file"
     return Place(str(path)).error("a checkpoint: PATH.index, a V1 file, a folder or a graph", got)

@@ -14,21 +14,10 @@ from cellweave._errors import RunError
 #: Characters of the standard library's text that a run reads unless it says otherwise.
 STANDARD_LIBRARY_CHARACTERS = 2_000_000
 #: Folders of the standard library that hold no library source: tests, tables, tools, installed packages.
-_SKIPPED_FOLDERS = frozenset(
-    {
-        "test",
-        "tests",
-        "idle_test",
-        "idlelib",
-        "lib2to3",
-        "turtledemo",
-        "encodings",
-        "pydoc_data",
-        "site-packages",
-        "dist-packages",
-        "__pycache__",
-    }
-)
+_SKIPPED_FOLDERS = (
+    "test", "tests", "idle_test", "idlelib", "lib2to3", "turtledemo", "encodings", "pydoc_data", "site-packages",
+    "dist-packages", "__pycache__",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
