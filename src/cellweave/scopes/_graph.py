@@ -265,10 +265,10 @@ class Graph:
 
     def placeholder(self, shape: tuple[int | None, ...], dtype: torch.dtype, name: str | None) -> SymbolicTensor:
         """A new input node."""
-        probes = tuple(self._stand_in(shape, dtype, size) for size in _PROBE_SIZES)
+        first, second = (self._stand_in(shape, dtype, size) for size in _PROBE_SIZES)
         node = self.fx_graph.placeholder(name or f"input_{self._ids + 1}")
         node.meta.update(id=self.next_id(), shape=list(shape))
-        return SymbolicTensor(node, self, (probes[0], probes[1]))
+        return SymbolicTensor(node, self, (first, second))
 
     def _stand_in(self, shape: tuple[int | None, ...], dtype: torch.dtype, unknown: int) -> torch.Tensor:
         with self._fake:
@@ -324,11 +324,8 @@ class Graph:
                 raise
             for size, axis in itertools.product(_known_sizes((args, kwargs)), (0, 1)):
                 with contextlib.suppress(ValueError, RuntimeError):
-                    fixed = (size, axis)
-                    return (
-                        self._probe(kind, target, args, kwargs, 0, fixed),
-                        self._probe(kind, target, args, kwargs, 1, fixed),
-                    )
+                    first, second = (self._probe(kind, target, args, kwargs, which, (size, axis)) for which in (0, 1))
+                    return first, second
             raise
 
     def _probe(

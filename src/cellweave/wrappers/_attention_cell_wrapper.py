@@ -68,9 +68,8 @@ class AttentionCellWrapper(OwningWrapper):
         self._length = check_positive_int(f"{where} attn_length", attn_length)
         size = _width(cell.output_size) if attn_size is None else attn_size
         self._size = check_positive_int(f"{where} attn_size", size)
-        self._hidden = check_positive_int(
-            f"{where} attn_vec_size", self._size if attn_vec_size is None else attn_vec_size
-        )
+        hidden = self._size if attn_vec_size is None else attn_vec_size
+        self._hidden = check_positive_int(f"{where} attn_vec_size", hidden)
         self._input_size, self._state_is_tuple = input_size, bool(state_is_tuple)
 
     @property

@@ -62,8 +62,7 @@ def _decide(visitor: Visitor, value: Nest, where: str) -> Iterator[tuple[Any, bo
         yield value, _as_bool(decision, where)
         return
     if not _nest.is_nested(decision):
-        decision = _as_bool(decision, where)
-        if not decision:
+        if not _as_bool(decision, where):
             yield value, False
             return
         per_child = [True] * len(value)
