@@ -1,7 +1,8 @@
 """Writes models that tests/golden/test_inspected_models.py reads, with TensorFlow 2.15: `python make_models.py OUT`.
 
 `unnamed`, `objects`, `keras`, `keras_cudnn`, `misleading`, `activations`, `decoder`, `frozen`, `residuals`, `oldest`,
-`window` and `functional`. Each is made in a process of its own, because TensorFlow 1's mode cannot be left again.
+`window`, `functional`, `steps` and `branches`. Each is made in a process of its own, because TensorFlow 1's mode
+cannot be left again.
 """
 
 from __future__ import annotations
@@ -44,9 +45,16 @@ def unnamed(out: Path) -> None:
 
 
 def _save(
-    out: Path, build: Callable[[Any, Any], dict[str, Any]], *, frozen: bool = False, functional: bool = False
+    out: Path,
+    build: Callable[[Any, Any], dict[str, Any]],
+    *,
+    frozen: bool = False,
+    functional: bool = False,
+    stripped: bool = True,
 ) -> None:
-    """A model of inputs `x` with weights drawn anew, its outputs, and its graph; or both in one frozen graph."""
+    """A model of inputs `x` with weights drawn anew, its outputs, and its graph; or both in one frozen graph,
+    `stripped` of the operations that read variables.
+    """
     import tensorflow.compat.v1 as tf
 
     if functional:
@@ -68,7 +76,7 @@ def _save(
             return
         names = [output.op.name for output in outputs.values()]
         graph = tf.graph_util.convert_variables_to_constants(session, session.graph_def, names)
-        graph = tf.graph_util.remove_training_nodes(graph, names)
+        graph = tf.graph_util.remove_training_nodes(graph, names) if stripped else graph
         (out / "model.pb").write_bytes(graph.SerializeToString())
 
 
@@ -315,6 +323,89 @@ def functional(out: Path) -> None:
     _save(out, build, functional=True)
 
 
+def steps(out: Path) -> None:
+    """Cells whose variables are those of TF1's and whose steps are not, states that change between steps, and what
+    looks like these and is none of them.
+    """
+
+    def build(tf: Any, x: Any) -> dict[str, Any]:
+        cells = tf.nn.rnn_cell
+
+        class Attending(cells.GRUCell):  # type: ignore[misc]
+            """A GRU that keeps more of its state where its last input is small."""
+
+            def call(self, inputs: Any, state: Any) -> Any:
+                joined = tf.concat([inputs, state], 1)
+                gates = tf.sigmoid(tf.nn.bias_add(tf.matmul(joined, self._gate_kernel), self._gate_bias))
+                reset, update = tf.split(gates, 2, 1)
+                joined = tf.concat([inputs, reset * state], 1)
+                new = tf.tanh(tf.nn.bias_add(tf.matmul(joined, self._candidate_kernel), self._candidate_bias))
+                update = (1.0 - tf.sigmoid(inputs[:, 2:])) * update
+                state = update * state + (1.0 - update) * new
+                return state, state
+
+        class Ordered(cells.LSTMCell):  # type: ignore[misc]
+            """An LSTM whose gates stand in another order."""
+
+            def call(self, inputs: Any, state: Any) -> Any:
+                c, h = state
+                gates = tf.nn.bias_add(tf.matmul(tf.concat([inputs, h], 1), self._kernel), self._bias)
+                i, f, o, j = tf.split(gates, 4, 1)
+                c = tf.sigmoid(f) * c + tf.sigmoid(i) * tf.tanh(j)
+                h = tf.sigmoid(o) * tf.tanh(c)
+                return h, cells.LSTMStateTuple(c, h)
+
+        class Zoned(cells.LSTMCell):  # type: ignore[misc]
+            """An LSTM that keeps a part of its old state, as zoneout has it behind training."""
+
+            def __call__(self, inputs: Any, state: Any, scope: Any = None) -> Any:
+                output, new = super().__call__(inputs, state, scope)
+                kept = zip(new, state, strict=True)
+                return output, cells.LSTMStateTuple(*(0.9 * now + 0.1 * before for now, before in kept))
+
+        def half(getter: Any, *args: Any, **kwargs: Any) -> Any:
+            return tf.cast(getter(*args, **kwargs | {"dtype": tf.float32}), tf.float16)
+
+        def unroll(cell: Any, scope: str, **kwargs: Any) -> Any:
+            return tf.nn.dynamic_rnn(cell, x, scope=scope, **kwargs)[0]
+
+        first = tf.split(tf.layers.dense(x[:, 0], 8, name="first"), 2, 1)
+        state = cells.LSTMStateTuple(*first)
+        with tf.variable_scope("mixed", custom_getter=half):
+            cell = cells.LSTMCell(4, forget_bias=0.5, use_peepholes=True, activation=tf.nn.softsign, dtype=tf.float16)
+            mixed, _ = tf.nn.dynamic_rnn(cell, tf.cast(x, tf.float16), dtype=tf.float16)
+        written, _ = tf.nn.static_rnn(cells.LSTMCell(4), tf.unstack(x, 5, 1), state, scope="written")
+        gru, h, reset = cells.GRUCell(4, name="masked"), tf.zeros([2, 4]), []
+        for inputs in tf.unstack(x, 5, 1):
+            h, _ = gru(inputs, h * tf.cast(inputs[:, :1] > 0, tf.float32))
+            reset.append(h)
+        return {
+            "attending": unroll(Attending(4), "attending", dtype=tf.float32),
+            "ordered": unroll(Ordered(4), "ordered", dtype=tf.float32),
+            "zoned": unroll(Zoned(4), "zoned", dtype=tf.float32),
+            "cut": unroll(cells.LSTMCell(4), "cut", initial_state=state),
+            "whole": unroll(cells.LSTMCell(4, state_is_tuple=False), "whole", dtype=tf.float32),
+            "mixed": tf.cast(mixed, tf.float32),
+            "written": tf.stack(written, 1),
+            "reset": tf.stack(reset, 1),
+            "state": tf.concat(first, 1),
+        }
+
+    _save(out, build)
+
+
+def branches(out: Path) -> None:
+    """A frozen graph in which a variable is read in a branch only, as the means of batch normalization are."""
+
+    def build(tf: Any, x: Any) -> dict[str, Any]:
+        tf.enable_resource_variables()
+        layers = tf.keras.layers
+        y = layers.BatchNormalization(name="norm")(layers.GRU(3, return_sequences=True, name="gru")(x))
+        return {"y": tf.identity(y, name="y")}
+
+    _save(out, build, frozen=True, stripped=False)
+
+
 def frozen(out: Path) -> None:
     """A frozen graph without the operations that read variables: a table, a partitioned cell, a dense layer."""
 
@@ -350,7 +441,7 @@ def main(arguments: list[str]) -> None:
     """Make one model, or each in a process."""
     models = (
         unnamed, objects, keras, keras_cudnn, misleading, activations, decoder, frozen, residuals, oldest, window,
-        functional,
+        functional, steps, branches,
     )  # fmt: skip
     made = {model.__name__: model for model in models}
     for name in arguments[1:] or made:

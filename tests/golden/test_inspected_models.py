@@ -6,8 +6,8 @@ checkpoints; the rest is read from the graphs. `objects` is a Keras model of Ten
 `keras` has TF1's Keras layers, `keras_cudnn` those that only a GPU runs; in `misleading` names say of cells and layers
 what they are not; `activations` has unusual ones and dropouts; in `decoder` and `window` a dense layer's output comes
 back; `frozen` is a graph without the operations that read variables; in `residuals` inputs are added to outputs, among
-dropouts; `oldest` has the operations of TF 0.x; in `functional` loops are functions. make_models.py wrote all but
-`nested` and `same`.
+dropouts; `oldest` has the operations of TF 0.x; in `functional` loops are functions; in `steps` cells compute what
+their names do not tell; `branches` reads variables in branches. make_models.py wrote all but `nested` and `same`.
 """
 
 from __future__ import annotations
@@ -238,6 +238,50 @@ def test_a_keras_model_saved_as_objects(tmp_path: Path) -> None:
         sequence, _ = cw.dynamic_rnn(lstm, torch.from_numpy(expected["x"]), dtype="float32")
         _, state = cw.dynamic_rnn(gru, sequence, dtype="float32")
         torch.testing.assert_close(dense(state).detach(), torch.from_numpy(expected["y"]), rtol=0, atol=1e-6)
+
+
+OTHER = "but another step"
+CHANGED = "changed between steps"
+
+
+def test_steps_that_are_not_the_ones_of_the_names() -> None:
+    inspection = cw.inspect_tf1(MODELS / "steps" / "model.ckpt")
+    said = {
+        part.name: [text for text in (OTHER, CHANGED, "not read") if any(text in line for line in part.settings)]
+        for part in inspection.parts
+    }
+    doubtful = {"attending": [OTHER], "ordered": [OTHER], "zoned": [CHANGED], "masked": [CHANGED]}
+    assert said == doubtful | {name: [] for name in ("cut", "first", "mixed", "whole", "written")}
+    for name, texts in doubtful.items():
+        text = "has another step than" if OTHER in texts else "changes the state between steps"
+        assert f"# {name}: the graph {text}" in inspection.code
+    assert inspection.code.count("the graph ") == len(doubtful)
+    for part in inspection.parts:
+        read = any(line.startswith("from the graph: activation") for line in part.settings)
+        assert read == (part.name != "first" and OTHER not in said[part.name])
+    assert "activation=" not in next(line for line in inspection.code.splitlines() if '"ordered": cw.' in line)
+
+
+def test_first_states_and_precision_of_a_graph(tmp_path: Path) -> None:
+    """First states that are cut out of one tensor are no state in one tensor; weights may be used in half precision."""
+    model = run_printed(MODELS / "steps" / "model.ckpt", tmp_path)["model"]
+    with np.load(MODELS / "steps" / "expected.npz") as expected:
+        x = torch.from_numpy(expected["x"])
+        state = cw.LSTMStateTuple(*torch.from_numpy(expected["state"]).split(4, 1))
+        for part, given, atol in (("cut", state, 2e-6), ("written", state, 2e-6), ("whole", None, 2e-6)):
+            y, _ = cw.dynamic_rnn(model[part], x, initial_state=given, dtype="float32")
+            torch.testing.assert_close(y.detach(), torch.from_numpy(expected[part]), rtol=0, atol=atol)
+        y, _ = cw.dynamic_rnn(model["mixed"], x, dtype="float32")
+        torch.testing.assert_close(y.detach(), torch.from_numpy(expected["mixed"]), rtol=0, atol=4e-3)
+
+
+def test_variables_that_a_frozen_graph_reads_in_branches() -> None:
+    inspection = cw.inspect_tf1(MODELS / "branches" / "model.pb")
+    assert "LayerNorm" not in inspection.code
+    assert {v.key for v in inspection.others} == {f"norm/{name}" for name in NORM}
+
+
+NORM = ("beta", "gamma", "moving_mean", "moving_variance")
 
 
 def test_files_are_the_ones_that_tensorflow_wrote() -> None:

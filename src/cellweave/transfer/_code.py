@@ -71,7 +71,7 @@ class CodeWriter:
         lines = [*imports, ""]
         lines += [f"{name} = torch.tensor(1.0)  # {placeholder}" for placeholder, name in self._keeps.items()]
         target = parts[0][0] if single else "model"
-        lines += self._assumed()
+        lines += [*self._assumed(), *self._doubts()]
         lines.append(f"{target} = {parts[0][1] if single else _long_dict(parts)}")
         mapped = self._map(target if single else None)
         averaged = ["averaged=True"] if self._only_averages() else []
@@ -97,7 +97,7 @@ class CodeWriter:
         for item in self.found.recurrent:
             for cell in cells_in(item):
                 told = self.facts.get(cell.scope)
-                if isinstance(item, FoundCudnn) or (told is not None and told.cls is not None):
+                if isinstance(item, FoundCudnn) or (told is not None and (told.cls is not None or told.step is False)):
                     continue
                 known = {} if told is None else told.options
                 assumed |= {name: value for name, value in cell.kind.unknown.items() if name not in known}
@@ -105,6 +105,15 @@ class CodeWriter:
             yield "# TF1's defaults, which no checkpoint confirms: " + ", ".join(
                 f"{name}={_text(value)}" for name, value in assumed.items()
             )
+
+    def _doubts(self) -> Iterator[str]:
+        """A comment on each part that computes something else in the graph than the program's cells do."""
+        for item in self.found.recurrent:
+            told = told_of(item, self.facts)
+            if any(fact.step is False for fact in told):
+                yield f"# {self.name_of(item)}: the graph has another step than this class, so its outputs are others."
+            if any(fact.changed for fact in told):
+                yield f"# {self.name_of(item)}: the graph changes the state between steps, which this program does not."
 
     def _expression(self, found: Found) -> str:
         if isinstance(found, FoundCell):
@@ -132,14 +141,14 @@ class CodeWriter:
         kind, told = cell.kind, self.facts.get(cell.scope)
         cls = kind.cls if told is None or told.cls is None else told.cls
         options = dict(kind.options)
-        if told is not None:
+        if told is not None and told.step is not False:
             options |= {
                 name: value
                 for name, value in told.options.items()
                 if value != kind.unknown.get(name) and not (name == "cell_clip" and value == "None")
             }
-            if told.one_tensor:
-                options["state_is_tuple"] = "False"
+        if told is not None and told.one_tensor:
+            options["state_is_tuple"] = "False"
         if cls.startswith("contrib.LSTMBlock") and "use_peepholes" in options:
             options["use_peephole"] = options.pop("use_peepholes")
         arguments = [str(kind.units), *(f"{name}={_text(value)}" for name, value in options.items())]

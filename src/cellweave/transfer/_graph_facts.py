@@ -11,11 +11,14 @@ from cellweave.checkpoint import Node, StoredVariable
 from cellweave.transfer._graph_activations import activated, first_activations
 from cellweave.transfer._graph_dropout import Keep, dropouts_of, keep_of, number, undropped
 from cellweave.transfer._graph_reader import ADDING, GraphReader, joined_parts, node_of
+from cellweave.transfer._graph_step import gru_step, is_changed, lstm_step
 from cellweave.transfer._recognise import Found, FoundCell, cells_in
 
 #: Kernels' columns for each unit of Keras' cells.
 _KERAS_GATES = {"keras.LSTMCell": 4, "keras.GRUCell": 3, "keras.SimpleRNNCell": 1}
 _BLOCKS = ("LSTMBlockCell", "BlockLSTM", "BlockLSTMV2", "GRUBlockCell")
+#: Operations that cut a tensor.
+_CUTTING = ("Slice", "Split", "StridedSlice")
 #: What the block operations' attributes are when a graph leaves them out.
 _BLOCK_DEFAULTS = {"forget_bias": 1.0, "cell_clip": 3.0}
 #: Sums between a split into gates and a gate's activation, at most: forget bias, peepholes.
@@ -35,6 +38,8 @@ class CellFacts:
         reversed: Whether a fused cell reads its inputs backwards.
         places: In how many places of the stack around it the one cell stands (`[cell] * 2`).
         residual: Whether its inputs are added to its outputs: `inside` of its dropouts, or `outside` of them.
+        step: Whether its step computes what its class does; None: not told.
+        changed: Whether its state is changed on the way to the next step.
         lengths: The placeholder that feeds the lengths of its unroll's rows, "" where none does; None: no lengths.
         followed: Whether its inputs and outputs were followed to what lies around it: dropouts, sums, lengths.
     """
@@ -47,6 +52,8 @@ class CellFacts:
     reversed: bool = False
     places: int = 1
     residual: str | None = None
+    step: bool | None = None
+    changed: bool = False
     lengths: str | None = None
     followed: bool = False
 
@@ -114,6 +121,7 @@ def cell_facts(reader: GraphReader, cell: FoundCell) -> CellFacts | None:
         if cls == "GRUCell" and output is not None:
             blended = reader.user(output.name, "Mul")
             output = None if blended is None else reader.user(blended.name, *ADDING)
+            facts.step = None if output is None else gru_step(reader, cell, summed, output, facts.options)
         _state_facts(reader, product, cell, facts)
     else:
         return None
@@ -194,6 +202,7 @@ def _lstm_facts(reader: GraphReader, summed: Node, cell: FoundCell, facts: CellF
         state = _clipped(reader, state, facts, "cell_clip")
     squashed = activated(reader, state.name)
     output = None if squashed is None else reader.user(squashed[1].name, "Mul")  # with the output gate
+    facts.step = None if output is None else lstm_step(reader, cell, summed, output, facts.options)
     projection = cell.variables.get("projection/kernel")
     if projection is not None and output is not None:
         product = reader.user(output.name, "MatMul")
@@ -201,6 +210,8 @@ def _lstm_facts(reader: GraphReader, summed: Node, cell: FoundCell, facts: CellF
     product_node = reader.maker(summed.inputs[0])
     if product_node is not None:
         _state_facts(reader, product_node, cell, facts)
+        if output is not None and not facts.one_tensor:
+            facts.changed = is_changed(reader, product_node, output, state)
     return output
 
 
@@ -237,24 +248,34 @@ def _sru_facts(reader: GraphReader, product: Node, facts: CellFacts) -> Node | N
 
 def _state_facts(reader: GraphReader, product: Node, cell: FoundCell, facts: CellFacts) -> None:
     """Whether the state comes out of one tensor: cut out of a stack's by Slice, or into c and h by Split or Slice."""
-    parts = joined_parts(reader, product)
-    if len(parts) < 2:
-        return
-    state = reader.maker(parts[1])
-    if state is not None and cell.kind.cls == "GRUCell" and state.op == "Mul":
-        state = next(
-            (made for name in state.inputs if (made := reader.maker(name)) is not None and made.op == "Slice"), None
-        )
-    if state is None or state.op not in ("Slice", "Split", "StridedSlice"):
-        return
+    states = [_state_of(reader, step, cell) for step in _steps(reader, product)]
+    state = states[0] if states else None
+    if state is None or not all(step is not None and step.op in _CUTTING for step in states):
+        return  # a first state that was cut out of something else is no sign
     if "LSTM" not in cell.kind.cls:
         facts.stack_one_tensor = state.op == "Slice" and "multi_rnn_cell" in cell.scope
         return
     if state.op == "StridedSlice":
         return
     facts.one_tensor = True
-    around = reader.maker(state.inputs[1] if state.op == "Split" else state.inputs[0])
+    around = reader.maker(state.inputs[1] if state.op == "Split" else state.inputs[0], within=True)
     facts.stack_one_tensor = around is not None and around.op == "Slice"
+
+
+def _steps(reader: GraphReader, product: Node) -> list[Node]:
+    """Every product with the matrix of this one: one for each step that is written out, or for a loop."""
+    matrix = reader.maker(product.inputs[1])
+    return [product] if matrix is None else [node for node in reader.users(matrix.name) if node.op == product.op]
+
+
+def _state_of(reader: GraphReader, product: Node, cell: FoundCell) -> Node | None:
+    """What makes the state that a product takes beside the inputs."""
+    parts = joined_parts(reader, product)
+    state = reader.maker(parts[1], within=True) if len(parts) > 1 else None
+    if state is not None and cell.kind.cls == "GRUCell" and state.op == "Mul":
+        made = [reader.maker(name, within=True) for name in state.inputs]
+        state = next((node for node in made if node is not None and node.op == "Slice"), None)
+    return state
 
 
 def _wrapper_facts(reader: GraphReader, product: Node, output: Node | None, cell: FoundCell, facts: CellFacts) -> None:
@@ -284,6 +305,9 @@ def _wrapper_facts(reader: GraphReader, product: Node, output: Node | None, cell
             facts.residual = "outside"
             if given not in _makers(reader, after):  # what is added has the mask already: it is another cell's
                 facts.dropout.pop("input", None)
+    if cell.kind.cls in ("GRUCell", "BasicRNNCell") and not facts.stack_one_tensor:
+        facts.changed = is_changed(reader, first or product, output)
+    facts.changed = facts.changed and not states
     for what, found in (("state", states), ("output", outputs)):
         if found:
             facts.dropout[what] = keep_of(reader, found[0])

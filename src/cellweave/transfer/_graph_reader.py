@@ -15,7 +15,8 @@ from cellweave.checkpoint import Graph, Inventory, Node, StoredVariable
 
 #: Operations that hand a tensor on as it is.
 _PASSING = (
-    "Identity", "Enter", "RefEnter", "ReadVariableOp", "Switch", "RefSwitch", "Merge", "StopGradient", "Snapshot",
+    "Identity", "Enter", "RefEnter", "ReadVariableOp", "Switch", "RefSwitch", "Merge", "StopGradient",
+    "PreventGradient", "Snapshot", "Print", "CheckNumerics", "EnsureShape",
 )  # fmt: skip
 #: Operations that add.
 ADDING = ("Add", "AddV2", "BiasAdd")
@@ -86,7 +87,7 @@ class GraphReader:
                 if node.name in seen:
                     continue
                 seen.add(node.name)
-                if node.op in _PASSING or is_partitions(node):
+                if hands_on(node):
                     open_names += [node.name, f"{node.name}:1"] if "Switch" in node.op else [node.name]
                 else:
                     yield node, place
@@ -95,17 +96,22 @@ class GraphReader:
         """The first operation of these kinds that takes a tensor."""
         return next((node for node in self.users(tensor) if node.op in ops), None)
 
-    def maker(self, tensor: str) -> Node | None:
-        """The operation that makes a tensor, past those that hand it on."""
+    def maker(self, tensor: str, *, within: bool = False) -> Node | None:
+        """The operation that makes a tensor, past those that hand it on; `within`: no further than a loop's."""
         for _ in range(64):  # a loop's tensors go round
             name = tensor_name(tensor).split(":")[0]
             if name not in self.graph:
                 return None
             node = self.graph[name]
-            if not (node.op in _PASSING or is_partitions(node)) or not node.inputs:
+            if not hands_on(node) or not node.inputs or (within and self._goes_round(node)):
                 return node
             tensor = node.inputs[0]
         return None
+
+    def _goes_round(self, node: Node) -> bool:
+        """Whether an operation is the variable of a loop, which each step gives anew."""
+        names = (tensor_name(name).split(":")[0] for name in node.inputs) if node.op == "Merge" else ()
+        return any(name in self.graph and self.graph[name].op == "NextIteration" for name in names)
 
     def comes_back(self, product: Node, *, whole: bool = False) -> bool:
         """Whether what a product gives, past no other one, is the state that its matrix is multiplied with next.
@@ -190,6 +196,12 @@ def named_by_graph(reader: GraphReader, inventory: Inventory) -> Inventory:
             name = lookup
         renamed[name] = variable if name == lookup else replace(variable, name=name, lookup=name)
     return replace(inventory, variables=renamed)
+
+
+def hands_on(node: Node) -> bool:
+    """Whether an operation hands its tensor on: as it is, as a part of a variable, in another precision or rounded."""
+    casts = node.op == "Cast" and all("float" in str(node.attrs.get(name)) for name in ("SrcT", "DstT"))
+    return casts or node.op in _PASSING or node.op.startswith("FakeQuant") or is_partitions(node)
 
 
 def is_dropout(node: Node) -> bool:

@@ -30,6 +30,9 @@ from cellweave.transfer._recognise import (
 from cellweave.transfer._report import ROLE_WORDS, table
 from cellweave.transfer._tables import graph_beside, variable_table
 
+#: As many variables are named that lie in a cell's scope and are not its own.
+_MOST_NAMED = 3
+
 
 @dataclass(frozen=True)
 class InspectedVariable:
@@ -266,7 +269,7 @@ def cell_title(cell: FoundCell, told: CellFacts | None) -> str:
 def _settings(cell: FoundCell, told: CellFacts | None, graph: bool) -> tuple[tuple[str, ...], dict[str, str]]:
     """What the graph says of a cell, and what is left for the caller to know."""
     lines = []
-    known = {} if told is None else told.options
+    known = {} if told is None or told.step is False else told.options  # of another step they are not its arguments
     if known:
         lines.append("from the graph: " + ", ".join(f"{name} {_plain(value)}" for name, value in known.items()))
     if told is not None:
@@ -277,13 +280,35 @@ def _settings(cell: FoundCell, told: CellFacts | None, graph: bool) -> tuple[tup
             lines.append("from the graph: its state is one tensor (state_is_tuple=False)")
         if told.reversed:
             lines.append("from the graph: it reads its inputs backwards (TimeReversedFusedRNN)")
+    lines += _step_lines(cell, told)
     if graph and (told is None or not told.followed):
-        keras = ", a direction (go_backwards)" if cell.kind.cls.startswith("keras.") else ""
-        lines.append(f"not read from the graph: dropouts, residual connections, lengths{keras}")
-    if not cell.kind.certain and not {"gates/kernel", "recurrent_kernel"} & set(cell.variables):
-        lines.append("told by its shapes and place, its name is none of TF1's")
+        more = "whether its step is that of its class"
+        if cell.kind.cls.startswith("keras."):
+            more = "a direction (go_backwards)"
+        if told is None or told.cls is None:
+            lines.append(f"not read from the graph: dropouts, residual connections, lengths, {more}")
+        else:
+            lines.append("not read from the graph: dropouts, residual connections, lengths")
+    if told is not None and told.step is False:
+        return tuple(lines), {}
     unknown = {name: value for name, value in cell.kind.unknown.items() if name not in known and _asked(told, name)}
     return tuple(lines), unknown
+
+
+def _step_lines(cell: FoundCell, told: CellFacts | None) -> Iterator[str]:
+    """What makes it doubtful that a cell computes what its class does."""
+    if told is not None and told.step is False:
+        yield f"from the graph: it has the variables of {cell.kind.cls}, but another step"
+    if told is not None and told.changed:
+        yield "from the graph: its state is changed between steps, as zoneout and resets do"
+    if not cell.kind.certain and "recurrent_kernel" not in cell.variables:
+        if "gates/kernel" not in cell.variables:
+            yield "told by its shapes and place, its name is none of TF1's"
+        elif told is None or told.step is None:
+            yield "told by its variables, its name is none of TF1's"
+    if cell.more and (told is None or told.step is None):
+        others = f" and {len(cell.more) - _MOST_NAMED} others" if len(cell.more) > _MOST_NAMED else ""
+        yield f"more is in its scope than {cell.kind.cls} has: {', '.join(cell.more[:_MOST_NAMED])}{others}"
 
 
 def _asked(told: CellFacts | None, name: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from cellweave.checkpoint import Inventory, StoredVariable
@@ -25,11 +25,13 @@ class FoundCell:
         scope: Its scope, in lookup form.
         kind: What it is.
         variables: Its variables by suffix.
+        more: What else is stored in its scope, by suffix.
     """
 
     scope: str
     kind: Kind
     variables: dict[str, StoredVariable]
+    more: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,21 @@ def _cells(
     rest = [v for v in inventory.variables.values() if v.lookup not in taken]
     order = {lookup: index for index, lookup in enumerate(inventory.variables)}
     first = {scope: min(order[v.lookup] for v in cell.variables.values()) for scope, cell in found.items()}
-    return {scope: found[scope] for scope in sorted(found, key=first.__getitem__)}, rest
+    more = _beside(found, rest)
+    return {s: replace(found[s], more=tuple(more.get(s, ()))) for s in sorted(found, key=first.__getitem__)}, rest
+
+
+def _beside(cells: Mapping[str, FoundCell], rest: list[StoredVariable]) -> dict[str, list[str]]:
+    """What is stored in the scopes of cells that is no cell's, by scope."""
+    more: dict[str, list[str]] = {}
+    for variable in rest:
+        parts = variable.lookup.split("/")
+        for depth in range(len(parts) - 1, 0, -1):
+            scope = "/".join(parts[:depth])
+            if scope in cells:
+                more.setdefault(scope, []).append("/".join(parts[depth:]))
+                break
+    return more
 
 
 class _Tree:
@@ -279,7 +295,7 @@ def _around_cudnn(scope: str, both: bool) -> str | None:
 #: Ends of the names of a dense layer's two variables where they share no scope.
 _PAIRS = (("_w", "_b"), ("_W", "_b"), ("_weights", "_biases"), ("_kernel", "_bias"), ("_weight", "_bias"),
           ("_w", "_bias"), ("_W", "_B"), ("/kernel", "/bias"), ("/W", "/b"), ("/w", "/b"), ("/weight", "/bias"),
-          ("/Matrix", "/Bias"))  # fmt: skip
+          ("/Matrix", "/Bias"), ("/Matrix", "/bias"))  # fmt: skip
 #: The same for names that begin so: `W_out` and `b_out`, `w1` and `b1`.
 _BEGINNINGS = (("W", "b"), ("w", "b"), ("weights", "biases"), ("weights", "bias"), ("weight", "bias"))
 #: Cells that cannot be told whole from what is stored: their variables are no layers'.

@@ -21,11 +21,14 @@ def variable_table(checkpoint: Checkpoint) -> Mapping[str, VariableInfo]:
     """The variables of a checkpoint. Of a frozen graph these are the constants that it reads as variables."""
     if checkpoint.format != "frozen graph":
         return checkpoint.variables
-    read, taken = set(), set()
-    for node in read_graph(checkpoint.path).nodes:
+    nodes = read_graph(checkpoint.path).nodes
+    switched = {node.name: node.inputs[0] for node in nodes if node.op == "Switch"}  # a branch reads what it is given
+    read: set[str] = set()
+    taken: set[str] = set()
+    for node in nodes:
         inputs = [name.split(":")[0] for name in node.inputs]
         if node.op in _READS:
-            read.update(inputs[:1])
+            read.update(switched.get(name, name) for name in inputs[:1])
         elif is_partitions(node):
             taken.update(inputs)
         else:

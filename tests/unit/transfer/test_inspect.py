@@ -42,6 +42,35 @@ def test_dense_layers_whose_names_begin_alike(
         assert torch.equal(layer.bias, checkpoint.read_tensor(bias))
 
 
+def test_a_dense_layer_of_the_oldest_programs(tmp_path: Path, rng: np.random.Generator) -> None:
+    path = write(tmp_path, rng, LSTM | {"gen/h0/Matrix": (2, 4), "gen/h0/bias": (4,)})
+    names = run_printed(path, tmp_path)
+    assert isinstance(names["model"]["h0"], nn.Linear) and not names["report"].left
+
+
+GRU = {"gates/kernel": (7, 8), "gates/bias": (8,), "candidate/kernel": (7, 4), "candidate/bias": (4,)}
+FOREIGN = "told by its variables, its name is none of TF1's"
+
+
+@pytest.mark.parametrize(
+    ("scope", "more", "said"),
+    [
+        ("rnn/gru_cell", (), []),
+        ("rnn/gru_cell_2", (), []),
+        ("rnn/att_gru_cell", (), [FOREIGN]),
+        ("rnn/gru_cell", ("gates/norm/g",), ["more is in its scope than GRUCell has: gates/norm/g"]),
+        ("rnn/gru_cell", ("a", "b", "c", "d/e", "f"), ["more is in its scope than GRUCell has: a, b, c and 2 others"]),
+    ],
+)
+def test_cells_that_may_be_others(
+    scope: str, more: tuple[str, ...], said: list[str], tmp_path: Path, rng: np.random.Generator
+) -> None:
+    """Their variables are a GRU's; what they compute, no checkpoint tells."""
+    shapes = {f"{scope}/{name}": shape for name, shape in GRU.items()} | {f"{scope}/{name}": (8,) for name in more}
+    (part,) = cw.inspect_tf1(write(tmp_path, rng, shapes)).parts
+    assert list(part.settings) == said
+
+
 def test_vectors_that_do_not_fit_a_matrix_stay_alone(tmp_path: Path, rng: np.random.Generator) -> None:
     inspection = cw.inspect_tf1(write(tmp_path, rng, LSTM | {"W_out": (2, 4), "b_out": (3,)}))
     assert "nn.Linear" not in inspection.code
