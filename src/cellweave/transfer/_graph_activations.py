@@ -8,7 +8,7 @@ from cellweave.checkpoint import Node
 from cellweave.transfer._graph_reader import ADDING, GraphReader, is_dropout, tensor_name
 
 #: Operations of activations, by the names that cellweave has for them.
-_ACTIVATIONS = {
+ACTIVATIONS = {
     "Tanh": "tanh", "Sigmoid": "sigmoid", "Relu": "relu", "Relu6": "relu6", "Elu": "elu", "Selu": "selu",
     "Softplus": "softplus", "Softsign": "softsign", "Exp": "exponential", "Softmax": "softmax",
 }  # fmt: skip
@@ -17,7 +17,7 @@ _MOST_GATES = 4
 #: Operations between a Keras cell's kernel and its activations; a GRU multiplies by its reset gate on the way.
 _LINEAR = ("MatMul", "StridedSlice", "Slice", "Mul")
 #: The slope of tf.nn.leaky_relu.
-_LEAKY_SLOPE = 0.2
+LEAKY_SLOPE = 0.2
 #: How the operations begin that take what a cell gives as it is.
 _TAKING = (
     "NextIteration", "TensorArrayWrite", "TensorListSetItem", "Concat", "Exit", "Pack", "MatMul", "Select", "RealDiv",
@@ -32,11 +32,11 @@ def activated(reader: GraphReader, tensor: str) -> tuple[str, Node] | None:
     for node in users:
         if node.op == "Sigmoid" and scaled:
             return "swish", scaled[0]
-        if node.op in _ACTIVATIONS:
-            return _ACTIVATIONS[node.op], node
-        if node.op == "LeakyRelu" and _near(node.attrs.get("alpha", _LEAKY_SLOPE), _LEAKY_SLOPE):
+        if node.op in ACTIVATIONS:
+            return ACTIVATIONS[node.op], node
+        if node.op == "LeakyRelu" and _near(node.attrs.get("alpha", LEAKY_SLOPE), LEAKY_SLOPE):
             return "leaky_relu", node
-        if node.op == "Maximum" and any(_near(reader.other_constant(part), _LEAKY_SLOPE) for part in scaled):
+        if node.op == "Maximum" and any(_near(reader.other_constant(part), LEAKY_SLOPE) for part in scaled):
             return "leaky_relu", node
     as_it_is = users and all(node.op.startswith(_TAKING) for node in users)
     if as_it_is and all(reader.other_constant(node) is None for node in scaled):
@@ -68,7 +68,7 @@ def _activation_of(reader: GraphReader, node: Node) -> str | None:
         shifted = reader.user(node.name, *ADDING)
         if shifted is not None and _near(reader.other_constant(shifted), 0.5):
             return "hard_sigmoid"
-    return _ACTIVATIONS.get(node.op)
+    return ACTIVATIONS.get(node.op)
 
 
 def _near(value: float | None, wanted: float) -> bool:

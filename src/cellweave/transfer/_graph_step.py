@@ -7,8 +7,11 @@ from functools import partial
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch.nn import functional as F
 
 from cellweave.checkpoint import Node
+from cellweave.transfer._graph_activations import ACTIVATIONS, LEAKY_SLOPE
 from cellweave.transfer._graph_reader import ADDING, GraphReader, hands_on, joined_parts, node_of, parts_of, tensor_name
 from cellweave.transfer._recognise import FoundCell
 
@@ -27,36 +30,23 @@ _MOVING = (
 _LOOPING = ("Merge", "Switch", "RefSwitch")
 #: As many outputs of those that move are followed.
 _MOST_PARTS = 8
-#: The slope of tf.nn.leaky_relu, and what selu is made of.
-_LEAKY_SLOPE, _SELU = 0.2, (1.0507009873554805, 1.6732632423543772)
 
 
-def _sigmoid(x: Array) -> Array:
-    return np.reciprocal(1.0 + np.exp(-x))
+def _of_torch(function: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Array], Array]:
+    return lambda x: function(torch.tensor(x)).numpy()
 
 
-def _elu(x: Array) -> Array:
-    return np.where(x > 0, x, np.expm1(x))
-
-
-def _softmax(x: Array) -> Array:
-    powers: Array = np.exp(x)
-    total: Array = powers.sum(-1, keepdims=True)
-    return powers / total
-
-
-_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "tanh": np.tanh, "sigmoid": _sigmoid, "relu": partial(np.maximum, 0.0), "relu6": partial(np.clip, a_min=0, a_max=6),
-    "elu": _elu, "selu": lambda x: _SELU[0] * np.where(x > 0, x, _SELU[1] * np.expm1(x)),
-    "softplus": partial(np.logaddexp, 0.0), "softsign": lambda x: x / (1.0 + np.abs(x)), "exponential": np.exp,
-    "softmax": _softmax, "linear": np.positive, "swish": lambda x: x * _sigmoid(x),
-    "leaky_relu": lambda x: np.where(x > 0, x, _LEAKY_SLOPE * x),
+#: By the names that `activated` gives.
+_TORCH: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "tanh": torch.tanh, "sigmoid": torch.sigmoid, "relu": torch.relu, "relu6": F.relu6, "elu": F.elu, "selu": F.selu,
+    "softplus": F.softplus, "softsign": F.softsign, "exponential": torch.exp, "softmax": partial(torch.softmax, dim=-1),
+    "linear": torch.clone, "swish": F.silu, "leaky_relu": partial(F.leaky_relu, negative_slope=LEAKY_SLOPE),
 }  # fmt: skip
+_FUNCTIONS = {name: _of_torch(function) for name, function in _TORCH.items()}
+_sigmoid = _FUNCTIONS["sigmoid"]
 _ONE: dict[str, Callable[[Array], Array]] = {
-    "Tanh": np.tanh, "Sigmoid": _sigmoid, "Relu": _ACTIVATIONS["relu"], "Relu6": _ACTIVATIONS["relu6"], "Elu": _elu,
-    "Selu": _ACTIVATIONS["selu"], "Softplus": _ACTIVATIONS["softplus"], "Softsign": _ACTIVATIONS["softsign"],
-    "Exp": np.exp, "Softmax": _softmax, "Neg": np.negative, "Square": np.square,
-    "LeakyRelu": _ACTIVATIONS["leaky_relu"],
+    **{op: _FUNCTIONS[name] for op, name in ACTIVATIONS.items()},
+    "LeakyRelu": _FUNCTIONS["leaky_relu"], "Neg": np.negative, "Square": np.square,
 }  # fmt: skip
 _TWO: dict[str, Callable[[Array, Array], Array]] = {
     **dict.fromkeys(ADDING, np.add), "Sub": np.subtract, "Mul": np.multiply, "RealDiv": np.divide,
@@ -159,7 +149,7 @@ def lstm_step(
     Returns:
         None where the graph does not tell.
     """
-    activation = _ACTIVATIONS.get(options.get("activation", "").strip("'"))
+    activation = _FUNCTIONS.get(options.get("activation", "").strip("'"))
     bias = 0.0 if cell.kind.cls == "CudnnCompatibleLSTMCell" else options.get("forget_bias")
     if activation is None or bias is None:
         return None
@@ -190,7 +180,7 @@ def gru_step(
     reader: GraphReader, cell: FoundCell, summed: Node, output: Node, options: Mapping[str, str]
 ) -> bool | None:
     """The same for a GRU, whose candidate is the sum that is given."""
-    activation = _ACTIVATIONS.get(options.get("activation", "").strip("'"))
+    activation = _FUNCTIONS.get(options.get("activation", "").strip("'"))
     gates = reader.user(node_of(reader, cell.variables["gates/kernel"]), "MatMul")
     product = reader.maker(summed.inputs[0])
     parts = () if product is None or product.op != "MatMul" else joined_parts(reader, product)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, cast
@@ -46,7 +47,7 @@ class SingleSteps(Protocol):
         """What forward kept none of, from the operands that it did keep."""
 
 
-class KernelLoop:
+class KernelLoop(abc.ABC):
     """The time loop of one call: from input products, states and recurrent weights to outputs and state.
 
     Its tensors are the input products `[T, B, W]`, the state to start from (c before h), what resets start it from or
@@ -151,21 +152,21 @@ class KernelLoop:
         out, state, states = type(self).reference(call)
         return out, *state, *states
 
+    @abc.abstractmethod
     def _for_reference(self, tensors: Tensors) -> tuple[CellSpec, torch.Tensor, dict[str, torch.Tensor]]:
         """A cell that gives the same for the products as its inputs, those, and its weights."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _made_inside(self, x_gates: torch.Tensor, *, kept: bool, save: bool, gates: bool) -> Named:
         """What forward fills beside outputs, operands h and states; `kept`: of all steps, also what is only operand."""
-        raise NotImplementedError
 
     def _made_back(self, tensors: Tensors) -> Named:
         """What backward fills beside the gradients of products and states."""
         return {}
 
+    @abc.abstractmethod
     def _weight_gradients(self, tensors: Tensors, kept: Named, made: Named) -> Tensors:
         """Of the own weights, but for the normalizations."""
-        raise NotImplementedError
 
     def _weight_gradient(
         self, tensors: Tensors, values: torch.Tensor, d_total: torch.Tensor, columns: Sequence[GateColumns]

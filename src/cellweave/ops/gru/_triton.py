@@ -126,7 +126,7 @@ class GRULoop(KernelLoop):
     def _own_constants(self) -> Named:
         spec = self._spec
         return {
-            "AFTER": spec.reset_after, "BIAS": spec.reset_after and (spec.use_bias or spec.joined_kernel),
+            "AFTER": spec.reset_after, "BIAS": spec.reset_after and spec.use_bias,
             "GATE_ACTIVATION": ACTIVATIONS[spec.recurrent_activation],
         }  # fmt: skip
 
