@@ -39,6 +39,28 @@ def test_savers_whose_keys_are_not_told(keys: Node) -> None:
     assert reader(node("a", "VariableV2"), keys, *saves).saved == {}
 
 
+@pytest.mark.parametrize(
+    "between, handed",
+    [
+        *((node("n", op, "x"), True) for op in ("Identity", "StopGradient", "PreventGradient", "CheckNumerics")),
+        (node("n", "Print", "x"), True),
+        (node("n", "EnsureShape", "x"), True),
+        (node("n", "FakeQuantWithMinMaxVars", "x", "low", "high"), True),
+        (node("n", "Cast", "x", SrcT="float32", DstT="float16"), True),
+        (node("n", "Cast", "x", SrcT="bool", DstT="float32"), False),
+        (node("n", "Tanh", "x"), False),
+    ],
+    ids=lambda value: value.op if isinstance(value, Node) else str(value),
+)
+def test_operations_that_hand_a_tensor_on(between: Node, handed: bool) -> None:
+    """Both ways: from a result to what made it, and from a tensor to who uses it."""
+    found = reader(node("x", "Placeholder"), between, node("y", "MatMul", "n", "w"))
+    maker = found.maker("n")
+    assert maker is not None
+    assert maker.name == ("x" if handed else "n")
+    assert [user.name for user in found.users("x")] == (["y"] if handed else ["n"])
+
+
 def test_parts_of_both_operations_that_join() -> None:
     assert parts_of(node("j", "Concat", "axis", "x", "h", "^c")) == ("x", "h")
     assert parts_of(node("j", "ConcatV2", "x", "h", "axis")) == ("x", "h")
