@@ -26,7 +26,7 @@ extern "C" {
 #endif
 
 /* Raised by one whenever a struct below or the meaning of a field changes. */
-#define CW_ABI_VERSION 4
+#define CW_ABI_VERSION 5
 
 enum { CW_OK = 0, CW_BAD_ARGUMENT = 1, CW_SCRATCH_TOO_SMALL = 2, CW_UNSUPPORTED = 3 };
 enum { CW_FLOAT32 = 0, CW_FLOAT64 = 1 };
@@ -46,6 +46,9 @@ enum {
   CW_MASK_INPUT = 0, CW_MASK_H = 1, CW_MASK_C = 2, CW_MASK_OUTPUT = 3, CW_MASK_ZONE_H = 4, CW_MASK_ZONE_C = 5,
   CW_MASK_GATE = 6
 };
+/* What products are made of. CW_PRODUCTS_BFLOAT16: weights and what they multiply are rounded to bfloat16, to nearest and even,
+ * before they meet; sums, states and all else stay float. Numbers below the smallest normal one may count as 0. */
+enum { CW_PRODUCTS_REAL = 0, CW_PRODUCTS_BFLOAT16 = 1 };
 /* How the work of a step is divided among threads. */
 enum { CW_SPLIT_UNITS = 0, CW_SPLIT_ROWS = 1 };
 
@@ -53,6 +56,7 @@ enum { CW_SPLIT_UNITS = 0, CW_SPLIT_ROWS = 1 };
  * Mantissas are TensorFlow's: Philox4x32-10, block number counter = (high << 64) + low + step * stride + flat / n with
  * n = 4 (float; mantissa = word & 0x7fffff) or 2 (double; mantissa = (word[2i] & 0xfffff) << 32 | word[2i + 1]) draws a
  * block, flat = row * width + first + unit (row = 0 for all rows if rows == 1). Additions carry through all 128 bits.
+ * With `bits` only so many low bits of a float's mantissa count: 7 for the draws of bfloat16, 10 for those of half.
  * Steps are counted in the order in which a row meets them: with `reverse` and lengths, row b's step at memory index m
  * has number lengths[b] - 1 - m; with `reverse` alone, T - 1 - m. */
 typedef struct cw_mask {
@@ -65,6 +69,7 @@ typedef struct cw_mask {
   int64_t rows;        /* B, or 1: one mask for all rows (then stride is 0) */
   int64_t place;       /* CW_MASK_* */
   int64_t first, width; /* elements of a row before those that are used, and in all; width 0: those alone */
+  int64_t bits;         /* float: 1 to 23; 0: all */
 } cw_mask;
 
 /* One layer over one sequence. Fields that an operation does not use are 0 or NULL. All fields have 8 bytes.
@@ -166,6 +171,8 @@ typedef struct cw_sequence {
   int64_t x_gate;       /* with `ahead`: elements from the inputs x of one gate to those of the next; 0: all multiply the same */
   void *gate_h;         /* backward with CW_MASK_GATE: [gates, T, B, P] what each gate multiplied: written; not that of the
                            candidate of CW_GRU_BEFORE, which is in rh; from gate 1 on for a coupled LSTM */
+
+  int64_t products;     /* CW_PRODUCTS_*; CW_PRODUCTS_BFLOAT16 with float only, where cw_has_bfloat16 says so */
 } cw_sequence;
 
 CW_API int64_t cw_abi_version(void);
@@ -174,6 +181,8 @@ CW_API int64_t cw_isa(void);
 CW_API int64_t cw_best_isa(void);
 /* For tests. CW_UNSUPPORTED if the machine or the build lacks it. Not while other calls run. */
 CW_API int64_t cw_set_isa(int64_t isa);
+/* 1 if the instruction set in use makes products of bfloat16: the plain loops, and AVX-512 where the processor has AMX. */
+CW_API int64_t cw_has_bfloat16(void);
 /* 1 on Intel's processors, else 0: some libraries have fast code for those only. */
 CW_API int64_t cw_is_intel(void);
 CW_API const char *cw_status_text(int64_t status);

@@ -15,7 +15,7 @@ namespace cellweave {
 
 namespace {
 
-static_assert(sizeof(cw_mask) == 11 * 8 && sizeof(cw_sequence) == 112 * 8, "a field changed: raise CW_ABI_VERSION");
+static_assert(sizeof(cw_mask) == 12 * 8 && sizeof(cw_sequence) == 113 * 8, "a field changed: raise CW_ABI_VERSION");
 
 // The table of an instruction set; NULL where the build or the machine lacks it.
 const Kernels *kernels_of(int64_t isa) {
@@ -59,6 +59,9 @@ int64_t current_isa() {
 
 const Kernels &kernels() { return *kernels_of(current_isa()); }
 
+// What the checked options ask for and these kernels lack.
+bool is_supported(const cw_sequence &s) { return s.products == CW_PRODUCTS_REAL || kernels().has_bfloat16(); }
+
 int64_t element_size(const cw_sequence &s) { return s.dtype == CW_FLOAT32 ? 4 : 8; }
 
 void copy_rows(void *to, const void *from, const cw_sequence &s, int64_t N) {
@@ -98,6 +101,7 @@ int64_t run(const cw_sequence *s, Family family, Pass pass) {
   int64_t status = check_options(*s, pass);
   if (status == CW_OK && !is_family(*s, family)) status = CW_BAD_ARGUMENT;
   if (status == CW_OK) status = check_buffers(*s, pass);
+  if (status == CW_OK && !is_supported(*s)) status = CW_UNSUPPORTED;
   if (status != CW_OK) return status;
   if (is_empty(*s)) {
     pass_state(*s, pass);
@@ -131,6 +135,8 @@ int64_t cw_set_isa(int64_t isa) {
   return CW_OK;
 }
 
+int64_t cw_has_bfloat16(void) { return cellweave::kernels().has_bfloat16(); }
+
 int64_t cw_is_intel(void) {
 #if defined(__x86_64__)
   return __builtin_cpu_is("intel") != 0;
@@ -151,12 +157,12 @@ const char *cw_status_text(int64_t status) {
 
 int64_t cw_scratch_bytes(const cw_sequence *s, int64_t backward) {
   const Pass pass = backward ? Pass::kBackward : Pass::kForward;
-  if (!s || cellweave::check_options(*s, pass) != CW_OK) return -1;
+  if (!s || cellweave::check_options(*s, pass) != CW_OK || !cellweave::is_supported(*s)) return -1;
   return cellweave::scratch_of(*s, pass);
 }
 
 int64_t cw_packed_bytes(const cw_sequence *s) {
-  if (!s || cellweave::check_options(*s, Pass::kForward) != CW_OK) return -1;
+  if (!s || cellweave::check_options(*s, Pass::kForward) != CW_OK || !cellweave::is_supported(*s)) return -1;
   return cellweave::packed_of(*s);
 }
 

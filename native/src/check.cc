@@ -31,6 +31,7 @@ bool is_mask(const cw_mask &mask, int64_t B, int64_t N, int64_t dtype) {
   if (mask.rows != 1 && mask.rows != B) return false;
   if (mask.first < 0 || mask.width < 0 || !sizes_fit(1, B, mask.width)) return false;
   if (mask.width == 0 ? mask.first != 0 : mask.first > mask.width - N) return false;
+  if (!between(mask.bits, 0, dtype == CW_FLOAT32 ? 23 : 0)) return false;
   if (mask.factors) return aligned(mask.factors, element_size(dtype));
   return mask.rows == B || mask.stride == 0;
 }
@@ -243,6 +244,7 @@ int64_t check_options(const cw_sequence &s, Pass pass) {
     const bool dense = s.projection_ld == 0 && s.projection_unit == 0;
     demands.holds(!s.projection || dense || weights_fit(s.H, s.P, s.projection_ld, s.projection_unit));
   }
+  demands.holds(between(s.products, CW_PRODUCTS_REAL, s.dtype == CW_FLOAT32 ? CW_PRODUCTS_BFLOAT16 : CW_PRODUCTS_REAL));
   check_norms(s, demands);
   demands.holds(s.P == s.H || (is_lstm(s) && s.projection));
   demands.holds(masks_fit(s));

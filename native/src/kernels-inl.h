@@ -16,6 +16,13 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
+#if defined(CELLWEAVE_HAVE_TILES)
+#include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+#endif
 
 #include "cellweave.h"
 #include "check.h"
@@ -28,6 +35,7 @@ namespace CW_NAMESPACE {
 
 #include "common/activations-inl.h"
 #include "common/masks-inl.h"
+#include "common/tiles-inl.h"
 #include "common/product-inl.h"
 #include "common/team-inl.h"
 #include "common/digest-inl.h"
@@ -50,6 +58,7 @@ struct Count {
     Loop loop(s);
     Arena arena(nullptr, 0), packed(nullptr, 0);
     loop.layout(arena, apart ? packed : arena);
+    arena.take<uint16_t>(s.threads * rounded_rows(s));
     bytes = arena.used();
     packed_bytes = packed.used();
   }
@@ -63,12 +72,15 @@ struct Execute {
     Loop loop(s);
     Arena arena(s.scratch, s.scratch_bytes), packed(s.packed, INT64_MAX);
     loop.layout(arena, forward && s.packed != nullptr ? packed : arena);
+    const int64_t rounded = rounded_rows(s);
+    uint16_t *rows = arena.take<uint16_t>(s.threads * rounded);
     if (!arena.fits()) {
       status = CW_SCRATCH_TOO_SMALL;
       return;
     }
     run_team(s.threads, [&](int id, int count, Barrier &barrier) {
       const Share share(s, forward, id, count, barrier);
+      own_rows = rows + id * rounded;
       loop.work(share);
     });
   }
@@ -176,7 +188,8 @@ inline int64_t mask_sequence(int64_t dtype, const void *x, void *out, int64_t T,
 
 #if defined(CW_TABLE)
 const Kernels CW_TABLE = {CW_NAMESPACE::scratch_bytes, CW_NAMESPACE::packed_bytes,  CW_NAMESPACE::forward,
-                          CW_NAMESPACE::backward,      CW_NAMESPACE::mask_sequence, CW_NAMESPACE::digest};
+                          CW_NAMESPACE::backward,      CW_NAMESPACE::mask_sequence, CW_NAMESPACE::digest,
+                          CW_NAMESPACE::has_tiles};
 #endif
 
 }  // namespace cellweave

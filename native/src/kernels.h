@@ -18,6 +18,7 @@ struct Kernels {
                            const cw_mask *masks, int64_t n_masks, const int32_t *lengths, int64_t reverse,
                            int64_t threads);
   uint64_t (*digest)(const void *data, int64_t bytes, int64_t threads);
+  bool (*has_bfloat16)();  // whether this machine makes products of bfloat16 with them
 };
 
 // Of a digest: memory is summed up in blocks of as many bytes, and these in chunks that threads share out.

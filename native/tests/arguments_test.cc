@@ -133,6 +133,12 @@ void check_numbers(int64_t op) {
   refuses(op, "save", kBoth, set(&cw_sequence::save, -1));
   refuses(op, "clip_passes", kBoth, set(&cw_sequence::clip_passes, 2));
   refuses(op, "save in backward", kBackward, set(&cw_sequence::save, 0));
+  refuses(op, "products", kBoth, set(&cw_sequence::products, 2));
+  if (!cw_has_bfloat16())
+    refuses(op, "products that the machine lacks", kBoth, set(&cw_sequence::products, CW_PRODUCTS_BFLOAT16),
+            CW_UNSUPPORTED);
+  refuses(op, "products of bfloat16 in double", kBoth,
+          [](Call &call) { call.s.dtype = CW_FLOAT64, call.s.products = CW_PRODUCTS_BFLOAT16; });
   refuses(op, "activation", kBoth, set(&cw_sequence::activation, 12));
   refuses(op, "gate_activation", kBoth, set(&cw_sequence::gate_activation, -1));
   refuses(op, "cell_clip", kBoth, [](Call &call) { call.s.cell_clip = poison<double>(); });
@@ -236,6 +242,7 @@ void check_masks(int64_t op) {
   if (op == CW_RNN)
     refuses(op, "a mask of a gate that is none", kBoth, [&](Call &call) { of_gate(call), ++call.masks[0].place; });
   refuses(op, "rows", kBoth, [](Call &call) { call.masks[1].rows = B + 1; });
+  refuses(op, "more bits than a mantissa has", kBoth, [](Call &call) { call.masks[1].bits = 24; });
   refuses(op, "steps of a mask for all rows", kBoth, [](Call &call) { call.masks[0].stride = 256; });
   accepts(op, "zoneout on h", kBoth, [](Call &call) { call.masks[0].place = CW_MASK_ZONE_H; });
   if (op != CW_LSTM) refuses(op, "a mask on c", kBoth, [](Call &call) { call.masks[0].place = CW_MASK_C; });

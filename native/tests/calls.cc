@@ -93,7 +93,7 @@ void point_to_inputs(const Case &c, const Inputs<Real> &inputs, const Setup &set
   s.threads = setup.threads, s.split = setup.split, s.reverse = c.reverse, s.save = c.save;
   s.activation = c.activation, s.gate_activation = c.gate_activation;
   s.forget_bias = c.forget_bias, s.cell_clip = c.cell_clip, s.proj_clip = c.proj_clip;
-  s.clip_passes = c.clip_passes, s.coupled = c.coupled;
+  s.clip_passes = c.clip_passes, s.coupled = c.coupled, s.products = c.rounds;
   for (int g = c.first_gate(); g < c.gates(); ++g) {
     s.w[g] = point_to_weight(c, "w", inputs.w[g], c.H, memory, s.w_ld[g], s.w_unit[g]);
     if (c.feed == Feed::kGates || inputs.x.empty()) continue;

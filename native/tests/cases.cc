@@ -35,7 +35,8 @@ void add_masks(const Case &c, Masks kind, int64_t place, int64_t N, Random &rand
     mask.width = width;
     mask.first = width == 0 ? 0 : (place - CW_MASK_GATE - c.first_gate()) * N;
     mask.stride = kind == Masks::kPerStep ? uint64_t(256 * c.B * (width == 0 ? N : width)) : 0;
-    mask.threshold = uint64_t(std::ldexp(1 - keep, sizeof(Real) == 4 ? 23 : 52));
+    mask.bits = c.mask_bits;
+    mask.threshold = uint64_t(std::ldexp(1 - keep, c.mask_bits ? int(c.mask_bits) : sizeof(Real) == 4 ? 23 : 52));
     mask.scale = 1 / keep;
     mask.rows = by_row ? c.B : 1;
     mask.place = place;
@@ -108,6 +109,8 @@ std::string name_of(const Case &c, int64_t dtype) {
   add(c.x_gate, "x_of_gates");
   add(c.states != States::kNone, c.states == States::kApart ? "states" : "states_are_operands");
   add(c.masks_per_place > 1, "several_masks");
+  add(c.mask_bits != 0, "bits" + std::to_string(c.mask_bits));
+  add(c.rounds, "bfloat16");
   add(c.no_d_out, "no_d_out");
   add(c.no_d_last, "no_d_last");
   return name;

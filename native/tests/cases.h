@@ -38,7 +38,8 @@ struct Case {
   Masks mask_gate = Masks::kNone;  // of each gate's own, parts of one mask; needs input products ahead of the loop
   bool x_gate = false;             // each gate has inputs of its own; likewise
   States states = States::kNone;
-  int64_t masks_per_place = 1;
+  int64_t masks_per_place = 1, mask_bits = 0;
+  bool rounds = false;  // products of bfloat16
   bool no_d_out = false, no_d_last = false;
   double inputs_bound = 1.5;  // of the gates' inputs
   uint64_t seed = 1;

@@ -107,6 +107,17 @@ int main(int argc, char **argv) {
           c.norm = true;
           compare<float>(c, isa, share);
         }
+      cw_set_isa(isa);
+      for (const int64_t B : {3, 33}) {
+        if (!cw_has_bfloat16()) break;
+        for (const bool of_gates : {false, true}) {
+          Case c = full_case(op, B, 70, of_gates);
+          c.rounds = true;
+          compare<float>(c, isa, share);
+          c.norm = true;
+          compare<float>(c, isa, share);
+        }
+      }
     }
     compare_masks<float>(isa);
     compare_masks<double>(isa);

@@ -95,7 +95,8 @@ void stream_factors(const cw_mask &m, int64_t step, int64_t flat, int64_t n, R *
     philox_blocks(m.key, start.plus(uint64_t(block)), words);
     if constexpr (sizeof(R) == 4) {
       const int32_t threshold = int32_t(m.threshold);
-      for (int i = 0; i < many; ++i) kept[i] = int32_t(words[i] & 0x7fffffu) >= threshold ? scale : R(0);
+      const uint32_t mantissa = (uint32_t(1) << (m.bits == 0 ? 23 : m.bits)) - 1;
+      for (int i = 0; i < many; ++i) kept[i] = int32_t(words[i] & mantissa) >= threshold ? scale : R(0);
     } else {
       for (int i = 0; i < many; ++i) {
         const uint64_t mantissa = (uint64_t(words[2 * i] & 0xfffffu) << 32) | words[2 * i + 1];

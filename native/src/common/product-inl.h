@@ -5,6 +5,9 @@
 // units come out together: columns (vector, gate), cut into strips of kStrip columns, each strip [k][column][lane].
 // Every element is one chain of fused multiply-adds over k in order, whichever tile it falls into: results do not
 // depend on the number of threads.
+//
+// Weights for products of bfloat16 are packed column by column into tiles as tiles-inl.h says, the parts that lie below
+// each other each to a whole number of tiles.
 
 // A tile is a strip of columns and as many rows, so that accumulators, one row of weights and an operand fit into the
 // registers. With 16 of them a strip of all 4 columns would leave 2 rows: too few to pay for reading the weights.
@@ -118,21 +121,28 @@ struct Panels {
   int gates = 1, vectors = 1;  // gates; unit vectors of a full panel
   int width = kStrip;          // columns of a full strip
   bool apart = false;          // each gate multiplies an operand of its own, of which there are `gates`
+  bool in_tiles = false;       // for products of bfloat16
 
-  void init(int64_t units_, int64_t depth_, int gates_, bool apart_ = false) {
+  void init(const cw_sequence &s, int64_t units_, int64_t depth_, int gates_, bool apart_ = false) {
     units = units_, depth = depth_, gates = gates_, apart = apart_ && gates > 1;
-    vectors = 4 / gates;
+    in_tiles = kTiles<R> && rounds(s);
+    vectors = in_tiles && gates == 3 ? 2 : 4 / gates;  // tiles like pairs of columns
     width = apart ? 1 : kStrip;
   }
   int64_t unit_vectors() const { return (units + kLanes<R> - 1) / kLanes<R>; }
   int64_t panels() const { return (unit_vectors() + vectors - 1) / vectors; }
-  int64_t elements() const { return unit_vectors() * gates * depth * kLanes<R>; }
+  int64_t elements() const { return unit_vectors() * gates * (in_tiles ? tiled_column() / 2 : depth * kLanes<R>); }
   int64_t first_unit(int64_t panel) const { return panel * vectors * kLanes<R>; }
   int vectors_of(int64_t panel) const {
     const int64_t left = unit_vectors() - panel * vectors;
     return int(left < vectors ? left : vectors);
   }
   R *panel(int64_t p) const { return data + p * vectors * gates * depth * kLanes<R>; }
+  // In tiles: numbers of a column, with room for up to four parts; and where a panel begins.
+  int64_t tiled_column() const { return (rounded_up(depth, kTileDepth) + 3 * kTileDepth) * kTileUnits; }
+  uint16_t *tiled_panel(int64_t p) const {
+    return reinterpret_cast<uint16_t *>(data) + p * vectors * gates * tiled_column();
+  }
   // From the start of a full strip to that of the next one.
   int64_t strip() const { return depth * width * kLanes<R>; }
 };
@@ -172,12 +182,43 @@ CW_INLINE void pack_column(const Matrix<R> &m, int64_t k0, int64_t k1, int64_t u
   }
 }
 
+// Rows of a column of units, rounded, as pairs in tiles; rows and units that there are not as zeros.
+template <class R>
+__attribute__((noinline)) void pack_tiles(const Matrix<R> &m, int64_t depth, int64_t u0, int n, uint16_t *to) {
+  for (int64_t k = 0; k < depth; k += kTileDepth, to += kTileDepth * kTileUnits) {
+    alignas(64) R rows[kTileDepth * kTileUnits] = {};
+    const Matrix<R> below = {m.base + k * m.row, m.row, m.column};
+    pack_column<R>(below, 0, depth - k < kTileDepth ? depth - k : kTileDepth, u0, n, rows, kTileUnits);
+    for (int row = 0; row < kTileDepth; ++row) {
+      uint16_t rounded[kTileDepth];
+      round_row(rows + row * kTileUnits, kTileUnits, rounded);
+      for (int u = 0; u < kTileUnits; ++u) to[(row / 2 * kTileUnits + u) * 2 + row % 2] = rounded[u];
+    }
+  }
+}
+// Panels [from, to) in tiles; arguments as of `pack`.
+template <class R>
+void pack_in_tiles(const Panels<R> &p, int64_t from, int64_t to, const Matrix<R> *weights, const int64_t *depths,
+                   int parts) {
+  for (int64_t i = from; i < to; ++i)
+    for (int column = 0; column < p.vectors_of(i) * p.gates; ++column) {
+      const int64_t u0 = p.first_unit(i) + column / p.gates * kTileUnits;
+      const int n = int(p.units - u0 < kTileUnits ? p.units - u0 : kTileUnits);
+      uint16_t *at = p.tiled_panel(i) + column * p.tiled_column();
+      for (int part = 0; part < parts; ++part) {
+        pack_tiles<R>(weights[part * p.gates + column % p.gates], depths[part], u0, n, at);
+        at += rounded_up(depths[part], kTileDepth) * kTileUnits;
+      }
+    }
+}
+
 // Pack panels [from, to). `parts` matrices per gate lie below each other (their depths sum up to p.depth).
 template <class R>
 __attribute__((noinline)) void pack(const Panels<R> &p, int64_t from, int64_t to, const Matrix<R> *weights,
                                     const int64_t *depths, int parts) {
   constexpr int L = kLanes<R>;
   constexpr int64_t kFewRows = 32;  // so many rows of a matrix, one page each, are read side by side
+  if (p.in_tiles) return pack_in_tiles(p, from, to, weights, depths, parts);
   int64_t above = 0;
   for (int part = 0; part < parts; ++part) {
     const int64_t depth = depths[part], block = weights[part * p.gates].column == 1 ? kFewRows : depth;
@@ -201,7 +242,7 @@ __attribute__((noinline)) void pack(const Panels<R> &p, int64_t from, int64_t to
 // from unit u, z[gate * lanes] the sums of each gate. With SEPARATE the sums of the last operand stand apart, at
 // z[kSeparate + gate * lanes]; not where each gate has an operand of its own, which `count` does not count then.
 // `prepare(b, u)` comes before the product of that row's units: the place to ask for what `finish` will read.
-constexpr int kSeparate = 8 * 4 * 16;
+constexpr int kSeparate = (CW_BYTES == 64 ? kBlockRows * 6 : 8 * 4) * 16;
 
 // A strip of NV or more columns.
 template <class R, int NV>
@@ -258,14 +299,47 @@ CW_INLINE void any_tile(const Panels<R> &p, int64_t panel, int columns, int rows
   }
 }
 
+// Sums of `rows` rows from row b on with a panel.
+template <class R, bool SEPARATE>
+CW_INLINE void sums_of(const Panels<R> &p, int64_t panel, int columns, int rows, bool leads, const Operand<R> *operands,
+                       int count, int64_t b, R *z) {
+  if (SEPARATE) {
+    int64_t before = 0;
+    for (int k = 0; k + 1 < count; ++k) before += operands[k].depth;
+    any_tile<R>(p, panel, columns, rows, leads, operands, count - 1, b, 0, z);
+    any_tile<R>(p, panel, columns, rows, leads, operands + count - 1, 1, b, before, z + kSeparate);
+  } else if (p.apart) {
+    tile_apart<R>(p, panel, columns, rows, operands, b, z);
+  } else {
+    any_tile<R>(p, panel, columns, rows, leads, operands, count, b, 0, z);
+  }
+}
+// The same by tiles.
+template <class R, bool SEPARATE>
+__attribute__((noinline)) void tiled_sums_of(const Panels<R> &p, int64_t panel, int columns, const Rounded &rounded,
+                                             const Operand<R> *operands, int count, int64_t b, R *sums) {
+  if constexpr (!kTiles<R>) return;
+  const uint16_t *w = p.tiled_panel(panel);
+  const int64_t column = p.tiled_column();
+  float *const z = reinterpret_cast<float *>(sums);
+  int64_t depth = 0;
+  for (int k = 0; k < count - (SEPARATE ? 1 : 0); ++k) depth += rounded_up(operands[k].depth, kTileDepth) / kTileDepth;
+  rounded.multiply(b, w, column, columns, 0, depth, p.apart ? p.gates : 0, z);
+  if (!SEPARATE) return;
+  const int64_t last = rounded_up(operands[count - 1].depth, kTileDepth) / kTileDepth;
+  rounded.multiply(b, w, column, columns, depth, last, 0, z + kSeparate);
+}
+
 template <class R, bool SEPARATE = false, class Prepare, class Finish>
 CW_INLINE void multiply(const Panels<R> &p, int64_t from, int64_t to, const Operand<R> *operands, int count, int64_t b0,
                         int64_t b1, Prepare prepare, Finish finish) {
   constexpr int L = kLanes<R>;
   alignas(64) R z[kSeparate * (SEPARATE ? 2 : 1)];
+  if (from >= to) return;
+  const Rounded rounded(p.in_tiles, operands, p.apart ? p.gates : count, b0, b1);
   for (int64_t i = from; i < to; ++i) {
-    const int nv = p.vectors_of(i), width = nv * p.gates, most = kMaxRows[p.apart ? 1 : width];
-    if (!SEPARATE && b1 - b0 == 1 && nv == p.vectors && width >= 3 && !p.apart) {
+    const int nv = p.vectors_of(i), width = nv * p.gates, most = kMaxRows[p.apart || width > 4 ? 1 : width];
+    if (!SEPARATE && b1 - b0 == 1 && nv == p.vectors && width >= 3 && !p.apart && !rounded.used) {
       // One row: first the sums of several panels, then all their gates, whose long chains of operations overlap.
       constexpr int kMany = 8;
       alignas(64) R sums[kMany * 4 * L];
@@ -287,20 +361,13 @@ CW_INLINE void multiply(const Panels<R> &p, int64_t from, int64_t to, const Oper
     }
     const int64_t tiles = (b1 - b0 + most - 1) / most;
     int64_t b = b0;
-    for (int64_t t = 0; t < tiles; ++t) {
-      const int rows = int((b1 - b + (tiles - t) - 1) / (tiles - t));
-      const bool leads = t == 0 && tiles > 1;
+    for (int64_t t = 0; b < b1; ++t) {
+      const int rows = rounded.used ? rounded.rows_at(b) : int((b1 - b + (tiles - t) - 1) / (tiles - t));
       for (int r = 0; r < rows; ++r) prepare(b + r, p.first_unit(i));
-      if (SEPARATE) {
-        int64_t before = 0;
-        for (int k = 0; k + 1 < count; ++k) before += operands[k].depth;
-        any_tile<R>(p, i, width, rows, leads, operands, count - 1, b, 0, z);
-        any_tile<R>(p, i, width, rows, leads, operands + count - 1, 1, b, before, z + kSeparate);
-      } else if (p.apart) {
-        tile_apart<R>(p, i, width, rows, operands, b, z);
-      } else {
-        any_tile<R>(p, i, width, rows, leads, operands, count, b, 0, z);
-      }
+      if (rounded.used)
+        tiled_sums_of<R, SEPARATE>(p, i, width, rounded, operands, count, b, z);
+      else
+        sums_of<R, SEPARATE>(p, i, width, rows, t == 0 && tiles > 1, operands, count, b, z);
       for (int r = 0; r < rows; ++r)
         for (int v = 0; v < nv; ++v) {
           const int64_t u = p.first_unit(i) + v * L;

@@ -188,7 +188,7 @@ struct Inputs {
         inside(s_.x != nullptr && !ahead), prepared(inside && is_masked(s_)) {
     if (inside) mask.init(s.masks, s.n_masks, CW_MASK_INPUT, s.B, s.I);
     if (ahead)
-      for (int64_t g = first; g < gates; ++g) panels[g].init(s.H, s.I, 1);
+      for (int64_t g = first; g < gates; ++g) panels[g].init(s, s.H, s.I, 1);
   }
   static bool is_masked(const cw_sequence &s) {
     for (int64_t i = 0; i < s.n_masks; ++i)
@@ -208,13 +208,15 @@ struct Inputs {
       const Matrix<R> w = input_weights<R>(s, g);
       const Operand<R> x = {static_cast<const R *>(s.x) + (g - first) * s.x_gate, s.I, s.I};
       if (!packed_ready) pack(panels[g], p, last, &w, &s.I, 1);
-      multiply(
-          panels[g], p, last, &x, 1, 0, s.T * s.B, [](int64_t, int64_t) {},
-          [&](int64_t row, int64_t u, int n, const R *z) {
-            const R *bias = static_cast<const R *>(s.bias[g]);
-            store(static_cast<R *>(s.gate[g]) + row * s.gate_ld[g] + u,
-                  bias == nullptr ? load(z) : load(z) + load(bias + u, n), n);
-          });
+      const int64_t rows = s.T * s.B, chunk = panels[g].in_tiles ? chunk_rows(s) : rows;
+      for (int64_t row0 = 0; row0 < rows; row0 += chunk)
+        multiply(
+            panels[g], p, last, &x, 1, row0, row0 + chunk < rows ? row0 + chunk : rows, [](int64_t, int64_t) {},
+            [&](int64_t row, int64_t u, int n, const R *z) {
+              const R *bias = static_cast<const R *>(s.bias[g]);
+              store(static_cast<R *>(s.gate[g]) + row * s.gate_ld[g] + u,
+                    bias == nullptr ? load(z) : load(z) + load(bias + u, n), n);
+            });
     }
   }
   void take(Arena &arena, Arena &packed) {
@@ -378,7 +380,7 @@ __attribute__((noinline)) void add_products(const Run<R> &run, const Panels<R> &
 // The panels for it, from gates to h; the number of parts they are packed of follows.
 template <class R>
 void init_to_h(const Run<R> &run, Panels<R> &p, int gates) {
-  run.by_gate ? p.init(run.P, run.H, gates, true) : p.init(run.P, gates * run.H, 1);
+  run.by_gate ? p.init(run.s, run.P, run.H, gates, true) : p.init(run.s, run.P, gates * run.H, 1);
 }
 template <class R>
 int parts_to_h(const Run<R> &run, int gates) {

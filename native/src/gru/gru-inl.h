@@ -17,8 +17,8 @@ struct GruBeforeForward {
   R *rh = nullptr, *keep = nullptr;  // [B, H] r * h, and u where the gates have no buffer
 
   explicit GruBeforeForward(const cw_sequence &s) : run(s), inputs(s, 3) {
-    gates.init(run.H, inputs.width + run.H, 2, run.by_gate);
-    candidate.init(run.H, inputs.width + run.H, 1);
+    gates.init(run.s, run.H, inputs.width + run.H, 2, run.by_gate);
+    candidate.init(run.s, run.H, inputs.width + run.H, 1);
   }
   void layout(Arena &arena, Arena &packed) {
     gates.data = packed.take<R>(gates.elements());
@@ -89,7 +89,7 @@ struct GruBeforeBackward {
 
   explicit GruBeforeBackward(const cw_sequence &s) : run(s) {
     init_to_h(run, to_h, 2);
-    to_rh.init(run.H, run.H, 1);
+    to_rh.init(run.s, run.H, run.H, 1);
   }
   void layout(Arena &arena, Arena &) {
     to_h.data = arena.take<R>(to_h.elements());
@@ -172,7 +172,7 @@ struct GruAfterForward {
   Panels<R> gates;
 
   explicit GruAfterForward(const cw_sequence &s) : run(s), inputs(s, 3) {
-    gates.init(run.H, inputs.width + run.H, 3, run.by_gate);
+    gates.init(run.s, run.H, inputs.width + run.H, 3, run.by_gate);
   }
   void layout(Arena &arena, Arena &packed) {
     gates.data = packed.take<R>(gates.elements());

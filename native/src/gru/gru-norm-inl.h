@@ -23,8 +23,8 @@ struct GruBeforeNormForward {
   R *sums = nullptr;                 // [3, B, H] gates, where they have no buffer
 
   explicit GruBeforeNormForward(const cw_sequence &s) : run(s), inputs(s, 3), norms(s, 3, 3) {
-    gates.init(run.H, inputs.width + run.H, 2, run.by_gate);
-    candidate.init(run.H, inputs.width + run.H, 1);
+    gates.init(run.s, run.H, inputs.width + run.H, 2, run.by_gate);
+    candidate.init(run.s, run.H, inputs.width + run.H, 1);
   }
   void layout(Arena &arena, Arena &packed) {
     gates.data = packed.take<R>(gates.elements());
@@ -133,7 +133,7 @@ struct GruBeforeNormBackward {
 
   explicit GruBeforeNormBackward(const cw_sequence &s) : run(s), norms(s, 3, 3) {
     init_to_h(run, to_h, 2);
-    to_rh.init(run.H, run.H, 1);
+    to_rh.init(run.s, run.H, run.H, 1);
   }
   void layout(Arena &arena, Arena &) {
     to_h.data = arena.take<R>(to_h.elements());
@@ -265,7 +265,7 @@ struct GruAfterNormForward {
   R *from_h = nullptr;  // [B, H] the candidate's recurrent product, where nothing is saved
 
   explicit GruAfterNormForward(const cw_sequence &s) : run(s), inputs(s, 3), norms(s, 4, 4) {
-    gates.init(run.H, inputs.width + run.H, 3, run.by_gate);
+    gates.init(run.s, run.H, inputs.width + run.H, 3, run.by_gate);
   }
   void layout(Arena &arena, Arena &packed) {
     gates.data = packed.take<R>(gates.elements());

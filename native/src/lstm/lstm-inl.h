@@ -101,8 +101,8 @@ struct LstmForward {
   R *m = nullptr;  // [B, H] what is projected
 
   explicit LstmForward(const cw_sequence &s) : run(s), inputs(s, 4, kFirst) {
-    gates.init(run.H, inputs.width + run.P, kGates, run.by_gate);
-    projection.init(run.P, run.H, 1);
+    gates.init(run.s, run.H, inputs.width + run.P, kGates, run.by_gate);
+    projection.init(run.s, run.P, run.H, 1);
   }
   void layout(Arena &arena, Arena &packed) {
     gates.data = packed.take<R>(gates.elements());
@@ -192,7 +192,7 @@ struct LstmBackward {
 
   explicit LstmBackward(const cw_sequence &s) : run(s) {
     init_to_h(run, to_h, kGates);
-    to_m.init(run.H, run.P, 1);
+    to_m.init(run.s, run.H, run.P, 1);
   }
   void layout(Arena &arena, Arena &) {
     to_h.data = arena.take<R>(to_h.elements());

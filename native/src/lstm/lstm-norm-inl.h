@@ -14,8 +14,8 @@ struct LstmNormForward {
   R *cells = nullptr;  // [threads, H] a row's c before its normalization
 
   explicit LstmNormForward(const cw_sequence &s) : run(s), inputs(s, 4, kFirst), norms(s, 5, 6) {
-    gates.init(run.H, inputs.width + run.P, kGates, run.by_gate);
-    projection.init(run.P, run.H, 1);
+    gates.init(run.s, run.H, inputs.width + run.P, kGates, run.by_gate);
+    projection.init(run.s, run.P, run.H, 1);
   }
   void layout(Arena &arena, Arena &packed) {
     gates.data = packed.take<R>(gates.elements());
@@ -143,7 +143,7 @@ struct LstmNormBackward {
 
   explicit LstmNormBackward(const cw_sequence &s) : run(s), norms(s, 5, 6) {
     init_to_h(run, to_h, kGates);
-    to_m.init(run.H, run.P, 1);
+    to_m.init(run.s, run.H, run.P, 1);
   }
   void layout(Arena &arena, Arena &) {
     to_h.data = arena.take<R>(to_h.elements());

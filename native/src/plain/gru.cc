@@ -63,7 +63,8 @@ void gru_forward(const cw_sequence &s) {
       } else {
         for (int64_t u = 0; u < s.H; ++u) {
           double sum = sum_c[u];
-          for (int64_t k = 0; k < s.H; ++k) sum += double(q.of_gate(2, step, b, k, r[k] * h[k])) * q.weight(2, k, u);
+          for (int64_t k = 0; k < s.H; ++k)
+            sum += double(q.factor(q.of_gate(2, step, b, k, r[k] * h[k]))) * q.weight(2, k, u);
           sum_c[u] = Real(sum);
         }
         normalize(q, 2, sum_c, c, step, b);

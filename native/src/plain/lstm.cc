@@ -25,7 +25,7 @@ struct Lstm : Sequence<Real> {
 
   Real projection(int64_t u, int64_t p) const {
     const bool dense = s.projection_ld == 0 && s.projection_unit == 0;
-    return Sequence<Real>::element(s.projection, u * (dense ? s.P : s.projection_ld), p, s.projection_unit);
+    return this->factor(this->element(s.projection, u * (dense ? s.P : s.projection_ld), p, s.projection_unit));
   }
 
   Real sigma(Real x) const { return activate(s.gate_activation, x); }
@@ -63,7 +63,7 @@ template <typename Real>
 void project(const Lstm<Real> &q, int64_t step, int64_t b, const Real *m, Real *out) {
   for (int64_t p = 0; p < q.s.P; ++p) {
     double sum = 0;
-    for (int64_t u = 0; u < q.s.H; ++u) sum += double(m[u]) * q.projection(u, p);
+    for (int64_t u = 0; u < q.s.H; ++u) sum += double(q.factor(m[u])) * q.projection(u, p);
     if (q.clips_projection() && q.s.save) q.at(q.s.proj_raw, step, b, q.s.P)[p] = Real(sum);
     out[p] = clipped(Real(sum), q.s.proj_clip);
   }
@@ -135,7 +135,7 @@ template <typename Real>
 Real gradient_of_m(const Lstm<Real> &q, int64_t step, int64_t b, int64_t u) {
   if (!q.s.projection) return q.gradient_of_h(step, b, u);
   double sum = 0;
-  for (int64_t p = 0; p < q.s.P; ++p) sum += double(q.at(q.s.d_proj, step, b, q.s.P)[p]) * q.projection(u, p);
+  for (int64_t p = 0; p < q.s.P; ++p) sum += double(q.factor(q.at(q.s.d_proj, step, b, q.s.P)[p])) * q.projection(u, p);
   return Real(sum);
 }
 

@@ -26,9 +26,11 @@ inline Block philox(uint64_t key, Counter counter) {
   return x;
 }
 
-inline uint64_t mantissa(const Block &block, int64_t place, float) { return block.word[place] & 0x7FFFFF; }
+inline uint64_t mantissa(const Block &block, int64_t place, const cw_mask &mask, float) {
+  return block.word[place] & ((uint64_t(1) << (mask.bits == 0 ? 23 : mask.bits)) - 1);
+}
 
-inline uint64_t mantissa(const Block &block, int64_t place, double) {
+inline uint64_t mantissa(const Block &block, int64_t place, const cw_mask &, double) {
   return uint64_t(block.word[2 * place] & 0xFFFFF) << 32 | block.word[2 * place + 1];
 }
 
@@ -40,7 +42,7 @@ Real masked(const cw_mask &mask, int64_t number, int64_t row, int64_t unit, int6
   constexpr int64_t draws = 16 / (sizeof(Real) == 4 ? 4 : 8);
   const Counter counter =
       (Counter(mask.high) << 64) + mask.low + Counter(uint64_t(number)) * mask.stride + flat / draws;
-  const bool kept = mantissa(philox(mask.key, counter), flat % draws, Real()) >= mask.threshold;
+  const bool kept = mantissa(philox(mask.key, counter), flat % draws, mask, Real()) >= mask.threshold;
   return kept ? value * Real(mask.scale) : Real(0);
 }
 

@@ -106,10 +106,12 @@ uint64_t digest(const void *data, int64_t bytes, int64_t) {
   return total;
 }
 
+bool has_bfloat16() { return true; }
+
 }  // namespace
 }  // namespace plain
 
-const Kernels kPlain = {plain::scratch_bytes, plain::packed_bytes,  plain::forward,
-                        plain::backward,      plain::mask_sequence, plain::digest};
+const Kernels kPlain = {plain::scratch_bytes, plain::packed_bytes, plain::forward,     plain::backward,
+                        plain::mask_sequence, plain::digest,       plain::has_bfloat16};
 
 }  // namespace cellweave

@@ -2,6 +2,7 @@
 #ifndef CELLWEAVE_PLAIN_SEQUENCE_H_
 #define CELLWEAVE_PLAIN_SEQUENCE_H_
 
+#include "plain/bfloat16.h"
 #include "plain/masks.h"
 
 namespace cellweave {
@@ -35,14 +36,17 @@ struct Sequence {
         for (int64_t k = 0; k < s.I; ++k) {
           const Real *own = static_cast<const Real *>(s.x) + (g - first) * s.x_gate;
           const Real x = masked(CW_MASK_INPUT, step, b, k, s.I, at(own, step, b, s.I)[k]);
-          sum += double(x) * element(s.wx[g], k * s.wx_ld[g], u, s.wx_unit[g]);
+          sum += double(factor(x)) * factor(element(s.wx[g], k * s.wx_ld[g], u, s.wx_unit[g]));
         }
         gate(g, step, b)[u] = Real(sum);
       }
   }
 
-  // Recurrent weight of operand k for unit u of gate g.
-  Real weight(int g, int64_t k, int64_t u) const { return element(s.w[g], k * s.w_ld[g], u, s.w_unit[g]); }
+  // A number as it is multiplied in a product.
+  Real factor(Real x) const { return s.products == CW_PRODUCTS_BFLOAT16 ? Real(rounded_to_bfloat16(float(x))) : x; }
+
+  // Recurrent weight of operand k for unit u of gate g, as it is multiplied.
+  Real weight(int g, int64_t k, int64_t u) const { return factor(element(s.w[g], k * s.w_ld[g], u, s.w_unit[g])); }
 
   // Row b at `step` of a [T, B, N] tensor, NULL if there is none.
   template <typename Pointer>
@@ -85,14 +89,14 @@ struct Sequence {
 
   // `start` plus the sum of h[k] w[k, u]; in double, so that what follows judges faster loops.
   Real product(double start, const Real *h, int g, int64_t u, int64_t step, int64_t b) const {
-    for (int64_t k = 0; k < s.P; ++k) start += double(of_gate(g, step, b, k, h[k])) * weight(g, k, u);
+    for (int64_t k = 0; k < s.P; ++k) start += double(factor(of_gate(g, step, b, k, h[k]))) * weight(g, k, u);
     return Real(start);
   }
 
   // What the gradient of gate g gives to operand k, from the sum of d[u] w[k, u].
   double back_product(const Real *d, int g, int64_t k, int64_t step, int64_t b) const {
     double sum = 0;
-    for (int64_t u = 0; u < s.H; ++u) sum += double(d[u]) * weight(g, k, u);
+    for (int64_t u = 0; u < s.H; ++u) sum += double(factor(d[u])) * weight(g, k, u);
     for (int64_t i = 0; i < s.n_masks; ++i)
       if (s.masks[i].place == CW_MASK_GATE + g) return of_gate(g, step, b, k, Real(sum));
     return sum;

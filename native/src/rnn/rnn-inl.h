@@ -7,7 +7,9 @@ struct RnnForward {
   Inputs<R> inputs;
   Panels<R> weights;
 
-  explicit RnnForward(const cw_sequence &s) : run(s), inputs(s, 1) { weights.init(run.H, inputs.width + run.H, 1); }
+  explicit RnnForward(const cw_sequence &s) : run(s), inputs(s, 1) {
+    weights.init(run.s, run.H, inputs.width + run.H, 1);
+  }
   void layout(Arena &arena, Arena &packed) {
     weights.data = packed.take<R>(weights.elements());
     inputs.take(arena, packed);

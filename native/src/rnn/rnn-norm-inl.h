@@ -10,7 +10,7 @@ struct RnnNormForward {
   R *sums = nullptr;  // [B, H] the gate, where it has no buffer
 
   explicit RnnNormForward(const cw_sequence &s) : run(s), inputs(s, 1), norms(s, 1, 1) {
-    weights.init(run.H, inputs.width + run.H, 1);
+    weights.init(run.s, run.H, inputs.width + run.H, 1);
   }
   void layout(Arena &arena, Arena &packed) {
     weights.data = packed.take<R>(weights.elements());

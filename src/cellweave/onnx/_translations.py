@@ -43,7 +43,7 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
 
 def _translate(
     x: Any, state: Any, fresh: Any, weights: Any, lengths: Any, resets: Any, streams: Any, keeps: Any, noise: Any,
-    run: Any, whole: Any, real: Any, threads: Any, save: Any,
+    run: Any, whole: Any, real: Any, threads: Any, bfloat16: Any, bits: Any, save: Any,
 ) -> Any:  # fmt: skip
     """Outputs, last state and what backward would need, which no exported model reads."""
     spec, nodes = run_from_text(run, whole, real), nodes_of_export()

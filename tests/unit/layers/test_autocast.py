@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import cellweave as cw
-from cellweave.ops.common._library import missing_reason
+from cellweave.ops.common._library import core, missing_reason
 from helpers import nest
-from helpers.tolerances import assert_same_bits
+from helpers.tolerances import assert_close, assert_same_bits
 
 D, H = 4, 6
 CELLS: dict[str, Callable[[], Any]] = {
@@ -33,20 +33,25 @@ def cell(request: pytest.FixtureRequest) -> Any:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=["half-inputs", "whole-inputs"])
 @pytest.mark.parametrize("start", ["float32", "bfloat16"])
-def test_woven_in_the_dtype_of_the_weights(cell: Any, dtype: torch.dtype, start: str) -> None:
+@pytest.mark.parametrize("lower", [torch.bfloat16, torch.float16], ids=["to-bf16", "to-fp16"])
+def test_woven_in_the_dtype_of_the_weights(cell: Any, dtype: torch.dtype, start: str, lower: torch.dtype) -> None:
     x = torch.randn(2, 3, D).to(dtype).requires_grad_()
     wanted = cw.dynamic_rnn(cell, x.float(), dtype="float32")
-    with torch.autocast("cpu", torch.bfloat16):
+    tiled = lower == torch.bfloat16 and core().has_bfloat16  # whose products round what they multiply
+    with torch.autocast("cpu", lower):
         plan = cw.explain(cell, x, dtype=start)
         got = cw.dynamic_rnn(cell, x, dtype=start)
     assert {row.backend for row in plan.rows} == {"native"}
     for number, (a, b) in enumerate(zip(nest.flatten(got), nest.flatten(wanted), strict=True)):
-        assert_same_bits(f"result {number}", a, b)
+        assert_close(f"result {number}", a, b, 2e-2) if tiled else assert_same_bits(f"result {number}", a, b)
     sources = [x, *cell.parameters()]
     grads = [torch.autograd.grad(out.square().sum(), sources) for out in (got[0], wanted[0])]
     assert grads[0][0].dtype == dtype
     for number, (a, b) in enumerate(zip(*grads, strict=True)):
-        assert_same_bits(f"gradient {number}", a.float(), b.float())
+        if tiled:
+            assert_close(f"gradient {number}", a, b, 5e-2)
+        else:
+            assert_same_bits(f"gradient {number}", a.float(), b.float())
 
 
 def test_inputs_from_a_layer_before(cell: Any) -> None:
@@ -65,7 +70,7 @@ def test_resets_to_a_state(cell: Any) -> None:
     half = nest.pack(cell.state_size, leaves)
     whole = nest.pack(cell.state_size, [leaf.float() for leaf in leaves])
     wanted, _ = cw.dynamic_rnn(cell, x, dtype="float32", resets=resets, reset_state=whole)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.float16):
         got, _ = cw.dynamic_rnn(cell, x, dtype="float32", resets=resets, reset_state=half)
     assert_same_bits("outputs", got, wanted)
 

@@ -13,7 +13,7 @@ from torch.nn.utils import parametrizations
 
 import cellweave as cw
 from cellweave import keras
-from cellweave.ops.common._library import missing_reason
+from cellweave.ops.common._library import core, missing_reason
 from helpers.tolerances import assert_close, assert_same_bits
 
 B, T, D, N = 3, 5, 4, 6
@@ -66,7 +66,10 @@ def test_autocast(name: str, half: torch.dtype) -> None:
     assert all(grad.dtype == torch.float32 and grad.isfinite().all() and grad.any() for grad in grads)
     if name != "lstm":  # its masks are others in a second run
         exact, _ = cw.dynamic_rnn(model.cell, inner.float(), LENGTHS, **F32)
-        assert_same_bits("outputs", found[0], exact)
+        if half == torch.bfloat16 and core().has_bfloat16:
+            assert_close("outputs", found[0], exact, 1e-2)
+        else:
+            assert_same_bits("outputs", found[0], exact)
         plain = torch.autograd.grad(model(x).square().sum(), list(model.parameters()))
         for number, (a, b) in enumerate(zip(grads, plain, strict=True)):
             assert_close(f"gradient {number}", a, b, 0.05)

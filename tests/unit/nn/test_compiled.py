@@ -13,7 +13,7 @@ import cellweave
 from cellweave.ops.common import RunContext
 from cellweave.ops.common._library import missing_reason
 from cellweave.specs import LSTMSpec, RunSpec
-from helpers.tolerances import assert_close
+from helpers.tolerances import assert_close, assert_same_bits
 from helpers.torch_pairs import DIFFERENCE, leaves, run
 
 pytestmark = [
@@ -235,6 +235,48 @@ def test_bfloat16_in_compiled_code() -> None:
     x = torch.randn(5, 2, 3).bfloat16()
     outputs = torch.compile(module, backend="aot_eager")(x)[0]
     assert_close("outputs", outputs.float(), module(x)[0].float(), 2**-6)
+
+
+HALVES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "masks": {"state_dropout": 0.3, "output_dropout": 0.4, "zoneout": 0.1},
+}
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
+@pytest.mark.parametrize("options", HALVES.values(), ids=list(HALVES))
+@pytest.mark.parametrize("name", ["GRU", "LSTM"])
+def test_half_precision_in_a_whole_graph(name: str, options: dict[str, Any], dtype: torch.dtype) -> None:
+    """The native operator, in float32, with the masks that the module draws outside of graphs."""
+    torch._dynamo.reset()
+    module = getattr(cellweave.nn, name)(3, 4, **options).to(dtype)
+    x = torch.randn(5, 2, 3).to(dtype).requires_grad_()
+    found = []
+    for call in (torch.compile(module, backend="aot_eager", fullgraph=True), module):
+        torch.manual_seed(3)
+        outputs = call(x)[0]
+        found.append([outputs, *torch.autograd.grad(outputs.float().square().sum(), [x, *module.parameters()])])
+    for number, (inside, outside) in enumerate(zip(*found, strict=True)):
+        assert inside.dtype == dtype
+        assert_same_bits(f"tensor {number}", inside, outside)
+
+
+@pytest.mark.parametrize("lower", [torch.bfloat16, torch.float16], ids=["to-bf16", "to-fp16"])
+def test_autocast_in_a_graph_rounds_as_outside_of_one(lower: torch.dtype) -> None:
+    torch._dynamo.reset()
+    module, x = cellweave.nn.LSTM(6, 20), torch.randn(5, 20, 6)
+    with torch.no_grad(), torch.autocast("cpu", lower):
+        inside, outside = torch.compile(module, backend="aot_eager", fullgraph=True)(x)[0], module(x)[0]
+    assert_same_bits("outputs", inside, outside)
+
+
+def test_half_precision_exported_for_other_lengths() -> None:
+    module = cellweave.nn.GRU(3, 4).bfloat16().eval()
+    dims = {"input": {0: torch.export.Dim("steps", min=2), 1: torch.export.Dim("rows", min=2)}}
+    exported = torch.export.export(module, (torch.randn(5, 2, 3).bfloat16(),), dynamic_shapes=dims).module()
+    x = torch.randn(9, 4, 3).bfloat16()
+    assert_same_bits("outputs", exported(x)[0], module(x)[0])
 
 
 def test_exported_with_resets_in_both_directions() -> None:

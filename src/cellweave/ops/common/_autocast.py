@@ -16,4 +16,13 @@ def without_autocast(device_type: str = "cpu") -> contextlib.AbstractContextMana
     return torch.autocast(device_type, enabled=False) if torch.is_autocast_enabled(device_type) else _NOTHING
 
 
+def autocast_rounds(dtype: torch.dtype) -> bool:
+    """Whether autocast on the CPU lets layers of this dtype round to bfloat16 what they multiply."""
+    return (
+        dtype == torch.float32
+        and torch.is_autocast_enabled("cpu")
+        and torch.get_autocast_dtype("cpu") == torch.bfloat16
+    )
+
+
 _NOTHING = contextlib.nullcontext()

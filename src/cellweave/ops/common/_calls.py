@@ -44,6 +44,7 @@ class LayerCall:
         reset_state: What replaces it, as `state`; None: zeros.
         threads: How many threads a native time loop may use.
         memo: Where a backend keeps what later calls of this layer can use; None: nowhere.
+        bfloat16: Products may round what they multiply to bfloat16; sums and states keep the dtype.
     """
 
     spec: RunSpec
@@ -56,6 +57,7 @@ class LayerCall:
     reset_state: tuple[torch.Tensor, ...] | None = None
     threads: int = 1
     memo: dict[str, Any] | None = None
+    bfloat16: bool = False
 
 
 def aligned(call: LayerCall) -> LayerCall:

@@ -31,6 +31,7 @@ class BoundMask:
         stride: Blocks from one step's draw to the next; 0 where one draw serves all steps.
         noise: Uniform noise `[1 or B, N]` of the values' dtype, in place of a stream.
         expected: Zoneout without a draw, as in evaluation: `keep * new + (1 - keep) * old`.
+        dtype: Draws are those of this dtype, in which the values were before; None: of the values' own.
     """
 
     spec: MaskSpec
@@ -42,6 +43,7 @@ class BoundMask:
     stride: int = 0
     noise: torch.Tensor | None = None
     expected: bool = False
+    dtype: torch.dtype | None = None
 
     def threshold(self, dtype: torch.dtype) -> int:
         """The smallest mantissa that is kept: of 23 bits for float32, 52 for float64."""
@@ -61,20 +63,24 @@ class BoundMask:
 
         Where nothing is drawn, because a mask is an expected one, zeros that broadcast to it.
         """
+        dtype = self.dtype or like.dtype
         if self.expected:
-            return like.new_zeros((steps, 1, width) if self.spec.per_step else (1, width))
+            return like.new_zeros((steps, 1, width) if self.spec.per_step else (1, width), dtype=dtype)
         if self.noise is not None:
             return self.noise
         shape = (rows if self.spec.per_step or self.spec.per_row else 1, width)
         draws = steps if self.spec.per_step else 1
         noise = random_uniform(
-            shape, like.dtype, self.seed, self.seed2, self.block,
+            shape, dtype, self.seed, self.seed2, self.block,
             draws=draws, stride=self.stride if self.spec.per_step else 0, device=like.device,
         )  # fmt: skip
         return noise if self.spec.per_step else noise[0]
 
     def apply(self, value: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """The masked value for noise that broadcasts to its shape."""
+        if noise.dtype != value.dtype:
+            kept = kept_elements(noise, self.keep, by_floor=self.by_floor).to(value.dtype)
+            return value * (kept * self.scale(noise.dtype))
         return drop_by_floor(value, noise, self.keep) if self.by_floor else drop_by_threshold(value, noise, self.keep)
 
     def new_share(self, noise: torch.Tensor) -> torch.Tensor:
@@ -87,7 +93,8 @@ class BoundMask:
         """What a mask that serves all steps multiplies by: 0 or `1 / keep`, of zoneout 0 or 1; `[1 or rows, width]`."""
         noise = self.draws(1, rows, width, like)
         if self.spec.place in ZONES:
-            return self.new_share(noise[0] if self.expected and self.spec.per_step else noise).contiguous()
+            share = self.new_share(noise[0] if self.expected and self.spec.per_step else noise)
+            return share.to(like.dtype).contiguous()
         return self.apply(torch.ones((), dtype=like.dtype, device=like.device), noise).contiguous()
 
 

@@ -9,15 +9,16 @@ import torch
 
 from cellweave._errors import BackendError
 from cellweave._types import dtype_name
-from cellweave.ops.common._autocast import without_autocast
+from cellweave.ops.common._autocast import autocast_rounds, without_autocast
 from cellweave.ops.common._by_length import by_length, together
 from cellweave.ops.common._calls import LayerCall, LayerResult, aligned
 from cellweave.ops.common._gate_masks import foldable, folded
-from cellweave.ops.common._library import DTYPE_CODES, missing_reason
+from cellweave.ops.common._library import DTYPE_CODES, core, missing_reason
 from cellweave.ops.common._native_autograd import NativeFunction
 from cellweave.ops.common._native_call import NativeCall
 from cellweave.ops.common._native_forward import native_forward
 from cellweave.ops.common._native_frame import NativeOp, flatten, recurs_on_outputs
+from cellweave.ops.common._native_halves import HALVES, HalfStep, in_dtype, in_float32
 from cellweave.ops.common._native_layout import NativeLayout, gate_places
 from cellweave.ops.common._native_ops import arguments_of, define_native_ops, run_operator
 from cellweave.ops.common._native_step import NativeStep
@@ -43,10 +44,20 @@ def native_backend(
     def run(call: LayerCall) -> LayerResult:
         return _run(op, call)
 
-    def step(call: LayerCall) -> NativeStep:
-        return NativeStep(op, aligned(call))
+    def step(call: LayerCall) -> NativeStep | HalfStep:
+        dtype = call.x.dtype
+        return HalfStep(NativeStep(op, in_float32(call)), dtype) if dtype in HALVES else NativeStep(op, aligned(call))
 
-    return Backend("native", refuses, run, step)
+    return Backend("native", refuses, run, step, _remarks)
+
+
+def _remarks(spec: RunSpec, context: RunContext) -> str | None:
+    """How a layer in half precision is computed."""
+    if context.dtype not in HALVES:
+        return None
+    if context.dtype == torch.bfloat16 and core().has_bfloat16:
+        return "products in bfloat16 on the processor's tiles, sums and states in float32"
+    return "computed in float32"
 
 
 def _refuses(layout_of: Callable[[CellSpec], NativeLayout], spec: RunSpec, context: RunContext) -> str | None:
@@ -55,8 +66,8 @@ def _refuses(layout_of: Callable[[CellSpec], NativeLayout], spec: RunSpec, conte
         return missing
     if context.device_type != "cpu":
         return f"runs on the CPU, not on {context.device_type}"
-    if context.dtype not in DTYPE_CODES:
-        return f"computes in float32 and float64, not in {dtype_name(context.dtype)}"
+    if context.dtype not in DTYPE_CODES and context.dtype not in HALVES:
+        return f"computes in float64, float32, bfloat16 and float16, not in {dtype_name(context.dtype)}"
     if context.transforms:
         return "knows no torch.func transforms and no forward-mode gradients"
     if not context.plain:
@@ -84,6 +95,24 @@ def _run(op: NativeOp, call: LayerCall) -> LayerResult:
     """Run a call; its gradients are the core's, its second derivatives the reference's."""
     if torch.is_autocast_enabled("cpu"):
         call = _in_dtype_of_weights(call)
+    dtype = call.x.dtype
+    if dtype in HALVES:
+        return in_dtype(_run_in_own(op, in_float32(call, _packed_weights(op, call))), dtype)
+    return _run_in_own(op, call)
+
+
+def _packed_weights(op: NativeOp, call: LayerCall) -> tuple[str, ...]:
+    """Names of the weights that stay packed between calls like this one."""
+    if torch.compiler.is_compiling() or torch.is_grad_enabled() or foldable(call.spec):
+        return ()
+    layout = op.layout_of(call.spec.cell)
+    names = tuple([layout.names[number] for number in layout.packed])
+    # their addresses stand for them, which must be some of float32 numbers
+    return names if all([call.weights[name].data_ptr() % 4 == 0 for name in names]) else ()  # noqa: C419
+
+
+def _run_in_own(op: NativeOp, call: LayerCall) -> LayerResult:
+    """Run a call of a dtype that the core has."""
     if torch.compiler.is_compiling():
         return native_result(call, *run_operator(op.name, arguments_of(op.name, call)))
     if foldable(call.spec):
@@ -142,8 +171,13 @@ def _all_states(
 
 
 def _in_dtype_of_weights(call: LayerCall) -> LayerCall:
-    """Under autocast inputs and states may come in another dtype than the weights, in which the layer runs."""
+    """Under autocast inputs and states may come in another dtype than the weights, in which the layer runs.
+
+    Products of float32 layers may be autocast's.
+    """
     dtype = next(iter(call.weights.values())).dtype
     fresh = None if call.reset_state is None else tuple(leaf.to(dtype) for leaf in call.reset_state)
     state = tuple(leaf.to(dtype) for leaf in call.state)
-    return dataclasses.replace(call, x=call.x.to(dtype), state=state, reset_state=fresh)
+    return dataclasses.replace(
+        call, x=call.x.to(dtype), state=state, reset_state=fresh, bfloat16=autocast_rounds(dtype)
+    )

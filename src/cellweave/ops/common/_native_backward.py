@@ -51,7 +51,9 @@ def native_backward(
     gates = POOL.empty(tuple(saved.gates.shape), call.dtype).copy_(saved.gates) if keep else saved.gates
     fresh, weights = 1 + frame.leaves, 1 + frame.leaves + frame.fresh
     loop = _run_loop(call, saved, gates, upstream, with_fresh=any(needed[fresh:weights]))
-    found: Gradients = [_gradient_of_x(call, gates) if needed[0] else None]
+    if call.form.rounds:
+        loop = _rounded(loop)
+    found: Gradients = [_gradient_of_x(call, loop.gates) if needed[0] else None]
     for number, d_state in enumerate(loop.d_start + loop.d_fresh, start=1):
         found.append(d_state if needed[number] else None)
     found += [None] * (weights - len(found))
@@ -95,6 +97,12 @@ def _run_loop(
             fresh += first.masked_fill(~call.first_reset, 0.0)
         d_start = [first.masked_fill(call.first_reset, 0.0) for first in d_start]
     return _Loop(d_start, d_fresh, gates, rh, proj_in, d_proj, d_peephole, d_norm, gate_h)
+
+
+def _rounded(loop: _Loop) -> _Loop:
+    """What the products after the loop multiply, in bfloat16; they round what it meets."""
+    gates = POOL.empty(tuple(loop.gates.shape), torch.bfloat16).copy_(loop.gates)
+    return loop._replace(gates=gates, d_proj=None if loop.d_proj is None else loop.d_proj.bfloat16())
 
 
 def _point_to_inputs(call: NativeCall, s: SequenceStruct, saved: Saved, upstream: MaybeTensors) -> MaybeTensors:
@@ -236,7 +244,8 @@ def _sum_of_rows(value: torch.Tensor) -> torch.Tensor:
     ones = (
         _kept_ones(rows, value.dtype) if rows <= _FEW_ROWS else torch.ones((1, rows), dtype=value.dtype, device="cpu")
     )
-    return torch.mm(ones, value).view(columns)
+    total = torch.mm(ones, value).view(columns)
+    return total.float() if value.dtype == torch.bfloat16 else total
 
 
 @functools.lru_cache(maxsize=64)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from cellweave.ops.common._library import DTYPE_CODES, PLACE_CODES, MaskStruct, SequenceStruct, any_byte, core, new_mask
-from cellweave.ops.common._masks import BoundMask
+from cellweave.ops.common._masks import MANTISSA_BITS, BoundMask
 from cellweave.ops.common._native_form import Pass, form_of
 from cellweave.ops.common._native_frame import Frame, MaybeTensors, with_noise
 from cellweave.ops.common._packed_weights import PackedWeights
@@ -103,6 +103,10 @@ class NativeCall:
             self.first_reset = resets[step][:, None]
             self.start = self.after_resets(self.first_reset, self.start)
 
+    def widen(self) -> None:
+        """Make the weights numbers of the call's dtype, where they came as they are because they may be packed."""
+        self.weights = [w if w.dtype == self.dtype else w.to(self.dtype) for w in self.weights]
+
     def after_resets(self, rows: torch.Tensor, state: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         """The state with these rows `[B, 1]` replaced."""
         if not self.fresh:
@@ -169,7 +173,9 @@ class PlacedMask:
         if mask.noise is not None and drawn:
             self.rows, width = mask.noise.shape
             self.factors = mask.factors(call.B, width, call.x)
-        self.threshold, self.scale = mask.threshold(call.dtype), mask.scale(call.dtype)
+        dtype = mask.dtype or call.dtype
+        self.threshold, self.scale = mask.threshold(dtype), mask.scale(dtype)
+        self.bits = 0 if mask.dtype is None else MANTISSA_BITS[mask.dtype]
         self.place, self.first, self.width = PLACE_CODES[mask.spec.place], 0, 0
         if gate is not None:
             number, gates = gate
@@ -195,6 +201,7 @@ class PlacedMask:
             self.place,
             self.first,
             self.width,
+            self.bits,
         )
 
 

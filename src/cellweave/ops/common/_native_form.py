@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import torch
 
-from cellweave.ops.common._library import DTYPE_CODES, SPLIT_ROWS, SequenceStruct, new_sequence
+from cellweave.ops.common._library import DTYPE_CODES, SPLIT_ROWS, SequenceStruct, core, new_sequence
 from cellweave.ops.common._native_frame import Frame, recurs_on_outputs
 from cellweave.ops.common._native_layout import NativeLayout
 
@@ -36,6 +36,7 @@ class CallForm:
         plain: A step's output is what the next step multiplies.
         by_gate, gate_inputs: Gates multiply h, or the inputs, by masks of their own.
         ahead: Input products are made for all steps ahead of the loop, not step by step in it.
+        rounds: Products round what they multiply to bfloat16.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class CallForm:
         self.by_gate = any(mask.per_gate and mask.place != "input" for mask in frame.spec.masks)
         self.gate_inputs = any(mask.per_gate and mask.place == "input" for mask in frame.spec.masks)
         self.ahead = self._multiplies_ahead(layout)
+        self.rounds = frame.bfloat16 and dtype == torch.float32 and core().has_bfloat16
         self._frame, self._lengths = frame, lengths
 
     @functools.cached_property
@@ -100,6 +102,7 @@ class Pass:
         layout, save = frame.layout, kind != "bare"
         s = self._blank = SequenceStruct.from_buffer_copy(_template(layout, form.dtype, save))
         s.T, s.B, s.threads, s.reverse = form.T, form.B, frame.threads, frame.spec.reverse
+        s.products = form.rounds
         needed = _ROWS_PER_THREAD if kind == "back" or 2 * layout.units <= _FEW_UNITS else 2 * _ROWS_PER_THREAD
         if frame.threads > 1 and frame.threads * needed <= form.B and layout.units <= _FEW_UNITS:
             s.split = SPLIT_ROWS

@@ -11,6 +11,7 @@ import torch
 from cellweave.ops.common._library import LSTM, SequenceStruct, core
 from cellweave.ops.common._native_call import PACKED, POOL, WORKSPACES, NativeCall
 from cellweave.ops.common._native_form import Pass
+from cellweave.ops.common._packed_weights import Packing
 
 State = tuple[torch.Tensor, ...]
 
@@ -55,6 +56,9 @@ def native_forward(call: NativeCall, *, save: bool) -> Results:
     kind = call.form.saving if save else call.form.bare
     out = torch.empty((T, B, call.P), dtype=dtype, device="cpu")
     hs, cs, states = _operands(call, out, save=save)
+    found = None if save else _find_packed(call)
+    if found is None or found.packed is None:
+        call.widen()
     # what nothing needs after the call lies in a block that the next one gets too
     gates = POOL.empty((kind.numbers,), dtype) if save else WORKSPACES.take("gates and rings", kind.rings[-1])
     s = call.struct(kind, gates)
@@ -69,7 +73,7 @@ def native_forward(call: NativeCall, *, save: bool) -> Results:
         norms = torch.zeros((T, B, layout.norm_numbers), dtype=dtype, device="cpu")
         s.norm_kept = norms.data_ptr()
     biases = point_to_row_biases(call, s)
-    commit = None if save else _point_to_packed(call, s)
+    commit = None if found is None else _point_to_packed(call, s, found)
     scratch: torch.Tensor | None = None
     state = call.start
     for first, last in _parts(T, kind.steps, call.frame.spec.reverse):
@@ -150,18 +154,17 @@ def _address(tensor: torch.Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
-def _point_to_packed(call: NativeCall, s: SequenceStruct) -> Callable[[], None] | None:
-    """Use packed weights of an earlier call, or give memory for them; returns what keeps them once they are there."""
-    layout = call.layout
-    numbers = layout.kernels if layout.projection is None else (*layout.kernels, layout.projection)
-    weights = [call.weights[number] for number in numbers]
+def _find_packed(call: NativeCall) -> Packing | None:
+    """What is known of the call's packed weights; None where none are kept."""
     if call.T == 0 or call.B == 0:
         return None
-    found = PACKED.find(
-        (layout, call.I, call.form.ahead, call.form.by_gate, core().isa_number), weights, call.frame.threads
-    )
-    if found is None:
-        return None
+    layout, form = call.layout, call.form
+    kind = (layout, call.I, form.ahead, form.by_gate, form.rounds, core().isa_number)
+    return PACKED.find(kind, [call.weights[number] for number in layout.packed], call.frame.threads)
+
+
+def _point_to_packed(call: NativeCall, s: SequenceStruct, found: Packing) -> Callable[[], None] | None:
+    """Use packed weights of an earlier call, or give memory for them; returns what keeps them once they are there."""
     packed = found.packed
     s.x = call.x.data_ptr()  # that there are inputs decides what is packed
     if packed is None:

@@ -41,6 +41,7 @@ class Frame(NamedTuple):
         masks: Without given noise.
         leaves: How many tensors a state has.
         fresh: As many tensors as the reset state has, 0 if there is none.
+        bfloat16: As of the call.
         forms: What calls of this frame share, by their sizes.
     """
 
@@ -51,6 +52,7 @@ class Frame(NamedTuple):
     threads: int
     leaves: int
     fresh: int
+    bfloat16: bool
     forms: dict[Any, Any]
 
     @property
@@ -73,6 +75,7 @@ class Frame(NamedTuple):
             resets,
             tuple(found[fresh:weights]) if self.fresh else None,  # type: ignore[arg-type]
             self.threads,
+            bfloat16=self.bfloat16,
         )
 
 
@@ -91,10 +94,16 @@ def flatten(op: NativeOp, call: LayerCall) -> tuple[Frame, list[torch.Tensor], l
 
 def _frame_of(op: NativeOp, call: LayerCall, fresh: int) -> Frame:
     """The call's frame without masks; that of an earlier call where there was one like it."""
-    spec, threads, memo = call.spec, call.threads, call.memo
+    spec, threads, memo, bfloat16 = call.spec, call.threads, call.memo, call.bfloat16
     frame: Frame | None = None if memo is None else memo.get(_FRAME)
-    if frame is None or frame.spec is not spec or frame.threads != threads or frame.fresh != fresh:
-        frame = Frame(op, op.layout_of(spec.cell), spec, (), threads, len(call.state), fresh, {})
+    if (
+        frame is None
+        or frame.spec is not spec
+        or frame.threads != threads
+        or frame.fresh != fresh
+        or frame.bfloat16 != bfloat16
+    ):
+        frame = Frame(op, op.layout_of(spec.cell), spec, (), threads, len(call.state), fresh, bfloat16, {})
         if memo is not None:
             memo[_FRAME] = frame
     return frame

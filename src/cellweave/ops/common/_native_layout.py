@@ -81,6 +81,7 @@ class NativeLayout:
         norm_epsilon: Added to a row's variance.
         first_gate: 1 for an LSTM with coupled gates, which has no gate 0.
         kernels: Numbers of the weights in `inputs` and `recurrent`.
+        packed: Numbers of the weights that the core packs: those and the projection.
         groups: First and last (excluded) block of each matrix in the gate buffer: the blocks of one input product, and
             those that no inputs meet.
         transposed: Weights have a row for each unit: what is said of columns above holds for rows of kernels.
@@ -110,12 +111,15 @@ class NativeLayout:
     norms: tuple[tuple[int, int] | None, ...] = ()
     norm_epsilon: float = 0.0
     kernels: tuple[int, ...] = field(init=False)
+    packed: tuple[int, ...] = field(init=False)
     groups: tuple[tuple[int, int], ...] = field(init=False)
 
     def __post_init__(self) -> None:
         """Number the weights whose gradients are products over all steps."""
         numbers = {product.kernel for product in self.inputs} | {part.weight for part in self.recurrent}
         object.__setattr__(self, "kernels", tuple(sorted(numbers)))
+        last = () if self.projection is None else (self.projection,)
+        object.__setattr__(self, "packed", (*self.kernels, *last))
         ranges = [(product.first, product.last) for product in self.inputs]
         ranges += [(self.forward_columns, self.columns)] if self.forward_columns < self.columns else []
         object.__setattr__(self, "groups", tuple(ranges))

@@ -16,18 +16,20 @@ from cellweave.ops.common._native_backward import native_backward
 from cellweave.ops.common._native_call import NativeCall
 from cellweave.ops.common._native_forward import Saved, native_forward
 from cellweave.ops.common._native_frame import Frame, NativeOp, recurs_on_outputs
-from cellweave.ops.common._op_arguments import flat_tensors, masks_of_streams, nested_tensors
+from cellweave.ops.common._op_arguments import draw_bits, flat_tensors, masks_of_streams, nested_tensors
 from cellweave.ops.common._run_text import run_from_text, run_to_text
 from cellweave.specs import RunSpec
 
 _LIBRARY: Any = torch.library.Library("cellweave", "DEF")  # type: ignore[no-untyped-call]
 #: What may be empty is an optional list: machine code that inductor makes ahead of time hands no empty list on.
-#: The call's tensors by role; `streams` has a row for each mask, `keeps` its probability, `noise` what was given.
+#: The call's tensors by role; `streams` has a row for each mask, `keeps` its probability, `noise` what was given,
+#: `bits` those of its draws (`draw_bits`).
 _CALL = (
     "Tensor x, Tensor[] state, Tensor[]? fresh, Tensor[] weights, Tensor? lengths, Tensor? resets, "
-    "Tensor? streams, Tensor? keeps, Tensor[]? noise, str run, int[] whole, float[] real, int threads"
+    "Tensor? streams, Tensor? keeps, Tensor[]? noise, str run, int[] whole, float[] real, int threads, "
+    "bool bfloat16, int bits"
 )
-_ROLES, _TENSORS = 13, 9  # arguments in _CALL, and how many of them are tensors or lists of tensors
+_ROLES, _TENSORS = 15, 9  # arguments in _CALL, and how many of them are tensors or lists of tensors
 
 Tensors = list[torch.Tensor]
 #: What goes in for `_CALL`.
@@ -85,7 +87,8 @@ def arguments_of(name: str, call: LayerCall) -> Arguments:
     fresh = list(call.reset_state) if call.reset_state else None
     return (
         call.x, list(call.state), fresh, weights, call.lengths, call.resets, streams, keeps,
-        noise if len(noise) > 0 else None, text, whole, real, call.threads,
+        noise if len(noise) > 0 else None, text, whole, real, call.threads, call.bfloat16,
+        draw_bits(masks[0].dtype) if masks else 0,
     )  # fmt: skip
 
 
@@ -101,12 +104,12 @@ def _signed(value: int) -> int:
 
 def _unpack(op: NativeOp, arguments: Arguments) -> tuple[Frame, list[torch.Tensor | None]]:
     """The frame of a call, and its sources and constants."""
-    x, state, fresh, weights, lengths, resets, streams, keeps, noise, *text, threads = arguments
+    x, state, fresh, weights, lengths, resets, streams, keeps, noise, *text, threads, bfloat16, bits = arguments
     run, fresh = run_from_text(*text), fresh or ()
-    masks = masks_of_streams(run, streams, keeps, noise)
+    masks = masks_of_streams(run, streams, keeps, noise, bits)
     noises = [mask.noise for mask in masks]
     plain = tuple([mask if mask.noise is None else dataclasses.replace(mask, noise=None) for mask in masks])
-    frame = Frame(op, op.layout_of(run.cell), run, plain, threads, len(state), len(fresh), {})
+    frame = Frame(op, op.layout_of(run.cell), run, plain, threads, len(state), len(fresh), bfloat16, {})
     return frame, [x, *state, *fresh, *weights, lengths, resets, *noises]
 
 
@@ -145,7 +148,7 @@ def _forward_shapes(op: NativeOp, *arguments: Any) -> tuple[torch.Tensor, Tensor
 
 
 def _run_of(arguments: Arguments) -> RunSpec:
-    return run_from_text(*arguments[_ROLES - 4 : _ROLES - 1])
+    return run_from_text(*arguments[_TENSORS : _TENSORS + 3])
 
 
 def _is_plain(arguments: Arguments) -> bool:

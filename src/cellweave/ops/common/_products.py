@@ -55,7 +55,11 @@ def multiply(
     Args:
         a: `[M, K]`. b: `[K, N]`; of one dtype, on the CPU. out: `[M, N]`. add: Add to `out`.
         rows, columns: Use only these rows of a, columns of b; `out` has as many.
+
+    Of bfloat16 and float32 the latter is rounded before they meet, and so is the product; it comes in float32.
     """
+    if a.dtype != b.dtype:
+        return _multiply_rounded(a, b, out, add=add, rows=rows, columns=columns)
     work = a.shape[0] * a.shape[1] * b.shape[1]
     by_rows, by_columns = _worth_onednn()
     worth = work >= (by_rows if a.is_contiguous() else by_columns)
@@ -72,3 +76,20 @@ def multiply(
     if out is None:
         return torch.mm(a, b)
     return out.addmm_(a, b) if add else torch.mm(a, b, out=out)
+
+
+def _multiply_rounded(
+    a: torch.Tensor,
+    b: torch.Tensor,
+    out: torch.Tensor | None,
+    *,
+    add: bool,
+    rows: slice | None,
+    columns: slice | None,
+) -> torch.Tensor:
+    a = a if rows is None else a[rows]
+    b = b if columns is None else b[:, columns]
+    found = torch.mm(a.bfloat16(), b.bfloat16())
+    if out is None:
+        return found.float()
+    return out.add_(found) if add else out.copy_(found)

@@ -46,13 +46,13 @@ def test_order_and_names(recurrence: Any) -> None:
     (RNNSpec(4, "relu6"), rnn), (GRUSpec(4, "selu"), gru), (GRUSpec(4, reset_after=True, joined_kernel=False), gru),
     (LSTMSpec(4, "softsign", "hard_sigmoid", peepholes=True, cell_clip=1.0, projection=2, proj_clip=0.5), lstm),
 ])  # fmt: skip
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 def test_runs(cell: Any, recurrence: Any, dtype: torch.dtype) -> None:
     assert _refuses(recurrence, RunSpec(cell, lengths=True, resets=True, reverse=True), dtype=dtype) is None
 
 
 @pytest.mark.parametrize("changes, reason", [
-    ({"dtype": torch.float16}, "computes in float32 and float64, not in float16"),
+    ({"dtype": torch.complex64}, "computes in float64, float32, bfloat16 and float16, not in complex64"),
     ({"device_type": "cuda"}, "runs on the CPU, not on cuda"),
     ({"transforms": True}, "knows no torch.func transforms and no forward-mode gradients"),
     ({"plain": False}, "needs ordinary dense tensors"),
