@@ -30,6 +30,9 @@ STEP_UNITS = (32, 128, 256)
 #: What cellweave.nn's modules have beside torch.nn's arguments, and what it may cost over the plain module.
 ADDITIONS = {"lengths": 1.10, "zoneout": 1.10, "layer norm": 1.25, "weight dropout": 1.10, "all states": 1.10}
 ADDITION_SHAPES = ((100, 16, 256), (100, 64, 512))
+#: A whole layer in this dtype: its module, its weights, what goes in and comes out.
+HALF = "bfloat16"
+HALF_SHAPES = tuple(shape for shape in SHAPES if shape[1] >= 16)
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,8 @@ class Case:
     """A layer and its sizes: T steps, B rows, I inputs, H units, float32, time-major.
 
     variation: bare; variational and per-step (a DropoutWrapper on input, state and output); resets; step (one time step
-    from a given state, as in streaming); those in ADDITIONS, of modules of cellweave.nn. Training is forward and
-    backward, with gradients of inputs and all weights.
+    from a given state, as in streaming); those in ADDITIONS and HALF, of modules of cellweave.nn. Training is forward
+    and backward, with gradients of inputs and all weights.
     """
 
     kind: str
@@ -90,7 +93,8 @@ def _cases() -> tuple[Case, ...]:
         for kind in ("lstm", "gru_after")
         for T, B, H in ADDITION_SHAPES
     ]
-    return tuple(bare + varied + steps + added)
+    halves = [Case(kind, "inference", HALF, T, B, H, H) for kind in ("lstm", "gru_after") for T, B, H in HALF_SHAPES]
+    return tuple(bare + varied + steps + added + halves)
 
 
 CASES = _cases()
@@ -103,9 +107,10 @@ OWN_BARE = "cellweave, bare"
 class Contestant:
     """Who computes a case.
 
-    module: file in contestants/ that builds it; additions: that for what is in ADDITIONS. process: those with the same
-    one share a worker process. environment: where its packages are installed. shapes: it is only timed at these (T, B,
-    I = H), and at single steps. peer: false for ours and for yardsticks. seconds_to_build: longer, and it is given up.
+    module: file in contestants/ that builds it; additions: that for what is in ADDITIONS, and HALF. process: those with
+    the same one share a worker process. environment: where its packages are installed. shapes: it is only timed at
+    these (T, B, I = H), and at single steps. peer: false for ours and for yardsticks. seconds_to_build: longer, and it
+    is given up.
     """
 
     name: str
@@ -122,7 +127,7 @@ class Contestant:
 
     def module_for(self, case: Case) -> str:
         """The file that builds a case."""
-        return self.additions if case.variation in ADDITIONS and self.additions else self.module
+        return self.additions if case.variation in (*ADDITIONS, HALF) and self.additions else self.module
 
     def takes(self, case: Case) -> bool:
         return (
@@ -139,14 +144,15 @@ _MODULES = "cellweave_modules"
 _WITH_MASKS = ("bare", "variational", "per-step", "resets")
 CONTESTANTS = (
     Contestant(
-        OURS, "cellweave_layers", **_OURS_AND_TORCH, variations=(*_ALL, *ADDITIONS), peer=False, additions=_MODULES
+        OURS, "cellweave_layers", **_OURS_AND_TORCH,
+        variations=(*_ALL, *ADDITIONS, HALF), peer=False, additions=_MODULES,
     ),
     Contestant(
         OWN_BARE, "cellweave_layers", **_OURS_AND_TORCH,
         variations=("variational", "per-step", "resets", *ADDITIONS), peer=False, additions=_MODULES,
     ),
     Contestant("stepwise", "cellweave_layers", **_OURS_AND_TORCH, shapes=COMMON_SHAPES, additions=_MODULES),
-    Contestant("torch.nn", "torch_layers", **_OURS_AND_TORCH, variations=("bare", "step", "lengths")),
+    Contestant("torch.nn", "torch_layers", **_OURS_AND_TORCH, variations=("bare", "step", "lengths", HALF)),
     Contestant("torch loop", "torch_layers", **_OURS_AND_TORCH, shapes=COMMON_SHAPES),
     Contestant(
         "torch compiled", "torch_layers", "torch compiled", "project",
@@ -221,6 +227,8 @@ def _speed(case: Case) -> list[Target]:
         if (case.kind, case.H) == ("lstm", 128):
             return [Target("ratio", 20, _TORCH), Target("ratio", 5, ("torch loop",))]
         return []
+    if case.variation == HALF:
+        return [Target("ratio", 1.0 if case.kind == "lstm" else 2.0, _TORCH)]
     if case.variation in ADDITIONS:
         packed = [Target("ratio", 2.0, _TORCH)] if case.variation == "lengths" and case.B >= 64 else []
         return [Target("cost", ADDITIONS[case.variation], (OWN_BARE,)), *packed]

@@ -16,6 +16,8 @@ from registry import (
     ADDITIONS,
     CASES,
     GATES,
+    HALF,
+    HALF_SHAPES,
     LARGE_PRODUCT,
     MODES,
     OURS,
@@ -237,6 +239,7 @@ def readme_part(whole: dict[str, Any]) -> str:
             "",
             *_streaming(by_case),
             "",
+            *_halves(by_case),
             "All times, RNN cells, memory and versions: [table](benchmarks/results/table.md). "
             "Bare cells at a glance: [plot](benchmarks/results/speed.png).",
             END,
@@ -310,6 +313,18 @@ def _streaming(by_case: dict[Case, Result]) -> list[str]:
             rows.append([f"{_NAMES[kind]}, {H}", *shown, _ratio_cell(result)])
     head = ["one streaming step, H", "cellweave, µs", "torch.nn layer", "torch.nn cell", "fastest rival / ours"]
     return table_lines(head, rows)
+
+
+def _halves(by_case: dict[Case, Result]) -> list[str]:
+    """torch.nn's time over ours in half precision; nothing in runs from before it was timed."""
+    kinds = ("lstm", "gru_after")
+    rows = []
+    for T, B, H in HALF_SHAPES:
+        found = [by_case.get(Case(kind, "inference", HALF, T, B, H, H)) for kind in kinds]
+        if any(found):
+            rows.append([f"{T}, {B}, {H}", *map(_optional, found)])
+    head = [f"{HALF}, inference, T, B, I = H", *(_NAMES[kind] for kind in kinds)]
+    return [*table_lines(head, rows), ""] if rows else []
 
 
 def write_readme(whole: dict[str, Any], readme: Path = README) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import problem
 import torch
 from program import Program
-from registry import OWN_BARE, Case
+from registry import HALF, OWN_BARE, Case
 
 import cellweave as cw
 from contestants import torch_layers
@@ -45,6 +45,8 @@ def layer(name: str, case: Case) -> TorchLayer:
         with stepwise():
             return run(x)
 
+    if case.variation == HALF:
+        module, run = torch_layers.in_half(module)
     weights = list(module.parameters())
     chosen = run_stepwise if name == "stepwise" else run
     return TorchLayer(case, weights, chosen, lambda grads: torch_layers.as_ours(case, grads[:4]))

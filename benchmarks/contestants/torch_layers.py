@@ -9,7 +9,7 @@ import numpy as np
 import problem
 import torch
 from program import Program
-from registry import KEEP, Case
+from registry import HALF, KEEP, Case
 from torch.nn import functional as F
 from torch.nn.utils import rnn
 
@@ -31,12 +31,28 @@ def layer(name: str, case: Case) -> TorchLayer:
     if name == "torch.nn":
         module = with_weights(_LAYERS[case.kind](case.I, case.H), case, suffix="_l0")
         run = _packed(module, case) if case.variation == "lengths" else lambda x: module(x)[0]
+        if case.variation == HALF:
+            module, run = in_half(module)
         return TorchLayer(case, list(module.parameters()), run, lambda grads: as_ours(case, grads))
     step, weights = _cell(case)
     loop = _loop(step, case)
     if name == "torch compiled":
         loop = torch.compile(loop)
     return TorchLayer(case, weights, loop, lambda grads: as_ours(case, grads))
+
+
+def in_half(module: Any) -> tuple[Any, Callable[[torch.Tensor], torch.Tensor]]:
+    """The module in bfloat16, and what runs it on inputs of that dtype, which are cast once; outputs stay in it."""
+    module, cast = module.bfloat16(), {}
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        if id(x) not in cast:
+            cast.clear()
+            cast[id(x)] = x, x.detach().bfloat16()
+        outputs: torch.Tensor = module(cast[id(x)][1])[0]
+        return outputs
+
+    return module, run
 
 
 def _packed(module: Any, case: Case) -> Callable[[torch.Tensor], torch.Tensor]:

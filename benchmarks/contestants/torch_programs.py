@@ -49,7 +49,7 @@ class TorchLayer:
             with torch.no_grad():
                 return self.run(x)
 
-        return Program(call, lambda: {"outputs": call().numpy()})
+        return Program(call, lambda: {"outputs": call().float().numpy()})
 
     def saved_floats(self) -> float:
         """What one call keeps for its backward, in floats per step, row and unit; not inputs and weights themselves.

@@ -7,10 +7,10 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from agreement import STAND_INS, worst_difference
-from contestants import cellweave_layers, products, torch_layers
+from agreement import HALF_TOLERANCE, STAND_INS, worst_difference
+from contestants import cellweave_layers, cellweave_modules, products, torch_layers
 from processes import ContestantError
-from registry import KINDS, OURS, Case, small
+from registry import HALF, KINDS, OURS, Case, small
 
 LAYERS = {
     "cellweave": cellweave_layers,
@@ -49,6 +49,15 @@ def test_a_loop_with_resets_is_the_truth(kind: str) -> None:
     worst_difference("torch loop", torch_layers.make("torch loop", case).results(), truth)
     without = cellweave_layers.truth(tiny(kind))
     assert np.abs(without["outputs"] - truth["outputs"]).max() > 0.01
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru_after"])
+@pytest.mark.parametrize("module, name", [(cellweave_modules, OURS), (torch_layers, "torch.nn")])
+def test_half_precision_is_near_the_truth(module: ModuleType, name: str, kind: str) -> None:
+    case = tiny(kind, "inference", HALF)
+    truth = cellweave_layers.truth(tiny(kind, "inference"))
+    results = module.make(name, case).results()
+    assert worst_difference(name, results, truth, HALF_TOLERANCE) > 1e-4
 
 
 @pytest.mark.parametrize("variation", ["variational", "per-step"])

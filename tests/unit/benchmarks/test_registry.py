@@ -8,6 +8,7 @@ from registry import (
     CASES,
     COMMON_SHAPES,
     CONTESTANTS,
+    HALF,
     KINDS,
     MODES,
     OURS,
@@ -40,6 +41,13 @@ def test_slow_contestants_take_the_common_shapes_and_steps() -> None:
         bare("lstm", "training", 100, 128, 1024)
     )
     assert loop.takes(Case("lstm", "inference", "step", 1, 1, 32, 32))
+
+
+def test_half_precision_is_timed_beside_torchs_layers() -> None:
+    cases = [case for case in CASES if case.variation == HALF]
+    assert {(case.kind, case.mode) for case in cases} == {("lstm", "inference"), ("gru_after", "inference")}
+    assert all([name for name in BY_NAME if BY_NAME[name].takes(case)] == [OURS, "torch.nn"] for case in cases)
+    assert {case.kind: bounds(case) for case in cases} == {"lstm": {("torch.nn",): 1}, "gru_after": {("torch.nn",): 2}}
 
 
 def test_names_are_unique() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import compare
 import pytest
 import report
-from registry import OURS, OWN_BARE, Case
+from registry import HALF, OURS, OWN_BARE, Case
 
 
 def timing(milliseconds: float) -> dict[str, float]:
@@ -107,6 +107,13 @@ def test_readme_part_is_replaced_and_nothing_else(whole: dict[str, Any], tmp_pat
     assert "\nold\n" not in once
     assert "**0.75** (torch.nn)" in once
     assert "1.10" in once
+
+
+def test_readme_shows_half_precision_where_it_was_timed(whole: dict[str, Any]) -> None:
+    assert HALF not in report.readme_part(whole)
+    case = Case("gru_after", "inference", HALF, 100, 64, 512, 512)
+    whole["results"].append(result(case, {OURS: 40.0, "torch.nn": 90.0}))
+    assert "| 100, 64, 512 | – | 2.25 (torch.nn) |" in report.readme_part(whole)
 
 
 def test_readme_without_marks_is_refused(whole: dict[str, Any], tmp_path: Path) -> None:
