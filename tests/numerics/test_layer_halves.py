@@ -123,6 +123,18 @@ def test_weights_that_change_are_read_again() -> None:
         assert torch.equal(run(fresh).outputs, after)
 
 
+def test_packed_weights_of_one_kind_of_product_do_not_serve_another() -> None:
+    case = LayerCase(BY_NAME["gru"], 3, 4, 40, dtype="float32")
+    call = make_call(case, make_data(case))
+    with torch.no_grad():
+        plain = run(call).outputs
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = run(call).outputs
+        assert_same_bits("again", run(call).outputs, plain)
+    assert_close("under autocast", rounded, plain, TILED)
+    assert torch.equal(rounded, plain) is not core().has_bfloat16
+
+
 def test_steps_give_the_bits_of_a_whole_call() -> None:
     call = half_call(LayerCase(BY_NAME["lstm-split"], 6, 2, 40, dtype="float32"), torch.bfloat16)
     backend = backend_of(call.spec, "native")

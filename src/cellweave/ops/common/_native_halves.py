@@ -26,18 +26,14 @@ def in_float32(call: LayerCall, packed: Collection[str] = ()) -> LayerCall:
         packed: Names of weights that stay what they are, for a call that needs them only if they are not packed yet.
     """
     dtype = call.x.dtype
-    return LayerCall(
-        call.spec,
-        call.x.float(),
-        tuple([leaf.float() for leaf in call.state]),
-        {name: weight if name in packed else weight.float() for name, weight in call.weights.items()},
-        tuple([dataclasses.replace(mask, dtype=dtype) for mask in call.masks]),
-        call.lengths,
-        call.resets,
-        None if call.reset_state is None else tuple([leaf.float() for leaf in call.reset_state]),
-        call.threads,
-        call.memo,
-        dtype == torch.bfloat16,
+    return dataclasses.replace(
+        call,
+        x=call.x.float(),
+        state=tuple([leaf.float() for leaf in call.state]),
+        weights={name: w if name in packed else w.float() for name, w in call.weights.items()},
+        masks=tuple([dataclasses.replace(mask, dtype=dtype) for mask in call.masks]),
+        reset_state=None if call.reset_state is None else tuple([leaf.float() for leaf in call.reset_state]),
+        bfloat16=dtype == torch.bfloat16,
     )
 
 
