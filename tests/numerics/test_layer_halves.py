@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
@@ -162,19 +161,19 @@ def test_second_derivatives() -> None:
 
 
 @pytest.fixture
-def without_tiles() -> Any:
-    """On AVX2, which makes no products of bfloat16."""
-    library = native_library()
-    if library is None or library.best_isa != "avx512":
-        pytest.skip("needs a processor with AVX-512")
+def without_rounding() -> Iterator[None]:
+    """An instruction set that makes no products of bfloat16."""
+    library = core()
     before = library.isa
-    library.use_isa("avx2")
+    if library.has_bfloat16:
+        library.use_isa("portable")
     yield
     library.use_isa(before)
 
 
 @pytest.mark.parametrize("name", ["lstm", "gru", "gru-after", "rnn"])
-def test_without_tiles_only_the_ends_are_rounded(name: str, without_tiles: None) -> None:
+@pytest.mark.usefixtures("without_rounding")
+def test_elsewhere_only_the_ends_are_rounded(name: str) -> None:
     case = LayerCase(BY_NAME[name], 4, 17, 33, dtype="float32")
     call = half_call(case, torch.bfloat16)
     single = dataclasses.replace(in_float32(call), bfloat16=False)
@@ -182,19 +181,40 @@ def test_without_tiles_only_the_ends_are_rounded(name: str, without_tiles: None)
     all_equal([got.outputs, *got.state], [expected.outputs, *expected.state])
 
 
-def test_tiles_round_what_they_multiply() -> None:
-    """A product that bfloat16 holds exactly is exact, one beyond it is not."""
+def _with_bfloat16() -> list[str]:
+    """The plain loops make its products on every machine, the best instruction set on some."""
     library = native_library()
-    if library is None or not library.has_bfloat16:
-        pytest.skip("needs a processor with AMX")
-    call = half_call(LayerCase(BY_NAME["rnn-relu"], 1, 2, 8, dtype="float32"), torch.bfloat16)
-    single = in_float32(call)
+    return sorted({"plain", library.isa} if library is not None and library.has_bfloat16 else {"plain"})
+
+
+@pytest.fixture(params=_with_bfloat16())
+def rounding(request: pytest.FixtureRequest) -> Iterator[None]:
+    library = core()
+    before = library.isa
+    library.use_isa(request.param)
+    yield
+    library.use_isa(before)
+
+
+@pytest.mark.usefixtures("rounding")
+@pytest.mark.parametrize("case", CASES[::3], ids=lambda case: case.id)
+def test_rounded_products_against_the_reference(case: LayerCase) -> None:
+    """Gradients too, whose products after the loop are of bfloat16 then."""
+    call = half_call(case, torch.bfloat16)
+    expected = in_dtype(run(in_float32(call), "reference"), torch.bfloat16)
+    all_close(values_and_gradients(call, run(call)), values_and_gradients(call, expected), TILED)
+
+
+@pytest.mark.usefixtures("rounding")
+def test_products_round_what_they_multiply() -> None:
+    """A number that bfloat16 does not hold counts as its neighbour."""
+    single = in_float32(half_call(LayerCase(BY_NAME["rnn-relu"], 1, 2, 8, dtype="float32"), torch.bfloat16))
+    value, neighbour = 1.0 + 2.0**-12, 1.0
     with torch.no_grad():
         weights = {name: torch.full_like(weight, 0.25) for name, weight in single.weights.items()}
-        for value, expected in ((1.0, 1.0), (1.0 + 2.0**-12, 1.0)):  # the second is not a bfloat16
-            x, state = torch.full_like(single.x, value), tuple(torch.full_like(leaf, value) for leaf in single.state)
-            given = dataclasses.replace(single, x=x, state=state, weights=weights)
-            rounded, exact = run(given).outputs, run(dataclasses.replace(given, bfloat16=False)).outputs
-            columns = x.shape[2] + state[0].shape[1]
-            assert torch.equal(rounded, torch.full_like(rounded, 0.25 * expected * columns + 0.25))
-            assert torch.allclose(exact, torch.full_like(exact, 0.25 * value * columns + 0.25), rtol=1e-7, atol=0)
+        x, state = torch.full_like(single.x, value), tuple(torch.full_like(leaf, value) for leaf in single.state)
+        given = dataclasses.replace(single, x=x, state=state, weights=weights)
+        rounded, exact = run(given).outputs, run(dataclasses.replace(given, bfloat16=False)).outputs
+    columns = x.shape[2] + state[0].shape[1]
+    assert torch.equal(rounded, torch.full_like(rounded, 0.25 * neighbour * columns + 0.25))
+    assert_close("exact", exact, torch.full_like(exact, 0.25 * value * columns + 0.25), 1e-7)

@@ -8,8 +8,6 @@ constexpr int kTileDepth = 32, kTileRows = 16, kTileUnits = 16;
 // Rows of sums that are made at a time: two tiles of rows meet two of units, so that each tile that is read is used
 // twice.
 constexpr int kBlockRows = 2 * kTileRows;
-// Tiles of weights from one that is read to one that is asked for.
-constexpr int64_t kTilesAhead = 4;
 // Of products of all steps ahead of the loop, at least so many rows are rounded at a time.
 constexpr int64_t kChunkRows = 256;
 
@@ -96,9 +94,9 @@ CW_TILED inline void use_tiles(int rows) {
 CW_TILED inline void leave_tiles() { _tile_release(); }
 
 // Sums over `depth` tiles: ROWS tiles of rows, each of `tile` numbers, `down` and `z_down` elements apart, times one
-// or, with PAIR, two columns of weights. z_ld: elements from a row of sums to the next. FIRST: other rows will meet the
-// same weights after these, which ask for them ahead.
-template <int ROWS, bool PAIR, bool FIRST>
+// or, with PAIR, two columns of weights. z_ld: elements from a row of sums to the next. Asking for weights ahead
+// changed nothing here.
+template <int ROWS, bool PAIR>
 CW_TILED void tiles_of(const uint16_t *a, int64_t tile, int64_t down, const uint16_t *left, const uint16_t *right,
                        int64_t depth, float *z, int64_t z_ld, int64_t z_down) {
   constexpr int64_t kTile = kTileDepth * kTileUnits;
@@ -108,11 +106,6 @@ CW_TILED void tiles_of(const uint16_t *a, int64_t tile, int64_t down, const uint
   if (ROWS == 2) _tile_zero(2);
   if (ROWS == 2 && PAIR) _tile_zero(3);
   for (int64_t k = 0; k < depth; ++k) {
-    if (FIRST)
-      for (int line = 0; line < 16; ++line) {
-        __builtin_prefetch(left + (k + kTilesAhead) * kTile + line * 32);
-        if (PAIR) __builtin_prefetch(right + (k + kTilesAhead) * kTile + line * 32);
-      }
     _tile_loadd(4, a + k * tile, 64);
     _tile_loadd(6, left + k * kTile, 64);
     _tile_dpbf16ps(0, 4, 6);
@@ -159,15 +152,13 @@ class Rounded {
     const int64_t tile = height_ * kTileDepth, down = height_ * ld_, z_ld = columns * kTileUnits,
                   z_down = height_ * z_ld;
     const uint16_t *a = data_ + (b - from_) * ld_ + above * tile, *w = weights + above * kTileDepth * kTileUnits;
-    const bool both = b - from_ + height_ < rows_, first = b == from_ && rows_ > 2 * height_;
+    const bool both = b - from_ + height_ < rows_;
     for (int c = 0, wide; c < columns; c += wide) {
       wide = apart == 0 && c + 1 < columns ? 2 : 1;
       const uint16_t *own = apart == 0 ? a : a + c % apart * depth * tile;
       const uint16_t *left = w + c * column, *right = left + column;
-      const auto make = both && wide == 2 ? (first ? tiles_of<2, true, true> : tiles_of<2, true, false>)
-                        : both            ? (first ? tiles_of<2, false, true> : tiles_of<2, false, false>)
-                        : wide == 2       ? tiles_of<1, true, false>
-                                          : tiles_of<1, false, false>;
+      const auto make =
+          wide == 2 ? (both ? tiles_of<2, true> : tiles_of<1, true>) : (both ? tiles_of<2, false> : tiles_of<1, false>);
       make(own, tile, down, left, right, depth, z + c * kTileUnits, z_ld, z_down);
     }
   }

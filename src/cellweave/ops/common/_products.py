@@ -58,12 +58,10 @@ def multiply(
 
     Of bfloat16 and float32 the latter is rounded before they meet, and so is the product; it comes in float32.
     """
-    if a.dtype != b.dtype:
-        return _multiply_rounded(a, b, out, add=add, rows=rows, columns=columns)
     work = a.shape[0] * a.shape[1] * b.shape[1]
     by_rows, by_columns = _worth_onednn()
     worth = work >= (by_rows if a.is_contiguous() else by_columns)
-    if worth and a.dtype == torch.float32 and _dense(a) and _dense(b):
+    if worth and a.dtype == b.dtype == torch.float32 and _dense(a) and _dense(b):
         # everything, then a choice: oneDNN is slow on a part of a row
         found: torch.Tensor = torch.ops.mkldnn._linear_pointwise(a, b.t(), None, "none", [], "")
         if out is None:
@@ -73,23 +71,11 @@ def multiply(
         return out.add_(found) if add else out.copy_(found)
     a = a if rows is None else a[rows]
     b = b if columns is None else b[:, columns]
+    if a.dtype != b.dtype:
+        found = torch.mm(a.bfloat16(), b.bfloat16())
+        if out is None:
+            return found.float()
+        return out.add_(found) if add else out.copy_(found)
     if out is None:
         return torch.mm(a, b)
     return out.addmm_(a, b) if add else torch.mm(a, b, out=out)
-
-
-def _multiply_rounded(
-    a: torch.Tensor,
-    b: torch.Tensor,
-    out: torch.Tensor | None,
-    *,
-    add: bool,
-    rows: slice | None,
-    columns: slice | None,
-) -> torch.Tensor:
-    a = a if rows is None else a[rows]
-    b = b if columns is None else b[:, columns]
-    found = torch.mm(a.bfloat16(), b.bfloat16())
-    if out is None:
-        return found.float()
-    return out.add_(found) if add else out.copy_(found)
